@@ -1,0 +1,335 @@
+"""A campaign file: TOML, one message or one kind of user change, and a file of recipients.
+
+Whatever is wrong in it is an InputError that says what, where (the key) and how to mend it; nothing in it is
+ignored. Paths in it are relative to the file.
+
+Units: ``expires_in_s`` is seconds from the start of the run; ``expires_at`` is an aware datetime.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from datetime import datetime
+from math import isfinite
+from pathlib import Path
+from typing import Final, Literal
+
+from msgspec import Struct, ValidationError, convert, field
+from msgspec.structs import fields, replace
+
+from sendengine.campaign.spelling import TARGET_SLIPS, mend
+from sendengine.core.jobs import CreateNotification, Json, Urgency
+from sendengine.core.onesignal import ALIAS_CAP, CHANNELS
+from sendengine.core.targets import Target, TargetKind
+from sendengine.errors import InputError, InvalidJobError
+
+Kind = Literal["create_notification", "update_user"]
+KINDS: Final = ("create_notification", "update_user")
+LISTED_KINDS: Final[tuple[TargetKind, ...]] = ("subscription_id", "email", "phone_number")
+
+NUMBER_PROPERTIES: Final[Mapping[str, type[int] | type[float]]] = {
+    "lat": float,
+    "long": float,
+    "first_active": int,
+    "last_active": int,
+}
+"""Properties of a user that OneSignal documents as numbers; a cell of a CSV file is made one."""
+
+_FOR_NOTIFICATIONS: Final = ("channel", "message", "custom_data", "pack_custom_data", "dedupe")
+_FOR_UPDATES: Final = ("tags", "properties", "on_missing")
+
+
+class RecipientsFile(Struct, frozen=True):
+    """Where the recipients stand: a column of ids, and what kind of ids they are.
+
+    ``target`` is an alias label, ``subscription_id``, ``email`` or ``phone_number``; OneSignal creates subscriptions
+    for unknown addresses and numbers, and ``create_subscriptions`` says that this is meant.
+    """
+
+    file: Path
+    column: str
+    target: str
+    create_subscriptions: bool = False
+
+
+class ExcludeFile(Struct, frozen=True):
+    """Ids that are never sent to, of the same kind as the recipients'."""
+
+    file: Path
+    column: str
+
+
+class Campaign(Struct, frozen=True, kw_only=True):
+    """A checked campaign file.
+
+    ``custom_data``, ``tags`` and ``properties`` name a column for each field. ``app`` is None where the settings'
+    only app is meant.
+    """
+
+    name: str
+    recipients: RecipientsFile
+    kind: Kind = "create_notification"
+    app: str | None = None
+    channel: str | None = None
+    message: Mapping[str, Json] = field(default_factory=dict)
+    exclude: ExcludeFile | None = None
+    custom_data: Mapping[str, str] = field(default_factory=dict)
+    pack_custom_data: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, str] = field(default_factory=dict)
+    dedupe: bool = True
+    urgency: Urgency = "normal"
+    expires_at: datetime | None = None
+    expires_in_s: float | None = None
+    on_ambiguous: Literal["report", "retry"] = "report"
+    on_missing: Literal["fail", "retry"] = "fail"
+
+    @property
+    def is_notification(self) -> bool:
+        """Whether it sends messages, rather than changing users."""
+        return self.kind == "create_notification"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that it reads beside the ids, each once."""
+        return tuple(dict.fromkeys((*self.custom_data.values(), *self.tags.values(), *self.properties.values())))
+
+    def target(self, ids: tuple[str, ...]) -> Target:
+        """Name these recipients as OneSignal takes them; the ids are trusted."""
+        kind = self.recipients.target
+        for listed in LISTED_KINDS:
+            if kind == listed:
+                return Target(listed, ids)
+        return Target("alias", ids, kind)
+
+
+class _Table(Struct, frozen=True):
+    """``[campaign]`` as it stands in the file, before its parts are compared with one another."""
+
+    name: str
+    recipients: RecipientsFile
+    kind: str = "create_notification"
+    app: str | None = None
+    channel: str | None = None
+    message: dict[str, object] = field(default_factory=dict)
+    exclude: ExcludeFile | None = None
+    custom_data: dict[str, str] = field(default_factory=dict)
+    pack_custom_data: bool = False
+    tags: dict[str, str] = field(default_factory=dict)
+    properties: dict[str, str] = field(default_factory=dict)
+    dedupe: bool = True
+    urgency: str = "normal"
+    expires_at: datetime | None = None
+    expires_in_s: float | None = None
+    on_ambiguous: str = "report"
+    on_missing: str = "fail"
+
+
+_SUBTABLES: Final[Mapping[str, type[Struct]]] = {"recipients": RecipientsFile, "exclude": ExcludeFile}
+_EXAMPLE_IDS: Final = {
+    "subscription_id": "8250eaf6-1a58-489e-b136-7c74a864b434",
+    "email": "ann@example.com",
+    "phone_number": "+14155550123",
+}
+
+
+def load_campaign(path: Path) -> Campaign:
+    """Read and check a campaign file; raises InputError. The files that it names are not opened yet."""
+    table = _read_table(path)
+    try:
+        _check_names(table)
+        raw = _converted(table)
+        campaign = _checked(raw, given=frozenset(table))
+    except _KeyError as error:
+        raise InputError(f"{path}: {error}") from None
+    return replace(
+        campaign,
+        recipients=replace(campaign.recipients, file=_beside(path, campaign.recipients.file)),
+        exclude=campaign.exclude and replace(campaign.exclude, file=_beside(path, campaign.exclude.file)),
+    )
+
+
+class _KeyError(Exception):
+    """A key of the file is wrong; the text names it and says how to mend it."""
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(f"campaign{'.' if key else ''}{key}: {problem}")
+
+
+def _read_table(path: Path) -> Mapping[str, object]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: is not TOML: {error}; texts stand in quotes, tables in [brackets]") from None
+    unknown = [name for name in document if name != "campaign"]
+    if unknown:
+        raise InputError(
+            f"{path}: {unknown[0]}: there is no such table; a campaign file holds [campaign] and tables below it, "
+            f"such as [campaign.{unknown[0]}]"
+        )
+    table = document.get("campaign")
+    if not isinstance(table, dict):
+        raise InputError(f"{path}: has no table [campaign]; it holds name, message and [campaign.recipients]")
+    return table
+
+
+def _check_names(table: Mapping[str, object]) -> None:
+    """Refuse keys that do not exist, naming the nearest that does."""
+    _check_keys(table, _Table, prefix="")
+    for name, kind in _SUBTABLES.items():
+        if isinstance(entries := table.get(name), dict):
+            _check_keys(entries, kind, prefix=f"{name}.")
+
+
+def _check_keys(entries: Mapping[str, object], kind: type[Struct], *, prefix: str) -> None:
+    known = [entry.name for entry in fields(kind)]
+    for name in entries:
+        if name not in known:
+            raise _KeyError(f"{prefix}{name}", f"there is no such key; {mend(name, known)}")
+
+
+def _converted(table: Mapping[str, object]) -> _Table:
+    try:
+        return convert(table, _Table, dec_hook=_as_path)
+    except ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        key = where.rstrip("`").lstrip(".")
+        if what.startswith("Object missing required field"):
+            missing = what.split("`")[1]
+            raise _KeyError(f"{key}{'.' if key else ''}{missing}", "is missing, and there is no default") from None
+        raise _KeyError(key, f"{what[0].lower()}{what[1:]}") from None
+
+
+def _as_path(kind: type, value: object) -> object:
+    """Convert what msgspec leaves to us: paths; and values of the message, which are looked at later."""
+    if kind is object:
+        return value
+    if isinstance(value, str) and value:
+        return Path(value)
+    raise ValueError("expected a file's path")
+
+
+def _beside(path: Path, named: Path) -> Path:
+    return path.parent / named.expanduser()
+
+
+def _checked(raw: _Table, *, given: frozenset[str]) -> Campaign:
+    if not raw.name or raw.name.isspace() or not raw.name.isprintable():
+        raise _KeyError("name", f"a printable text that is not empty, got {raw.name!r}")
+    kind = _one_of("kind", raw.kind, KINDS)
+    campaign = Campaign(
+        name=raw.name,
+        recipients=_checked_recipients(raw.recipients),
+        kind="update_user" if kind == "update_user" else "create_notification",
+        app=raw.app,
+        channel=None if raw.channel is None else _one_of("channel", raw.channel, CHANNELS),
+        message={name: _as_json(value, f"message.{name}") for name, value in raw.message.items()},
+        exclude=raw.exclude,
+        custom_data=raw.custom_data,
+        pack_custom_data=raw.pack_custom_data,
+        tags=raw.tags,
+        properties=raw.properties,
+        dedupe=raw.dedupe and kind != "update_user",
+        urgency="high" if _one_of("urgency", raw.urgency, ("normal", "high")) == "high" else "normal",
+        expires_at=raw.expires_at,
+        expires_in_s=raw.expires_in_s,
+        on_ambiguous="retry" if _one_of("on_ambiguous", raw.on_ambiguous, ("report", "retry")) == "retry" else "report",
+        on_missing="retry" if _one_of("on_missing", raw.on_missing, ("fail", "retry")) == "retry" else "fail",
+    )
+    _check_expiry(campaign)
+    for unfit in _FOR_UPDATES if campaign.is_notification else _FOR_NOTIFICATIONS:
+        if unfit in given:
+            raise _KeyError(unfit, f'does not belong to a campaign of kind = "{kind}"; take it out, or change kind')
+    if campaign.is_notification:
+        _check_notification(campaign)
+    else:
+        _check_update(campaign)
+    return campaign
+
+
+def _one_of(key: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise _KeyError(key, f"got {value!r}; {mend(value, known, what='it is one of')}")
+    return value
+
+
+def _checked_recipients(recipients: RecipientsFile) -> RecipientsFile:
+    target = recipients.target
+    if target in {"segments", "filters"}:
+        raise _KeyError("recipients.target", f"{target} have no file of recipients; send them from a jobs file")
+    if target in TARGET_SLIPS:
+        raise _KeyError("recipients.target", f"got {target!r}; did you mean {TARGET_SLIPS[target]!r}?")
+    if not 0 < len(target) <= ALIAS_CAP:
+        raise _KeyError(
+            "recipients.target", f"an alias label of 1 to {ALIAS_CAP} characters, or {', '.join(LISTED_KINDS)}"
+        )
+    if target in {"email", "phone_number"} and not recipients.create_subscriptions:
+        raise _KeyError(
+            "recipients.create_subscriptions",
+            f'is missing: OneSignal creates a subscription for each unknown recipient of target = "{target}"; '
+            "say with create_subscriptions = true that this is meant, or use external_id or subscription_id",
+        )
+    return recipients
+
+
+def _check_expiry(campaign: Campaign) -> None:
+    within = campaign.expires_in_s
+    if campaign.expires_at is not None:
+        if within is not None:
+            raise _KeyError("expires_in_s", "give expires_at or expires_in_s, not both")
+        if campaign.expires_at.tzinfo is None:
+            raise _KeyError("expires_at", "a time with its zone, such as 2026-11-27T08:00:00Z")
+    if within is not None and not (isfinite(within) and within >= 1):
+        raise _KeyError("expires_in_s", f"seconds from 1 up, got {within}")
+
+
+def _check_notification(campaign: Campaign) -> None:
+    target = campaign.recipients.target
+    try:
+        CreateNotification(
+            to=campaign.target((_EXAMPLE_IDS.get(target, "u-17"),)), message=campaign.message, channel=campaign.channel
+        )
+    except InvalidJobError as error:
+        raise _KeyError(error.field, error.problem) from None
+    if campaign.custom_data and "template_id" not in campaign.message:
+        raise _KeyError("custom_data", "goes with a template; give message.template_id")
+    if not campaign.pack_custom_data:
+        return
+    if not campaign.custom_data:
+        raise _KeyError("pack_custom_data", "there is nothing to pack; give [campaign.custom_data], or take it out")
+    if target != "external_id":
+        raise _KeyError("pack_custom_data", 'a template finds packed data by external_id; needs target = "external_id"')
+    if "users" in campaign.custom_data:
+        raise _KeyError("custom_data.users", "packed data stands under this name; choose another")
+
+
+def _check_update(campaign: Campaign) -> None:
+    if campaign.recipients.target in LISTED_KINDS:
+        raise _KeyError(
+            "recipients.target", "a user is named by an alias, such as external_id or onesignal_id, or a label of yours"
+        )
+    if not campaign.tags and not campaign.properties:
+        raise _KeyError("tags", "the campaign changes nothing; give [campaign.tags] or [campaign.properties]")
+    if "tags" in campaign.properties:
+        raise _KeyError("properties.tags", "tags stand in [campaign.tags]")
+
+
+def _as_json(value: object, key: str) -> Json:
+    """Bring a value of the message into JSON; times become the texts that OneSignal takes."""
+    match value:
+        case bool() | int() | str():
+            return value
+        case float() if isfinite(value):
+            return value
+        case datetime() if value.tzinfo is not None:
+            return value.isoformat()
+        case list():
+            return [_as_json(item, f"{key}[{index}]") for index, item in enumerate(value)]
+        case dict():
+            return {name: _as_json(item, f"{key}.{name}") for name, item in value.items()}
+    raise _KeyError(key, f"has no JSON form: {value!s}; a time needs its zone, such as 2026-11-27T08:00:00Z")

@@ -1,0 +1,154 @@
+"""Jobs files: JSON Lines, gzipped or not, or standard input; a first pass that checks them, a second that gives jobs.
+
+Units: rows are counted from 0, lines from 1.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from sendengine.campaign.blocks import Stamp, file_stamp, read_blocks
+from sendengine.campaign.idchecks import IdCheck
+from sendengine.campaign.joblines import read_job
+from sendengine.campaign.rowsets import Selection
+from sendengine.campaign.spelling import mend
+from sendengine.campaign.survey import BILLING_WARNING, FAULTS_KEPT
+from sendengine.campaign.tables import Fault
+from sendengine.core.jobs import CreateNotification, Job
+from sendengine.errors import InvalidJobError
+
+
+class Audience(Struct, frozen=True, gc=False):
+    """Whom jobs go to: ``kind`` is what they do, ``channel`` how, where it is known."""
+
+    app: str
+    kind: str
+    channel: str
+
+
+class AudienceSize(Struct, gc=False):
+    """How many jobs go to an audience and how many recipients those name; ``uncounted`` jobs do not say how many."""
+
+    jobs: int = 0
+    recipients: int = 0
+    uncounted: int = 0
+
+
+class JobsSurvey(Struct, frozen=True):
+    """What the first pass over a jobs file found. ``faults`` lists the first `FAULTS_KEPT` invalid lines."""
+
+    rows: int
+    to_send: int
+    invalid: int
+    faults: tuple[Fault, ...]
+    warnings: tuple[str, ...]
+    audiences: Mapping[Audience, AudienceSize]
+    selection: Selection
+    stamp: Stamp
+
+
+def survey_jobs(
+    path: Path, *, fences: Mapping[str, Sequence[str]], when_read: Callable[[int], None] | None = None
+) -> JobsSurvey:
+    """Read, count and check the jobs of a file; raises InputError where it cannot be read.
+
+    ``fences`` names the configured apps, each with its ``only_to``. ``when_read`` is told how many jobs have been read
+    so far, now and then.
+    """
+    stamp = file_stamp(path)
+    judge = _Judge(fences)
+    selection = Selection()
+    faults: list[Fault] = []
+    row = -1
+    for row, (line, job) in enumerate(read_jobs(path)):
+        try:
+            judge.admit(job)
+        except InvalidJobError as error:
+            selection.invalid.add(row)
+            if len(faults) < FAULTS_KEPT:
+                faults.append(Fault(line, error.field, error.problem))
+        if when_read is not None and row % 1000 == 0:
+            when_read(row + 1)
+    return JobsSurvey(
+        rows=row + 1,
+        to_send=row + 1 - len(selection.invalid),
+        invalid=len(selection.invalid),
+        faults=tuple(faults),
+        warnings=(BILLING_WARNING,) if judge.touches_billing else (),
+        audiences=judge.audiences,
+        selection=selection,
+        stamp=stamp,
+    )
+
+
+def read_jobs(path: Path) -> Iterator[tuple[int, Job | InvalidJobError]]:
+    """Give each job of a file, or what is wrong with it, with its line; raises InputError. Empty lines are no jobs."""
+    number = 0
+    for block in read_blocks(path):
+        for line in block.splitlines():
+            number += 1
+            if not line.strip():
+                continue
+            try:
+                yield number, read_job(line)
+            except InvalidJobError as error:
+                yield number, error
+
+
+class _Judge:
+    """Decides whether a job can be sent with these settings, and adds up whom the jobs go to."""
+
+    def __init__(self, fences: Mapping[str, Sequence[str]]) -> None:
+        self.audiences: dict[Audience, AudienceSize] = {}
+        self.touches_billing = False
+        self._fences = fences
+        self._checks: dict[tuple[str, str], IdCheck] = {}
+
+    def admit(self, job: Job | InvalidJobError) -> None:
+        """Take a job into account; raises InvalidJobError where it cannot be sent."""
+        if isinstance(job, InvalidJobError):
+            raise job
+        app = self._app_of(job)
+        target, field = (job.to, "to") if isinstance(job, CreateNotification) else (job.user, "user")
+        if target.is_listed:
+            faults = self._check(app, target.name).faults(target.ids)
+            if faults:
+                raise InvalidJobError(f"{field}.{target.name}", next(iter(faults.values())))
+        elif self._fences[app]:
+            raise InvalidJobError(
+                f"{field}.{target.kind}", f"reach whom they like, and app {app!r} has only_to; name the recipients"
+            )
+        self._count(app, job)
+
+    def _app_of(self, job: Job) -> str:
+        if job.app is None:
+            if len(self._fences) == 1:
+                return next(iter(self._fences))
+            raise InvalidJobError("app", f"is missing; the settings have {', '.join(self._fences)}")
+        if job.app not in self._fences:
+            raise InvalidJobError(
+                "app", f"{job.app!r} is not configured; {mend(job.app, self._fences, what='the settings have')}"
+            )
+        return job.app
+
+    def _check(self, app: str, target: str) -> IdCheck:
+        check = self._checks.get((app, target))
+        if check is None:
+            check = self._checks[app, target] = IdCheck(target, only_to=self._fences[app])
+        return check
+
+    def _count(self, app: str, job: Job) -> None:
+        if isinstance(job, CreateNotification):
+            channel = job.channel or {"email": "email", "phone_number": "sms"}.get(job.to.kind, "")
+            audience = Audience(app, "create_notification", channel)
+            size = self.audiences.setdefault(audience, AudienceSize())
+            listed = len(job.to.ids) if job.to.is_listed else job.expected_recipients
+            size.recipients += listed or 0
+            size.uncounted += listed is None
+        else:
+            size = self.audiences.setdefault(Audience(app, "update_user", ""), AudienceSize())
+            self.touches_billing |= (
+                "last_active" in job.properties or "session_count" in job.deltas or "session_time" in job.deltas
+            )
+        size.jobs += 1

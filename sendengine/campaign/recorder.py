@@ -1,0 +1,284 @@
+"""Keeps a run's books: what came of every row, in numbers and, line by line, in the run's directory.
+
+It sees every request that settles, as the engine's observer, and every job, through `Recorder.settled`. Lines are
+rendered on the event loop, some microseconds each, and written elsewhere: see `sendengine.campaign.rundir`.
+
+Units: rows are counted from 1 in the files that people read, the first row being that below a header.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Protocol, assert_never
+
+from sendengine.campaign.joblines import job_fields
+from sendengine.campaign.packs import rows_of
+from sendengine.campaign.report import JobCounts, RecipientCounts
+from sendengine.campaign.rundir import FAILURES, INVALID, REQUESTS, UNREACHABLE, RunDir
+from sendengine.campaign.tables import Fault
+from sendengine.campaign.work import Item, Work
+from sendengine.core.jobs import CreateNotification, Job
+from sendengine.core.outcomes import (
+    OUTCOME_NAMES,
+    Abandoned,
+    Accepted,
+    Ambiguous,
+    Expired,
+    GaveUp,
+    Outcome,
+    Rejected,
+    Unreachable,
+)
+from sendengine.errors import StorageError
+from sendengine.ports import Part, RequestRecord
+
+
+class Settled(Protocol):
+    """What is read of an engine's receipt once its job has settled."""
+
+    @property
+    def job(self) -> Job:
+        """The job; another one's where both had the same key and content."""
+        ...
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What came of it."""
+        ...
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """What came of which of its recipients."""
+        ...
+
+
+class Ticket:
+    """An item on its way, and the keys under which parts of it failed."""
+
+    __slots__ = ("failed", "item")
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self.failed: list[tuple[Part, str | None]] = []
+
+
+class Recorder:
+    """The books of one run. ``counts`` and ``recipients`` are up to date after every call."""
+
+    def __init__(self, work: Work, run_dir: RunDir) -> None:
+        self.counts = JobCounts()
+        self.recipients = RecipientCounts()
+        self._work = work
+        self._position = 0
+        self._tickets: dict[int, Ticket] = {}
+        self._by_key: dict[str, Ticket] = {}
+        self._requests = run_dir.lines(REQUESTS)
+        self._failures = run_dir.lines(FAILURES)
+        self._unreachable = run_dir.lines(UNREACHABLE)
+
+    # What happens to items
+
+    def begin(self, item: Item) -> Ticket:
+        """Enter an item that is about to be handed to the engine, and the rows before it that are left out."""
+        ticket = self._tickets[id(item.job)] = Ticket(item)
+        if item.job.idempotency_key is not None:
+            self._by_key[item.job.idempotency_key] = ticket
+        self.pass_over(item.end)
+        return ticket
+
+    def pass_over(self, end: int) -> None:
+        """Count the rows up to ``end`` that are left out; the others are counted as they settle."""
+        if self._work.total < self._work.rows:
+            left_out = self._work.selection.counts(self._position, end - self._position)
+            self.counts.invalid += left_out.invalid
+            self.counts.duplicates += left_out.duplicates
+            self.counts.excluded += left_out.excluded
+        self._position = end
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """Undo `begin`: the item was not handed over, and a later run sends it."""
+        self._forget(ticket)
+
+    def refused(self, ticket: Ticket, problem: str) -> None:
+        """An item was refused by the engine itself, before anything was sent."""
+        self._forget(ticket)
+        item = ticket.item
+        outcome = Rejected(0, (problem,), attempts=0, not_sent=_ids(item.job))
+        self.counts.add(outcome, item.count)
+        self._write_failure(ticket, Part(_ids(item.job), outcome), None)
+
+    def settled(self, ticket: Ticket, receipt: Settled) -> None:
+        """An item's job has settled."""
+        self._forget(ticket)
+        item, outcome = ticket.item, receipt.outcome
+        if outcome is None:
+            raise AssertionError("a receipt that calls back has an outcome")
+        parts = receipt.parts or (Part(_ids(item.job), outcome),)
+        self._count(item, outcome, parts)
+        if receipt.job is not item.job:  # it joined an equal job with its key, whose failures are told there
+            return
+        keys = {id(part): key for part, key in ticket.failed}
+        for part in parts:
+            if not isinstance(part.outcome, Accepted):
+                self._write_failure(ticket, part, keys.get(id(part)))
+
+    def request_settled(self, record: RequestRecord) -> None:
+        """Write a request's line, as the engine's observer."""
+        for job, part in record.parts:
+            if not isinstance(part.outcome, Accepted) and (ticket := self._tickets.get(id(job))) is not None:
+                ticket.failed.append((part, record.key))
+        unsubscribed = [
+            item for _, part in record.parts if isinstance(part.outcome, Accepted) for item in part.outcome.unsubscribed
+        ]
+        line: dict[str, object] = {
+            "lane": record.lane,
+            "key": record.key,
+            "message_id": record.message_id,
+            "recipients": record.recipients,
+            "rows": self._rows_of(record),
+            "outcome": record.outcome,
+            "status": record.status,
+            "attempts": record.attempts,
+            "replayed": record.replayed,
+            "cf_ray": record.cf_ray,
+            "sealed_at": _moment(record.sealed_at_s),
+            "first_sent_at": None if record.first_sent_at_s is None else _moment(record.first_sent_at_s),
+            "settled_at": _moment(record.settled_at_s),
+        }
+        if unsubscribed:
+            line["unsubscribed"] = unsubscribed
+        self._requests.append(line)
+
+    # Files
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether lines wait to be written."""
+        return bool(self._requests.waiting or self._failures.waiting or self._unreachable.waiting)
+
+    def flush(self) -> None:
+        """Write the lines that wait, on any one thread at a time; raises StorageError."""
+        for file in (self._requests, self._failures, self._unreachable):
+            file.flush()
+
+    def close(self) -> None:
+        """Write what waits, and close the files; raises StorageError."""
+        with ExitStack() as files:
+            for file in (self._requests, self._failures, self._unreachable):
+                files.callback(file.close)
+
+    def discard(self) -> None:
+        """Close the files of a run that is given up, as well as the disk lets them be closed."""
+        with suppress(StorageError):
+            self.close()
+
+    def _forget(self, ticket: Ticket) -> None:
+        job = ticket.item.job
+        self._tickets.pop(id(job), None)
+        if job.idempotency_key is not None:
+            self._by_key.pop(job.idempotency_key, None)
+
+    def _count(self, item: Item, outcome: Outcome, parts: Sequence[Part]) -> None:
+        if self._work.is_campaign:
+            for part in parts:
+                self.counts.add(part.outcome, len(part.recipients))
+            self.counts.add(outcome, item.count - sum(len(part.recipients) for part in parts))
+        else:
+            self.counts.add(outcome, 1)
+        job = item.job
+        if isinstance(job, CreateNotification):
+            self.recipients.targeted += len(job.to.ids) if job.to.is_listed else job.expected_recipients or 0
+        for part in parts:
+            if isinstance(part.outcome, Accepted):
+                self.recipients.unsubscribed += len(part.outcome.unsubscribed)
+
+    def _write_failure(self, ticket: Ticket, part: Part, key: str | None) -> None:
+        outcome = part.outcome
+        line = {
+            "job": job_fields(ticket.item.job, only=part.recipients),
+            "outcome": OUTCOME_NAMES[type(outcome)],
+            "reason": _reason(outcome),
+            "maybe_sent": isinstance(outcome, Ambiguous) or getattr(outcome, "maybe_sent", False),
+            "key": key,
+        }
+        (self._unreachable if isinstance(outcome, Unreachable) else self._failures).append(line)
+
+    def _rows_of(self, record: RequestRecord) -> list[list[int]]:
+        if not record.parts:  # it was split: smaller requests tell what came of its rows
+            whole = self._by_key.get(record.key or "")
+            return [] if whole is None else _ranges(self._rows(whole.item, ()))
+        rows: list[int] = []
+        for job, part in record.parts:
+            ticket = self._tickets.get(id(job))
+            if ticket is not None:
+                rows += self._rows(ticket.item, part.recipients)
+        return _ranges(rows)
+
+    def _rows(self, item: Item, recipients: Sequence[str]) -> Sequence[int]:
+        """Return the rows of some of an item's recipients, or of all of them."""
+        if not self._work.is_campaign:
+            return (item.first_row,)
+        rows = rows_of(self._work.selection, first_row=item.first_row, size=item.end - item.first_row)
+        if len(recipients) in {0, item.count}:
+            return rows
+        by_id = dict(zip(_ids(item.job), rows, strict=True))
+        return [by_id[recipient] for recipient in recipients]
+
+
+def _ids(job: Job) -> tuple[str, ...]:
+    target = job.to if isinstance(job, CreateNotification) else job.user
+    return target.ids if target.is_listed else ()
+
+
+def _ranges(rows: Sequence[int]) -> list[list[int]]:
+    """Return rows as ranges of first and last, counted from 1."""
+    if isinstance(rows, range):
+        return [[rows.start + 1, rows.stop]]
+    ranges: list[list[int]] = []
+    for row in sorted(rows):
+        if ranges and ranges[-1][1] == row:
+            ranges[-1][1] = row + 1
+        else:
+            ranges.append([row + 1, row + 1])
+    return ranges
+
+
+def _reason(outcome: Outcome) -> str:
+    match outcome:
+        case Rejected():
+            reason = "; ".join(outcome.errors) or f"status {outcome.status}"
+        case Unreachable():
+            reason = "; ".join(outcome.errors) or "nobody is subscribed"
+        case GaveUp():
+            reason = outcome.last
+        case Ambiguous():
+            reason = outcome.evidence
+        case Expired():
+            reason = "its deadline passed before it was sent"
+        case Abandoned():
+            reason = "the run was stopped first"
+        case Accepted():
+            reason = ""
+        case _:
+            assert_never(outcome)
+    return reason
+
+
+def _moment(epoch_s: float) -> str:
+    """Return a time as ISO 8601 has it, to the millisecond."""
+    milliseconds = int(epoch_s * 1000)
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03}+00:00"
+
+
+@lru_cache(64)  # thousands of requests settle in the same second
+def _second(epoch_s: int) -> str:
+    return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def write_invalid(run_dir: RunDir, faults: Iterable[Fault]) -> None:
+    """List the rows that were left out because something is wrong with them; raises StorageError."""
+    lines = run_dir.lines(INVALID)
+    for fault in faults:
+        lines.append({"line": fault.line, "field": fault.field, "reason": fault.reason})
+    lines.close()

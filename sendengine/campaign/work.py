@@ -1,0 +1,204 @@
+"""What there is to send: a campaign or a jobs file, loaded and checked, and the items that it gives to a run.
+
+Units: rows are counted from 0.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from sendengine.campaign.blocks import Stamp, file_stamp
+from sendengine.campaign.definition import Campaign, load_campaign
+from sendengine.campaign.jobsfile import Audience, AudienceSize, JobsSurvey, read_jobs, survey_jobs
+from sendengine.campaign.packs import Pack, make_packs
+from sendengine.campaign.plan import Plan, make_plan
+from sendengine.campaign.rehearsal import make_test_packs
+from sendengine.campaign.rowsets import Selection
+from sendengine.campaign.spelling import mend
+from sendengine.campaign.survey import Survey, survey_campaign
+from sendengine.core.jobs import CreateNotification, Job
+from sendengine.errors import InputError, InvalidJobError
+from sendengine.settings import Settings
+
+STANDARD_INPUT: Final = "-"
+_JOB_BYTES: Final = 500  # of a job in a jobs file, roughly, and of each recipient that it names
+_ID_BYTES: Final = 30
+_CHANNEL_OF: Final = {"email": "email", "phone_number": "sms"}
+
+
+class Item(Struct, frozen=True):
+    """A job, how many it counts, and the stretch of the file that it stands for: ``first_row`` up to ``end``.
+
+    ``size_bytes`` is about the size of its request's body.
+    """
+
+    job: Job
+    count: int
+    first_row: int
+    end: int
+    size_bytes: int = 0
+
+
+class Work(Struct, frozen=True):
+    """What a run sends. ``total`` is how many recipients (jobs, of a jobs file) are sent, of ``rows`` in the file."""
+
+    name: str
+    is_campaign: bool
+    rows: int
+    total: int
+    selection: Selection
+    items: Callable[[], Iterator[Item]]
+
+
+class CampaignInput(Struct, frozen=True):
+    """A campaign whose files have been read once."""
+
+    path: Path
+    campaign: Campaign
+    app: str
+    survey: Survey
+
+    noun = "recipients"
+
+    @property
+    def name(self) -> str:
+        """The campaign's name."""
+        return self.campaign.name
+
+    @property
+    def audiences(self) -> Mapping[Audience, AudienceSize]:
+        """Whom it goes to."""
+        campaign, count = self.campaign, self.survey.to_send
+        channel = campaign.channel or _CHANNEL_OF.get(campaign.recipients.target, "")
+        size = AudienceSize(jobs=count, recipients=count if campaign.is_notification else 0)
+        return {Audience(self.app, campaign.kind, channel): size}
+
+    def plan(self, settings: Settings, *, now: datetime, edition: int = 1) -> Plan:
+        """Fix what decides the packs; raises InputError where the campaign has expired."""
+        return make_plan(
+            self.campaign,
+            app=self.app,
+            app_id=settings.apps[self.app].app_id,
+            max_recipients=settings.batching.max_recipients_per_request,
+            max_bytes=settings.batching.max_request_bytes,
+            edition=edition,
+            started_at=now,
+        )
+
+    def work(self, plan: Plan) -> Work:
+        """Return what a run of this plan sends."""
+        survey = self.survey
+
+        def items() -> Iterator[Item]:
+            _check_unchanged(self.campaign.recipients.file, survey.stamp)
+            for pack in make_packs(plan, survey.selection):
+                yield _item(pack)
+
+        return Work(self.name, True, survey.rows, survey.to_send, survey.selection, items)  # noqa: FBT003 - a record
+
+    def test_work(self, plan: Plan, ids: Sequence[str], *, run: str, only_to: Sequence[str] = ()) -> Work:
+        """Return what a test sends: the campaign to ``ids`` alone, under keys of the run; raises InputError."""
+        packs = list(make_test_packs(plan, self.survey.selection, ids, run=run, only_to=only_to))
+        count = sum(pack.recipients for pack in packs)
+
+        def items() -> Iterator[Item]:
+            for pack in packs:
+                yield _item(pack)
+
+        return Work(self.name, True, count, count, Selection(), items)  # noqa: FBT003 - a record
+
+
+class JobsInput(Struct, frozen=True):
+    """A jobs file that has been read once."""
+
+    path: Path
+    name: str
+    survey: JobsSurvey
+
+    noun = "jobs"
+
+    @property
+    def audiences(self) -> Mapping[Audience, AudienceSize]:
+        """Whom the jobs go to."""
+        return self.survey.audiences
+
+    def work(self) -> Work:
+        """Return what a run of this file sends."""
+        survey = self.survey
+
+        def items() -> Iterator[Item]:
+            _check_unchanged(self.path, survey.stamp)
+            for row, (line, job) in enumerate(read_jobs(self.path)):
+                if row in survey.selection.invalid:
+                    continue
+                if isinstance(job, InvalidJobError):
+                    raise InputError(f"{self.path}: line {line}: {job}; the file has changed while it was sent")
+                yield Item(job, 1, row, row + 1, _JOB_BYTES + _ID_BYTES * _named(job))
+
+        return Work(self.name, False, survey.rows, survey.to_send, survey.selection, items)  # noqa: FBT003 - a record
+
+
+LoadedInput = CampaignInput | JobsInput
+
+
+def load_input(
+    path: Path, settings: Settings, *, name: str | None = None, when_read: Callable[[int], None] | None = None
+) -> LoadedInput:
+    """Read and check a campaign file (``.toml``) or a jobs file; raises InputError.
+
+    ``name`` is what a jobs file is called in reports, its own name by default. Standard input is spooled to a file
+    first (`sendengine.campaign.rundir.RunDir.spool`). ``when_read`` is told now and then how many rows were read.
+    """
+    suffixes = "".join(path.suffixes[-2:]).lower()
+    if suffixes.endswith(".toml"):
+        campaign = load_campaign(path)
+        app = _app_of(path, campaign, settings)
+        survey = survey_campaign(campaign, only_to=settings.apps[app].only_to, when_read=when_read)
+        return CampaignInput(path, campaign, app, survey)
+    if not suffixes.endswith((".jsonl", ".jsonl.gz")):
+        raise InputError(f"{path}: an input is a campaign (.toml) or a file of jobs (.jsonl, .jsonl.gz, or - )")
+    fences = {app: settings.apps[app].only_to for app in settings.apps}
+    own_name = path.name.lower().removesuffix(".gz").removesuffix(".jsonl")
+    return JobsInput(path, name or own_name, survey_jobs(path, fences=fences, when_read=when_read))
+
+
+def refuse_faults(loaded: LoadedInput, *, skip_invalid: bool) -> None:
+    """Raise InputError with the faults of an input, unless its invalid rows are to be left out."""
+    survey = loaded.survey
+    if not survey.invalid or skip_invalid:
+        return
+    file = loaded.campaign.recipients.file if isinstance(loaded, CampaignInput) else loaded.path
+    raise InputError(
+        f"{file}: {survey.invalid:,} of {survey.rows:,} rows cannot be sent, and nothing was sent; "
+        "mend them, or leave them out with --skip-invalid",
+        faults=[str(fault) for fault in survey.faults],
+    )
+
+
+def _item(pack: Pack) -> Item:
+    return Item(pack.job, pack.recipients, pack.first_row, pack.first_row + pack.size, pack.size_bytes)
+
+
+def _named(job: Job) -> int:
+    return len(job.to.ids) if isinstance(job, CreateNotification) else 1
+
+
+def _app_of(path: Path, campaign: Campaign, settings: Settings) -> str:
+    if campaign.app is None:
+        if len(settings.apps) == 1:
+            return next(iter(settings.apps))
+        raise InputError(f"{path}: campaign.app: is missing; the settings have {', '.join(settings.apps)}")
+    if campaign.app not in settings.apps:
+        raise InputError(
+            f"{path}: campaign.app: {campaign.app!r} is not configured; "
+            f"{mend(campaign.app, settings.apps, what='the settings have')}"
+        )
+    return campaign.app
+
+
+def _check_unchanged(path: Path, stamp: Stamp) -> None:
+    if file_stamp(path) != stamp:
+        raise InputError(f"{path}: has changed since it was checked, and nothing was sent; start again")

@@ -1,0 +1,101 @@
+"""``sendengine mock``: a OneSignal on this machine to send against, with a switch for everything that it does."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from sendengine.cli.loop import run
+from sendengine.cli.options import json_option
+from sendengine.cli.output import say, show_json_line
+from sendengine.errors import SettingsError
+from sendengine.mockserver import (
+    MockConfig,
+    MockServer,
+    Option,
+    config_from,
+    options,
+    parse_config,
+    serve,
+    summary_lines,
+)
+from sendengine.mockserver.options import OptionValue
+from sendengine.telemetry.collector import tune_collector
+from sendengine.transport import bounded_connections
+
+_MANY_CONNECTIONS: Final = 1_000_000
+_TYPES: Final[Mapping[str, type[int] | type[float] | type[str]]] = {"int": int, "float": float}
+_METAVARS: Final = {"steps": "SECOND=SHARE,…", "fault": "KIND[:SHARE][,NAME=VALUE…]"}
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])  # click's decorators know no more of a function than this
+
+
+def _switches(command: _Command) -> _Command:
+    """Add an option for each switch of the mock server."""
+    for switch in reversed(options()):
+        command = _option(switch)(command)
+    return command
+
+
+def _option(switch: Option) -> Callable[[_Command], _Command]:
+    about = switch.help if switch.default in {None, ()} else f"{switch.help} [default: {_shown(switch.default)}]"
+    if switch.kind == "flag":
+        off = f"{switch.name}/--no-{switch.name.removeprefix('--')}"
+        return click.option(off, default=None, help=about)
+    kind = click.Choice(switch.choices) if switch.choices else _TYPES.get(switch.kind, str)
+    return click.option(switch.name, type=kind, multiple=switch.many, metavar=_METAVARS.get(switch.kind), help=about)
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else f"{value}"
+
+
+@click.command("mock")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, help="The port; 0, the default, takes any free one.")
+@click.option(
+    "--behaviour",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="All switches as JSON, with apps of their own; the options below go on top.",
+)
+@json_option
+@_switches
+def mock_command(*, host: str, port: int, behaviour: Path | None, is_json: bool, **given: OptionValue) -> None:
+    """Serve a OneSignal on this machine that enforces its limits, and misbehaves on request.
+
+    Prints its base URL, and at Ctrl-C what it has seen. By default any app id and any key will do.
+    """
+    base = parse_config(behaviour.read_bytes()) if behaviour else MockConfig()
+    config = config_from({_spelled(name): value for name, value in given.items() if value not in {None, ()}}, base=base)
+    bounded_connections(_MANY_CONNECTIONS)  # raises the limit of descriptors as far as it goes
+    tune_collector()
+    try:
+        run(lambda: _serve(config, host=host, port=port, is_json=is_json))
+    except OSError as error:
+        raise SettingsError(f"{host}:{port}: cannot listen: {error.strerror}; choose another --port, or 0") from None
+
+
+def _spelled(parameter: str) -> str:
+    return f"--{parameter.replace('_', '-')}"
+
+
+async def _serve(config: MockConfig, *, host: str, port: int, is_json: bool) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    def announce(server: MockServer) -> None:
+        if is_json:
+            show_json_line({"base_url": server.base_url})
+        else:
+            say(f"{server.base_url}\nSet base_url to it. Ctrl-C ends it with a summary.")
+
+    summary = await serve(config, host=host, port=port, stop=stop, on_ready=announce)
+    if is_json:
+        show_json_line(summary)
+    else:
+        say("\n" + "\n".join(summary_lines(summary)))

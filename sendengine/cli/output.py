@@ -1,0 +1,73 @@
+"""How the command line writes: results on standard output, everything said about them on standard error."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+import orjson
+from msgspec import to_builtins
+
+from sendengine.errors import InputError, SendEngineError
+
+_FAULTS_SHOWN: Final = 20
+_JSON: Final = orjson.OPT_NON_STR_KEYS
+
+
+def say(text: str = "") -> None:
+    """Write a line of the result."""
+    click.echo(text)
+
+
+def note(text: str) -> None:
+    """Write a line about what is going on, which is no part of the result."""
+    click.echo(text, err=True)
+
+
+def show_json(value: object) -> None:
+    """Write the result as JSON, for programs."""
+    click.echo(orjson.dumps(value, option=_JSON | orjson.OPT_INDENT_2, default=_plain).decode())
+
+
+def show_json_line(value: object) -> None:
+    """Write a result as one line of JSON, at once: more may follow."""
+    click.echo(orjson.dumps(value, option=_JSON, default=_plain).decode())
+
+
+def show_error(error: SendEngineError) -> None:
+    """Write what is wrong, where, and how to mend it; of an input's faults the first twenty."""
+    note(f"sendengine: {error or type(error).__name__}")
+    if isinstance(error, InputError):
+        show_faults(error.faults)
+
+
+def show_faults(faults: Sequence[str], *, total: int | None = None) -> None:
+    """Write the first faults of an input, and how many more there are; ``total`` where not all are listed."""
+    for fault in faults[:_FAULTS_SHOWN]:
+        note(f"  {fault}")
+    more = (len(faults) if total is None else total) - _FAULTS_SHOWN
+    if more > 0:
+        note(f"  and {more:,} more")
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number with its noun: ``1 request``, ``2,000 requests``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Write a duration in at most two units: ``0.4 s``, ``2 min 5 s``, ``3 h 10 min``."""
+    if 0 < seconds < 0.1:  # noqa: PLR2004 - what is shown as 0.0 would look like nothing
+        return "under 0.1 s"
+    if seconds < 10:  # noqa: PLR2004 - below it a tenth of a second matters
+        return f"{seconds:.1f} s"
+    minutes, rest_s = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest_s} s"
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest_s} s"
+
+
+def _plain(value: object) -> object:
+    """Give JSON what it lacks: records as objects, paths as texts."""
+    return str(value) if isinstance(value, Path) else to_builtins(value)

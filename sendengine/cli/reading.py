@@ -1,0 +1,55 @@
+"""Reads an input once, before anything is sent, and lets a terminal see how far it is."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import Final, Self
+
+import click
+
+from sendengine.campaign.rundir import RunDir
+from sendengine.campaign.work import STANDARD_INPUT, LoadedInput, load_input
+from sendengine.settings import Settings
+
+_EVERY_S: Final = 0.5
+
+
+def read_input(source: str, settings: Settings, *, name: str | None, spool: Callable[[], RunDir]) -> LoadedInput:
+    """Read and check an input file; standard input (``-``) is copied into the directory that ``spool`` gives first.
+
+    Raises InputError where it cannot be used at all, and StorageError where the copy cannot be written.
+    """
+    path = Path(source)
+    if source == STANDARD_INPUT:
+        path = spool().spool(sys.stdin.buffer)
+        name = name or "standard-input"
+    with _Ticker() as ticker:
+        return load_input(path, settings, name=name, when_read=ticker)
+
+
+def read_for_a_look(source: str, settings: Settings, *, name: str | None = None) -> LoadedInput:
+    """Read and check an input that is not going to be sent; nothing of it stays on disk."""
+    with TemporaryDirectory(prefix="sendengine-") as folder:
+        return read_input(source, settings, name=name, spool=lambda: RunDir(Path(folder)))
+
+
+class _Ticker:
+    """Tells a terminal how many rows have been read, twice a second; anything else is told nothing."""
+
+    def __init__(self) -> None:
+        self._is_told = sys.stderr.isatty()
+        self._next_s = monotonic() + _EVERY_S
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_told:
+            click.echo("\r\033[K", err=True, nl=False)
+
+    def __call__(self, rows: int) -> None:
+        if self._is_told and monotonic() >= self._next_s:
+            self._next_s = monotonic() + _EVERY_S
+            click.echo(f"\rreading, {rows:,} rows", err=True, nl=False)

@@ -1,0 +1,162 @@
+"""``sendengine send``: shows what an input is going to do, asks, sends it, and reports."""
+
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import click
+
+from sendengine.campaign.errorbudget import DEFAULT_RATE
+from sendengine.campaign.recorder import write_invalid
+from sendengine.campaign.run import RunOptions
+from sendengine.cli import overview, summary
+from sendengine.cli.asking import Expectation, confirm, is_terminal
+from sendengine.cli.exits import Exit
+from sendengine.cli.forecast import reached
+from sendengine.cli.loop import run
+from sendengine.cli.options import config_option, json_option, runs_dir_option, share_of, yes_option
+from sendengine.cli.output import note, say, show_json
+from sendengine.cli.preparing import Choices, RunPlace, prepare
+from sendengine.cli.rendering import render, text_of
+from sendengine.cli.session import Session, how_to_go_on, perform
+from sendengine.errors import InputError, SettingsError
+
+_SAMPLES: Final = 3
+_STOPPED_EARLY: Final = frozenset({Exit.STOPPED, Exit.ABORTED})
+
+
+@click.command("send")
+@click.argument("source", metavar="INPUT")
+@config_option
+@runs_dir_option
+@click.option("--name", help="What a jobs file is called in its report.  [default: the file's name]")
+@click.option("--dry-run", "is_dry", is_flag=True, help="Show what would be sent, and send nothing.")
+@click.option("--expect", type=click.IntRange(0), metavar="N", help="Stop unless there are N recipients (or jobs).")
+@click.option("--within", type=share_of, default="0%", metavar="PART", help="By how much --expect may be missed: 2%.")
+@click.option("--test", metavar="ID,ID", help="Send the campaign to these recipients alone, under keys of their own.")
+@click.option("--edition", type=click.IntRange(1), default=1, show_default=True, help="2 sends a campaign once more.")
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="PART",
+    help="Use this part of the ceilings, above 0 and at most 1; never above the settings.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    help="At most N requests/s in each lane; never above the settings.",
+)
+@click.option("--skip-invalid", is_flag=True, help="Leave rows out that cannot be sent, instead of sending nothing.")
+@click.option(
+    "--max-error-rate",
+    type=share_of,
+    default=f"{DEFAULT_RATE:.0%}",
+    show_default=True,
+    metavar="PART",
+    help="Stop a campaign when more of its last 200 requests fail.",
+)
+@click.option("--fail-on", type=click.Choice(["unreachable"]), help="Exit 3 also where recipients are unreachable.")
+@yes_option
+@json_option
+def send_command(  # noqa: PLR0913 - the options of a command line
+    *,
+    source: str,
+    config: Path,
+    runs_dir: Path,
+    name: str | None,
+    is_dry: bool,
+    expect: int | None,
+    within: float,
+    test: str | None,
+    edition: int,
+    share: float | None,
+    rate: float | None,
+    skip_invalid: bool,
+    max_error_rate: float,
+    fail_on: str | None,
+    is_sure: bool,
+    is_json: bool,
+) -> None:
+    """Send a campaign or a jobs file (- is standard input), and leave a report.
+
+    On a terminal it shows what it is going to do, and asks. Ctrl-C lets what is on the wire finish and exits 75; a
+    second one gives it up and exits 130.
+    """
+    choices = Choices(
+        source=source,
+        config=config,
+        name=name,
+        test=tuple(part.strip() for part in (test or "").split(",") if part.strip()),
+        edition=edition,
+        expectation=None if expect is None else Expectation(expect, within),
+        share=share,
+        rate=rate,
+        skip_invalid=skip_invalid,
+    )
+    if is_dry:
+        _look(choices, is_json=is_json)
+        return
+    options = RunOptions(max_error_rate=max_error_rate, fail_on_unreachable=fail_on is not None)
+    place = RunPlace(runs_dir)
+    code = _send(choices, place, options, is_sure=is_sure, is_json=is_json)
+    raise click.exceptions.Exit(code)
+
+
+def _look(choices: Choices, *, is_json: bool) -> None:
+    """Show what would be sent, and the first requests of it."""
+    with TemporaryDirectory(prefix="sendengine-") as folder:
+        shown = prepare(choices, RunPlace(Path(folder)), is_exact=True, is_asked=True)
+        apps = shown.settings.apps
+        samples = [
+            render(item.job, app_id=apps[item.job.app or next(iter(apps))].app_id)
+            for item in islice(shown.work.items(), _SAMPLES)
+        ]
+    if is_json:
+        show_json({**overview.as_json(shown), "samples": samples})
+        return
+    for line in [*overview.lines(shown), *(f"\n{text_of(sample)}" for sample in samples)]:
+        say(line)
+    say("\nA dry run: nothing was sent.")
+
+
+def _send(choices: Choices, place: RunPlace, options: RunOptions, *, is_sure: bool, is_json: bool) -> int:
+    """Send, and return the exit code; a run's directory stays only where something was begun."""
+    try:
+        shown = prepare(choices, place, is_exact=False, is_asked=is_terminal())
+        for line in overview.lines(shown):
+            note(line)
+        loaded = shown.loaded
+        if not confirm(name=loaded.name, recipients=reached(loaded, shown.work), is_sure=is_sure):
+            note("Nothing was sent.")
+            place.drop()
+            return Exit.USAGE
+        run_dir = place.get(loaded.name)
+        if loaded.survey.invalid:
+            write_invalid(run_dir, loaded.survey.faults)
+        session = Session(
+            work=shown.work,
+            run_dir=run_dir,
+            settings=shown.settings,
+            apps={audience.app for audience in loaded.audiences},
+            lanes=shown.forecast.requests,
+            noun=loaded.noun,
+            options=options,
+        )
+    except BaseException:
+        place.drop()
+        raise
+    try:
+        result = run(lambda: perform(session))
+    except (SettingsError, InputError):
+        place.drop()
+        raise
+    if is_json:
+        show_json(summary.as_json(result.report, folder=run_dir.path, why=result.why))
+    else:
+        for line in summary.summary_lines(result.report, folder=run_dir.path, why=result.why):
+            say(line)
+    if result.exit_code in _STOPPED_EARLY:
+        note(how_to_go_on(loaded, read=result.report.jobs.read, source=choices.source, folder=run_dir.path))
+    return result.exit_code

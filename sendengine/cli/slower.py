@@ -1,0 +1,43 @@
+"""``--share`` and ``--rate``: settings that go below what the file says, and never above.
+
+Units: rates are requests a second.
+"""
+
+from collections.abc import Collection
+
+from msgspec.structs import replace
+
+from sendengine.core.onesignal import CREATE_CEILING, UPDATE_CEILING
+from sendengine.settings import AppSettings, CeilingSettings, Settings
+
+
+def ceilings(app: AppSettings) -> tuple[float, float]:
+    """Return the ceilings of creating notifications and of updating users, before the app's share."""
+    create, update = app.ceilings.create_notification, app.ceilings.update_user
+    return (
+        CREATE_CEILING[app.plan] if create is None else create,
+        UPDATE_CEILING if update is None else update,
+    )
+
+
+def slowed(settings: Settings, *, apps: Collection[str], share: float | None, rate: float | None) -> Settings:
+    """Return the settings with the named apps no faster than ``share`` and ``rate`` allow.
+
+    Each lane of an app sends at most ``rate`` requests a second. Raises SettingsError where ``share`` is none.
+    """
+    changed = {
+        name: _slowed(app, share=share, rate=rate) if name in apps else app for name, app in settings.apps.items()
+    }
+    return replace(settings, apps=changed)
+
+
+def _slowed(app: AppSettings, *, share: float | None, rate: float | None) -> AppSettings:
+    if share is not None:
+        app = replace(app, share=min(app.share, share))
+    if rate is None:
+        return app
+    create, update = ceilings(app)
+    allowed = rate / app.share  # the engine multiplies by the share
+    return replace(
+        app, ceilings=CeilingSettings(create_notification=min(create, allowed), update_user=min(update, allowed))
+    )

@@ -1,0 +1,69 @@
+"""What is looked at before a job enters its lane: whom it is for, its room, and its deadline."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import orjson
+
+from sendengine.core.jobs import CreateNotification, Job
+from sendengine.core.wire import canonical
+from sendengine.engine.sealed import IMPLIED_CHANNEL
+from sendengine.errors import InvalidJobError
+
+_OVERHEAD_BYTES = 64  # quotes, commas, and the fields that every request has
+
+
+def check_fence(job: Job, only_to: Sequence[str]) -> None:
+    """Raise InvalidJobError where a job is for anybody whom a staging app may not reach.
+
+    ``only_to`` names them as ``"external_id:qa-1"``. Segments and filters reach whom they like, and are refused.
+    """
+    target = job.to if isinstance(job, CreateNotification) else job.user
+    outside = [item for item in target.ids if f"{target.name}:{item}" not in only_to]
+    if target.is_listed and not outside:
+        return
+    who = f"{target.name}:{outside[0]}" if outside and target.is_listed else target.kind
+    raise InvalidJobError(
+        "to", f"{who!r} is outside of the app's only_to, which lets through {', '.join(only_to)} alone; change only_to"
+    )
+
+
+def channel_of(job: Job) -> str | None:
+    """The channel that a notification goes by, push where nothing says another; None for a user's change."""
+    if not isinstance(job, CreateNotification):
+        return None
+    return job.channel or IMPLIED_CHANNEL.get(job.to.kind, "push")
+
+
+def render(job: Job) -> bytes:
+    """What of a job is rendered once, when it comes: a notification's canonical message; of an update nothing."""
+    return canonical(job.message) if isinstance(job, CreateNotification) else b""
+
+
+def weigh(job: Job, *, content: bytes) -> int:
+    """Roughly the bytes that a job puts on the wire, for the intake's bound."""
+    if isinstance(job, CreateNotification):
+        ids = job.to.ids
+        return _OVERHEAD_BYTES + _bytes_of(ids) + 3 * len(ids) + len(content)
+    size_bytes = _OVERHEAD_BYTES + _bytes_of(job.user.ids) + sum(map(len, job.tags))
+    for changes in (job.properties, job.deltas):
+        if changes:
+            size_bytes += len(orjson.dumps(changes))
+    return size_bytes + sum([len(value) for value in job.tags.values() if isinstance(value, str)])
+
+
+def _bytes_of(ids: Sequence[str]) -> int:
+    """Their bytes; raises InvalidJobError where one is no text, as a `Target` made by hand may hold."""
+    try:
+        return len("".join(ids).encode())
+    except UnicodeEncodeError:
+        raise InvalidJobError("to", "an id holds half a surrogate pair, which is no text") from None
+
+
+def deadline_of(job: Job, *, now_s: float) -> float | None:
+    """The job's deadline on the loop's clock, which shows ``now_s``."""
+    if job.expires_in_s is not None:
+        return now_s + job.expires_in_s
+    if job.expires_at is None:
+        return None
+    return now_s + (job.expires_at - datetime.now(UTC)).total_seconds()

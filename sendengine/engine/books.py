@@ -1,0 +1,86 @@
+"""Books what came of each request: on the receipts of its jobs, in the lane's intake, and with the observer.
+
+Units: seconds on the running loop's clock; records carry seconds since the epoch.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+from sendengine.core.outcomes import OUTCOME_NAMES, Outcome
+from sendengine.engine.intake import Intake
+from sendengine.engine.receipts import Receipt
+from sendengine.engine.sealed import Sealed
+from sendengine.engine.source import Settled
+from sendengine.ports import Observer, Part, RequestRecord
+
+
+class Books:
+    """One lane's. Every recipient of every job is booked exactly once."""
+
+    def __init__(
+        self, *, lane: str, intake: Intake, observer: Observer | None, when_settled: Callable[[Receipt], None]
+    ) -> None:
+        self.outcomes: dict[str, int] = {}
+        self.unsettled = 0
+        self._lane = lane
+        self._intake = intake
+        self._observer = observer
+        self._when_settled = when_settled
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every admitted job has settled."""
+        return not self.unsettled
+
+    def open(self) -> None:
+        """A job was admitted."""
+        self.unsettled += 1
+
+    def book(self, settled: Sequence[Settled]) -> None:
+        """Book portions that no request carried: expired or abandoned while they waited."""
+        for receipt, recipients, outcome in settled:
+            self._book(receipt, Part(recipients, outcome))
+
+    def close(
+        self,
+        sealed: Sealed,
+        settled: Sequence[Settled],
+        *,
+        now_s: float,
+        outcome: Outcome | None = None,
+        message_id: str = "",
+        replayed: bool = False,
+    ) -> None:
+        """A request is over: book its portions and show it to the observer; no ``outcome`` where it was split."""
+        sealed.is_over = True
+        parts = [(receipt, Part(recipients, what)) for receipt, recipients, what in settled]
+        for receipt, part in parts:
+            self._book(receipt, part)
+        if self._observer is not None:
+            epoch_s = time.time() - now_s  # to date what the loop's clock measured
+            self._observer.request_settled(
+                RequestRecord(
+                    lane=self._lane,
+                    key=getattr(sealed.request, "key", None),
+                    message_id=message_id,
+                    recipients=sealed.recipients,
+                    parts=tuple((receipt.job, part) for receipt, part in parts),
+                    outcome="split" if outcome is None else OUTCOME_NAMES[type(outcome)],
+                    status=sealed.status,
+                    attempts=sealed.attempts,
+                    replayed=replayed,
+                    cf_ray=sealed.cf_ray,
+                    sealed_at_s=sealed.sealed_at_s + epoch_s,
+                    first_sent_at_s=None if sealed.first_sent_at_s is None else sealed.first_sent_at_s + epoch_s,
+                    settled_at_s=now_s + epoch_s,
+                )
+            )
+
+    def _book(self, receipt: Receipt, part: Part) -> None:
+        if receipt.is_settled or not receipt.book(part):
+            return
+        self.unsettled -= 1
+        self._intake.leave(receipt.size_bytes, high=receipt.is_high)
+        name = OUTCOME_NAMES[type(receipt.settle())]
+        self.outcomes[name] = self.outcomes.get(name, 0) + 1
+        self._when_settled(receipt)

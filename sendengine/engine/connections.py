@@ -1,0 +1,70 @@
+"""Shares one bound on connections among the lanes: each has what the others leave, and always a quarter.
+
+Units: connections; a worker stands for one.
+"""
+
+from typing import Final, Protocol
+
+_LANES: Final = 4  # a quarter each; with more lanes an equal part
+
+
+class Holder(Protocol):
+    """A lane's workers."""
+
+    def __len__(self) -> int:
+        """How many connections it holds."""
+        ...
+
+    def retire_idle(self) -> bool:
+        """Let one that does nothing go; False where there is none."""
+        ...
+
+    def when_room(self) -> None:
+        """There may be room for one more now."""
+        ...
+
+
+class ConnectionBudget:
+    """How many workers there may be, over all lanes of the engine; never more, not for a moment."""
+
+    __slots__ = ("_held", "_holders", "_total", "_wanting")
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._held = 0
+        self._holders: list[Holder] = []
+        self._wanting: list[Holder] = []  # below their part, and without room
+
+    @property
+    def total(self) -> int:
+        """The bound: by the setting and by file descriptors."""
+        return self._total
+
+    def join(self, holder: Holder) -> None:
+        """Take part."""
+        self._holders.append(holder)
+
+    def try_hold(self, holder: Holder) -> bool:
+        """Take one more; where there is no room and the lane has less than its part, another will give one back."""
+        if self._held < self._total:
+            self._held += 1
+            return True
+        if len(holder) < self._part and holder not in self._wanting:
+            self._wanting.append(holder)
+            any(other.retire_idle() for other in self._holders if len(other) > self._part)
+        return False
+
+    def asks_back(self, holder: Holder) -> bool:
+        """Whether a lane that has more than its part must give one back for another that has less."""
+        return bool(self._wanting) and len(holder) > self._part
+
+    def release(self) -> None:
+        """A worker is gone: whoever wants its connection may have it."""
+        self._held -= 1
+        wanting, self._wanting = self._wanting, []
+        for holder in wanting:
+            holder.when_room()
+
+    @property
+    def _part(self) -> int:
+        return max(1, self._total // max(_LANES, len(self._holders)))

@@ -1,0 +1,199 @@
+"""What an attempt's end means for its request: settle it, send it again, or send others in its place.
+
+One synchronous step for each way in which an attempt can end.
+
+Units: seconds on the running loop's clock.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, assert_never
+
+from msgspec.structs import replace
+
+from sendengine.core.onesignal import EndpointGroup
+from sendengine.core.outcomes import Accepted, Expired, GaveUp, Rejected, Unreachable
+from sendengine.core.replies import Reply, classify
+from sendengine.core.retry import Failure, NotSent, ReplyLost, ServerFaulted
+from sendengine.core.verdicts import (
+    AppDisabled,
+    ChannelRefused,
+    Fault,
+    KeyRefused,
+    NobodyReached,
+    Refused,
+    ServerFault,
+    Throttled,
+    Took,
+    Verdict,
+)
+from sendengine.engine.sealed import Sealed
+from sendengine.engine.source import Settled
+from sendengine.errors import NotSentError, ReplyLostError
+
+if TYPE_CHECKING:
+    from sendengine.engine.lane import Lane
+
+_ACCEPTED: Final = Accepted()
+_DISABLED_AFTER_S: Final = 300.0  # of nothing but refusals, over at least so many epochs, which brings a lane to its
+_DISABLED_AFTER_EPOCHS: Final = 5  # lowest rate: OneSignal has disabled the app
+MISSING_USER_WAIT_S: Final = 60.0  # a user who was created a moment ago is there by then
+_MISSING_USER_AGAIN_S: Final = 5.0
+
+
+def answered(lane: "Lane", sealed: Sealed, reply: Reply) -> None:
+    """There is a reply, whatever it says."""
+    now_s = asyncio.get_running_loop().time()
+    sealed.status = reply.status
+    sealed.cf_ray = reply.headers.get("cf-ray", "")
+    verdict = classify(reply, sealed.request)
+    lane.counters.replied(reply.status, latency_s=now_s - sealed.sent_at_s)
+    lane.land(sealed)
+    _act(lane, sealed, verdict, now_s=now_s)
+
+
+def not_sent(lane: "Lane", sealed: Sealed, error: NotSentError) -> None:
+    """The request was certainly not received."""
+    if not sealed.is_launched:
+        sealed.attempts += 1
+        sealed.sent_at_s = asyncio.get_running_loop().time()
+    lane.counters.not_sent += 1
+    lane.land(sealed)
+    _repeat(lane, sealed, NotSent(), last=str(error))
+
+
+def reply_lost(lane: "Lane", sealed: Sealed, error: ReplyLostError) -> None:
+    """The request may have been received."""
+    lane.counters.lost += 1
+    lane.land(sealed)
+    sealed.status = 0
+    _repeat(lane, sealed, ReplyLost(), last=str(error))
+
+
+def _act(lane: "Lane", sealed: Sealed, verdict: Verdict, *, now_s: float) -> None:
+    """Do what a verdict asks for; every branch settles the request, lines it up again, or replaces it."""
+    if not isinstance(verdict, (Throttled, ServerFault, AppDisabled)):
+        lane.pace.accepted(now_s=now_s)
+    if not isinstance(verdict, ServerFault) and lane.retries.answered(now_s=now_s):
+        lane.outage_over(now_s=now_s)
+    match verdict:
+        case Took() | NobodyReached():
+            _took(lane, sealed, verdict, now_s=now_s)
+        case Throttled():
+            _throttled(lane, sealed, verdict, now_s=now_s)
+        case ServerFault():
+            failure = ServerFaulted(verdict.retry_after_s)
+            _repeat(lane, sealed, failure, last=f"status {verdict.status} {'; '.join(verdict.errors)}".strip())
+        case Refused():
+            _refused(lane, sealed, verdict, now_s=now_s)
+        case KeyRefused():
+            sealed.attempts -= 1
+            lane.app.key_refused(sent_at_s=sealed.sent_at_s, status=verdict.status)
+            lane.returned(sealed)
+        case ChannelRefused():
+            _channel_refused(lane, sealed, verdict, now_s=now_s)
+        case AppDisabled():
+            sealed.attempts -= 1
+            lane.app.disabled()
+            lane.returned(sealed)
+        case _:
+            assert_never(verdict)
+
+
+def _took(lane: "Lane", sealed: Sealed, verdict: Took | NobodyReached, *, now_s: float) -> None:
+    lane.app.accepted(sealed.channel, now_s=now_s)
+    resolution = lane.source.took(sealed, verdict, now_s=now_s)
+    if isinstance(verdict, Took):
+        lane.close(
+            sealed, resolution, now_s=now_s, outcome=_ACCEPTED, message_id=verdict.message_id, replayed=verdict.replayed
+        )
+    else:
+        lane.close(sealed, resolution, now_s=now_s, outcome=Unreachable(verdict.errors))
+
+
+def _throttled(lane: "Lane", sealed: Sealed, verdict: Throttled, *, now_s: float) -> None:
+    """Not judged: it goes again with its old key, in its old place, and uses up no attempt."""
+    sealed.attempts -= 1
+    if verdict.user_only and lane.group is EndpointGroup.UPDATE_USER:
+        wait_s = lane.missing_retry_after_s if verdict.retry_after_s is None else verdict.retry_after_s
+        lane.again(sealed, at_s=now_s + wait_s)
+        return
+    lane.pace.throttled(sent_at_s=sealed.sent_at_s, retry_after_s=verdict.retry_after_s)
+    since_s = lane.pace.fruitless_since_s(least_epochs=_DISABLED_AFTER_EPOCHS)
+    if since_s is not None and now_s - since_s >= _DISABLED_AFTER_S and lane.app.accepted_at_s < since_s:
+        lane.app.disabled()
+    lane.returned(sealed)
+
+
+def _channel_refused(lane: "Lane", sealed: Sealed, verdict: ChannelRefused, *, now_s: float) -> None:
+    if _must_wait(lane, sealed, now_s=now_s):
+        return
+    if sealed.channel is not None:
+        lane.app.channel_refused(sealed.channel)
+    reject(lane, sealed, status=verdict.status, errors=verdict.errors, now_s=now_s)
+
+
+def _must_wait(lane: "Lane", sealed: Sealed, *, now_s: float) -> bool:
+    """Whether a refusal is not definite yet: a first attempt may still be at work, and succeed."""
+    definite_at_s = lane.retries.definite_at_s(sealed)
+    if now_s >= definite_at_s:
+        return False
+    lane.again(sealed, at_s=definite_at_s)
+    return True
+
+
+def _refused(lane: "Lane", sealed: Sealed, verdict: Refused, *, now_s: float) -> None:
+    if _must_wait(lane, sealed, now_s=now_s):
+        return
+    if verdict.fault is Fault.MISSING_USER and lane.source.retries_missing(sealed):
+        again_at_s = now_s + _MISSING_USER_AGAIN_S
+        if again_at_s <= (sealed.first_sent_at_s or now_s) + MISSING_USER_WAIT_S:
+            lane.again(sealed, at_s=again_at_s)
+            return
+    resolution = lane.source.refused(sealed, verdict, now_s=now_s)
+    lane.close(sealed, resolution, now_s=now_s, outcome=Rejected(verdict.status, verdict.errors))
+
+
+def _repeat(lane: "Lane", sealed: Sealed, failure: Failure, *, last: str) -> None:
+    """Send it again when the policy says, or give up."""
+    now_s = asyncio.get_running_loop().time()
+    again = lane.retries.failed(sealed, failure, now_s=now_s)
+    if not isinstance(failure, NotSent):
+        sealed.maybe_received_at_s = sealed.sent_at_s
+        settled = lane.source.uncertain(sealed, evidence=last)
+        if settled is not None:
+            end(lane, sealed, settled, now_s=now_s)
+            return
+    if again is not None:
+        lane.counters.retries += 1
+        lane.again(sealed, at_s=again.at_s, not_before_s=again.not_before_s)
+        return
+    give_up(lane, sealed, last=last, now_s=now_s)
+
+
+def expired(lane: "Lane", sealed: Sealed, *, now_s: float) -> None:
+    """Its deadline has passed while it waited: expired if it was never received, else given up."""
+    if sealed.maybe_sent:
+        give_up(lane, sealed, last="its deadline passed before it could be repeated", now_s=now_s)
+    else:
+        lane.close(sealed, lane.source.unseal(sealed, now_s=now_s), now_s=now_s, outcome=Expired())
+
+
+def give_up(lane: "Lane", sealed: Sealed, *, last: str, now_s: float) -> None:
+    """Its jobs end as GaveUp."""
+    gave_up = [(receipt, ids, GaveUp(last, sealed.attempts, sealed.maybe_sent, ids)) for receipt, ids in sealed.shares]
+    end(lane, sealed, gave_up, now_s=now_s)
+
+
+def reject(lane: "Lane", sealed: Sealed, *, status: int, errors: tuple[str, ...], now_s: float) -> None:
+    """Every job in it is rejected."""
+    rejected = [(receipt, ids, Rejected(status, errors, sealed.attempts, ids)) for receipt, ids in sealed.shares]
+    end(lane, sealed, rejected, now_s=now_s)
+
+
+def end(lane: "Lane", sealed: Sealed, settled: Sequence[Settled], *, now_s: float) -> None:
+    """The request ends without a definite answer to it, in the way that its jobs settle."""
+    resolution = lane.source.ended(sealed, now_s=now_s)
+    everything = [*settled, *resolution.settled]
+    outcome = everything[0][2] if everything else None
+    lane.close(sealed, replace(resolution, settled=everything), now_s=now_s, outcome=outcome)

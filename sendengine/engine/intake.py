@@ -1,0 +1,110 @@
+"""How much may wait in a lane, by jobs and by bytes, and who waits outside for room.
+
+A quarter of each bound is kept for high jobs. Room is given in the order of asking, high and normal apart, so that
+nobody overtakes. A job that is larger than the whole bound goes in when it is alone.
+
+Units: bytes are what a job's recipients and message weigh on the wire.
+"""
+
+import asyncio
+from collections import deque
+
+from sendengine.errors import SendEngineError
+
+_NORMAL_SHARE = 0.75
+
+
+class Intake:
+    """The bound of one lane: jobs enter when they are admitted and leave when they settle."""
+
+    __slots__ = ("_bytes", "_jobs", "_max_bytes", "_max_jobs", "_normal_bytes", "_normal_jobs", "_outside")
+
+    def __init__(self, *, max_jobs: int, max_bytes: int) -> None:
+        self._max_jobs = max_jobs
+        self._max_bytes = max_bytes
+        self._jobs = self._normal_jobs = 0
+        self._bytes = self._normal_bytes = 0
+        self._outside: dict[bool, deque[tuple[int, asyncio.Future[None]]]] = {True: deque(), False: deque()}
+
+    @property
+    def jobs(self) -> int:
+        """Jobs that are inside."""
+        return self._jobs
+
+    @property
+    def size_bytes(self) -> int:
+        """What the jobs inside weigh."""
+        return self._bytes
+
+    def try_enter(self, size_bytes: int, *, high: bool) -> bool:
+        """Go in if there is room and nobody of the same urgency waits outside."""
+        if self._outside[high] or self._outside[True] or not self._has_room(size_bytes, high=high):
+            return False
+        self._enter(size_bytes, high=high)
+        return True
+
+    async def enter(self, size_bytes: int, *, high: bool) -> None:
+        """Go in, waiting for room in the order of asking. Cancelling it takes no room."""
+        if self.try_enter(size_bytes, high=high):
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._outside[high].append((size_bytes, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.leave(size_bytes, high=high)
+            else:
+                self._let_in(high=high)  # whoever stood behind may be smaller
+            raise
+
+    def leave(self, size_bytes: int, *, high: bool) -> None:
+        """A job has settled: its room is free, and whoever is next outside goes in."""
+        self._jobs -= 1
+        self._bytes -= size_bytes
+        if not high:
+            self._normal_jobs -= 1
+            self._normal_bytes -= size_bytes
+        self._let_in(high=True)
+        if not self._outside[True]:  # a high job too large for its quarter must not wait for ever
+            self._let_in(high=False)
+
+    def turn_away(self, error: SendEngineError) -> None:
+        """Everybody outside gets ``error``: the app is held, or the engine stops."""
+        for outside in self._outside.values():
+            while outside:
+                _, turn = outside.popleft()
+                if not turn.done():
+                    turn.set_exception(error)
+
+    def _has_room(self, size_bytes: int, *, high: bool) -> bool:
+        if not self._jobs:
+            return True
+        if self._jobs >= self._max_jobs or self._bytes + size_bytes > self._max_bytes:
+            return False
+        if high or not self._normal_jobs:
+            return True
+        return (
+            self._normal_jobs < self._max_jobs * _NORMAL_SHARE
+            and self._normal_bytes + size_bytes <= self._max_bytes * _NORMAL_SHARE
+        )
+
+    def _enter(self, size_bytes: int, *, high: bool) -> None:
+        self._jobs += 1
+        self._bytes += size_bytes
+        if not high:
+            self._normal_jobs += 1
+            self._normal_bytes += size_bytes
+
+    def _let_in(self, *, high: bool) -> None:
+        outside = self._outside[high]
+        while outside:
+            size_bytes, turn = outside[0]
+            if turn.done():
+                outside.popleft()
+            elif self._has_room(size_bytes, high=high):
+                outside.popleft()
+                self._enter(size_bytes, high=high)
+                turn.set_result(None)
+            else:
+                return

@@ -1,0 +1,91 @@
+"""Callers' idempotency keys: what goes on the wire for them, and which job each has been used for.
+
+The same key and body again joins the first receipt; another body raises KeyReusedError, because OneSignal would drop
+it silently. Without a journal the memory is this process's, and holds the last `REMEMBERED` settled keys.
+
+Source: OneSignal's idempotency page: a key is a UUID, kept for 30 days; the first body under it is the one processed.
+"""
+
+import re
+from collections import OrderedDict
+from hashlib import blake2b
+from typing import Final
+from uuid import UUID, uuid5
+
+import orjson
+
+from sendengine.core.jobs import CreateNotification, Job
+from sendengine.core.outcomes import Outcome
+from sendengine.engine.receipts import Receipt
+from sendengine.errors import KeyReusedError
+
+REMEMBERED: Final = 100_000
+
+_UUID: Final = re.compile(
+    "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+)  # `UUID` takes ten times as long
+
+
+def wire_key(app_id: str, key: str) -> str:
+    """The UUID that stands for a caller's key: itself where it is one, else derived from app and text."""
+    if _UUID.fullmatch(key):
+        return key
+    try:
+        return str(UUID(key))
+    except ValueError:
+        return str(uuid5(UUID(app_id), key))
+
+
+def portion_key(key: str, ids: tuple[str, ...]) -> str:
+    """The key of one request of a job that needs several: it follows from the job's key and the ids in it."""
+    return str(uuid5(UUID(key), blake2b("\n".join(ids).encode("utf-8", "surrogatepass")).hexdigest()))
+
+
+def fingerprint(job: Job) -> bytes:
+    """What must be equal for two jobs to count as the same under one key."""
+    if isinstance(job, CreateNotification):
+        what: object = ["n", job.channel, job.to.kind, job.to.label, job.to.ids, job.to.excluded, job.to.rules]
+        body: object = job.message
+    else:
+        what, body = ["u", job.user.label, job.user.ids], [job.tags, job.properties, job.deltas]
+    return blake2b(orjson.dumps([what, body], option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
+
+
+class KeyTable:
+    """The keys of one app that callers have used."""
+
+    __slots__ = ("_settled", "_under_way")
+
+    def __init__(self) -> None:
+        self._under_way: dict[str, tuple[bytes, Receipt]] = {}
+        self._settled: OrderedDict[str, tuple[bytes, Outcome]] = OrderedDict()
+
+    def join(self, key: str, job: Job, *, fingerprint: bytes) -> Receipt | None:
+        """The receipt of the job that used this key first; None where it is new. Raises KeyReusedError."""
+        if (under_way := self._under_way.get(key)) is not None:
+            _check_same(job, under_way[0], fingerprint)
+            return under_way[1]
+        if (settled := self._settled.get(key)) is not None:
+            _check_same(job, settled[0], fingerprint)
+            return Receipt.settled(job, settled[1])
+        return None
+
+    def register(self, key: str, *, fingerprint: bytes, receipt: Receipt) -> None:
+        """Remember a new key. What it was used for is kept whole only while it is under way."""
+        self._under_way[key] = (fingerprint, receipt)
+
+    def settle(self, key: str, receipt: Receipt) -> None:
+        """The job of a key has settled: from now on only its outcome is kept."""
+        fingerprint, _ = self._under_way.pop(key)
+        if receipt.outcome is not None:
+            self._settled[key] = (fingerprint, receipt.outcome)
+        if len(self._settled) > REMEMBERED:
+            self._settled.popitem(last=False)
+
+
+def _check_same(job: Job, first: bytes, second: bytes) -> None:
+    if first != second:
+        raise KeyReusedError(
+            f"idempotency key {job.idempotency_key!r} was used before with another body; OneSignal keeps the first "
+            "and drops this one silently. Use a key of its own, or the same body"
+        )

@@ -1,0 +1,439 @@
+"""A lane: one rate-limited endpoint group of one app, from admitted jobs to requests in workers' hands.
+
+Workers take from it in this order: what is high, what came back (throttled, retried), then what its source seals.
+Of its source it takes only what it will have a permit for soon (`sendengine.engine.pace.LOOKAHEAD_S`), so that a
+backlog goes on packing and coalescing instead of queueing sealed requests. Every decision is one synchronous step;
+nothing changes across an ``await``. What the end of an attempt means for a request is decided in
+`sendengine.engine.endings`.
+
+Units: seconds on the running loop's clock; rates in requests a second.
+"""
+
+import asyncio
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Final
+
+from sendengine.core.onesignal import EndpointGroup
+from sendengine.core.outcomes import Abandoned, Expired, Outcome
+from sendengine.engine import endings
+from sendengine.engine.app import App
+from sendengine.engine.books import Books
+from sendengine.engine.connections import ConnectionBudget
+from sendengine.engine.intake import Intake
+from sendengine.engine.pace import Pace
+from sendengine.engine.pool import WorkerPool
+from sendengine.engine.receipts import Receipt
+from sendengine.engine.retries import Retries
+from sendengine.engine.returns import Returns
+from sendengine.engine.sealed import Sealed
+from sendengine.engine.source import Resolution, Source
+from sendengine.engine.worker import StaleRequestError, Worker
+from sendengine.limiter import GateClosedError
+from sendengine.telemetry.counters import Cause, LaneCounters
+
+_LIMIT_REACHED: Final = "the application limit has no room, and its policy is to reject"
+_NORMAL_TURN: Final = 10  # of ten pulls while both urgencies wait, one is for a normal job
+
+
+class Lane:
+    """Queues, workers and gates of one lane; its parts are made by `sendengine.engine.assembly`."""
+
+    def __init__(  # noqa: PLR0913 - a lane is where the parts meet, all named at the one call
+        self,
+        *,
+        name: str,
+        group: EndpointGroup,
+        app: App,
+        source: Source,
+        intake: Intake,
+        books: Books,
+        pace: Pace,
+        retries: Retries,
+        counters: LaneCounters,
+        connections: ConnectionBudget,
+        missing_retry_after_s: float,
+        when_crashed: Callable[[BaseException], None],
+    ) -> None:
+        self.name = name
+        self.group = group
+        self.app = app
+        self.source = source
+        self.intake = intake
+        self.books = books
+        self.pace = pace
+        self.retries = retries
+        self.counters = counters
+        self.limiter = pace.limiter
+        self.transport = app.transport
+        self._time = asyncio.get_running_loop().time
+        self.missing_retry_after_s = missing_retry_after_s
+        self.in_flight = 0
+        self.pool = WorkerPool(
+            name=name,
+            app=app,
+            connections=connections,
+            make=lambda: Worker(self),
+            when_crashed=when_crashed,
+            when_ended=self.kick,
+        )
+        self._returns = Returns(retries)
+        self._deadlines: list[tuple[float, int, Sealed]] = []  # heap: of sealed requests that waited once
+        self._parked: list[Sealed] = []  # of a channel that is held
+        self._approaching = 0  # taken, and waiting for connection or permit
+        self._sequence = 0
+        self._pulls = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s = 0.0
+        self._is_stopped = False
+        pace.when_open = self.kick
+
+    def __repr__(self) -> str:
+        return f"<Lane {self.name}: {self.waiting} waiting, {self.in_flight} in flight, {self.limiter.rate:.0f}/s>"
+
+    # What the engine asks of it
+
+    def admit(self, receipt: Receipt, *, content: bytes, now_s: float) -> None:
+        """Take a job whose room in the intake is paid for; ``content`` is what was rendered of it."""
+        self.books.open()
+        self.source.add(receipt, content=content, now_s=now_s)
+        if receipt.deadline_s is not None:
+            self._arm(now_s=now_s)
+        self.kick()
+
+    def kick(self) -> None:
+        """Put a worker to work if there is something that may go; that one will put the next to work."""
+        if self._approaching + self.pool.busy >= self.pace.lookahead and not self._high_is_waiting():
+            return
+        now_s = self._time()
+        if self._is_stopped:
+            return
+        if self._may_send(now_s=now_s) and self._has_ready(now_s=now_s):
+            if self.pool.busy < self.source.waiting + len(self._returns):
+                self.pool.engage()
+        else:
+            self._arm(now_s=now_s)
+
+    def resume(self) -> None:
+        """The app is open again: what was set aside goes back to its place."""
+        parked, self._parked = self._parked, []
+        for sealed in parked:
+            self.returned(sealed)
+        self.kick()
+
+    def stop(self) -> None:
+        """Put nothing more on the wire; what waits settles as abandoned, what is on the wire goes on."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        self.pace.close()
+        self.limiter.close_gate()
+        if self._timer is not None:
+            self._timer.cancel()
+        for sealed in (*self._returns.drain_all(), *self._parked):
+            self._abandon(sealed)
+        self._parked = []
+        self._withdraw_all()
+
+    async def aclose(self) -> None:
+        """Cancel the workers; what is in their hands settles as abandoned."""
+        self.stop()
+        await self.pool.aclose()
+        await self.limiter.aclose()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs and requests that wait to be sent for the first time or again."""
+        return self.source.waiting + len(self._returns) + len(self._parked)
+
+    @property
+    def oldest_s(self) -> float | None:
+        """Since when the oldest of what waits has waited; None where nothing does."""
+        both = (self.source.oldest_s, self._returns.oldest_s)
+        return min((since_s for since_s in both if since_s is not None), default=None)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether what waits cannot go until a person does something."""
+        is_held = self.app.is_held or (len(self._parked) == self.waiting and bool(self._parked))
+        return is_held and not self.in_flight and not self._approaching
+
+    def hold(self, *, now_s: float) -> tuple[str | None, float | None]:
+        """Why nothing is sent and, where that is known, until when; ``(None, None)`` while the lane is open."""
+        guard = self.app.guard
+        if self.app.held is not None:
+            return self.app.held, None
+        if not self.pace.is_open:
+            return "OneSignal answered 429", self.pace.opens_at_s
+        if self.retries.is_outage:
+            return "nothing is answered", self.retries.next_probe_at_s
+        if self.source.is_guarded and guard.blocked_until_s > now_s:
+            return "the application limit has no room", guard.blocked_until_s
+        return None, None
+
+    def bound_by(self, *, now_s: float) -> Cause | None:
+        """What keeps the lane from going faster at this moment; None while there is nothing to do."""
+        if not self.waiting and not self._approaching:
+            return "input" if self.in_flight else None
+        if self.app.is_paused or not self.pace.is_open or self.retries.is_outage:
+            return "hold"
+        if self.source.is_guarded and self.app.guard.is_short:
+            return "guard"
+        if self.limiter.waiting:
+            return "rate"
+        if not self.pool.has_idle and self._has_ready(now_s=now_s):
+            return "connections"
+        return "user" if self.group is EndpointGroup.UPDATE_USER else "input"
+
+    # What workers ask of it
+
+    def take(self) -> Sealed | None:
+        """The next request for a worker's hands, or None: nothing may go now."""
+        now_s = self._time()
+        if self._approaching >= 2 * self.pace.lookahead and not self._high_is_waiting():
+            return None
+        if self._is_stopped:
+            return None
+        sealed = self._choose(now_s=now_s) if self._may_send(now_s=now_s) else None
+        if sealed is None:
+            self._arm(now_s=now_s)
+            return None
+        if self.retries.is_outage or sealed.is_probe:
+            self.retries.take_probe(sealed, now_s=now_s)
+        self._approaching += 1
+        self.kick()
+        return sealed
+
+    def launch(self, sealed: Sealed) -> None:
+        """Its permit is granted: it is written now.
+
+        Raises StaleRequestError where its deadline has passed, GateClosedError where the gate has closed, or the lane
+        has stopped, since the permit was granted.
+        """
+        now_s = self._time()
+        if self._is_stopped or not self.pace.is_open:
+            raise GateClosedError
+        if sealed.deadline_s is not None and now_s >= sealed.deadline_s:
+            raise StaleRequestError
+        sealed.launch(now_s=now_s)
+        self._approaching -= 1
+        self.in_flight += 1
+        self.counters.sent(now_s=now_s)
+        self.retries.launched(sealed, now_s=now_s)
+        self.kick()
+
+    def land(self, sealed: Sealed) -> None:
+        """The attempt is over, however it went; or it ended before it was on the wire."""
+        if sealed.is_launched:
+            sealed.is_launched = False
+            self.in_flight -= 1
+        else:
+            self._approaching -= 1
+
+    def gate_closed(self, sealed: Sealed) -> None:
+        """The gate closed while the request waited for its permit."""
+        self.land(sealed)
+        self.returned(sealed)
+
+    def stale(self, sealed: Sealed) -> None:
+        """Its deadline passed while it waited for its permit."""
+        self.land(sealed)
+        now_s = self._time()
+        endings.expired(self, sealed, now_s=now_s)
+
+    def interrupted(self, sealed: Sealed) -> None:
+        """Its worker was cancelled with it in hand, or broke."""
+        if sealed.is_over:
+            return
+        if sealed.is_launched:
+            sealed.maybe_received_at_s = sealed.sent_at_s
+        self.land(sealed)
+        self._abandon(sealed)
+
+    # How a request comes back
+
+    def returned(self, sealed: Sealed) -> None:
+        """Put a request back at the head, in its old order: it was not judged."""
+        if self._is_stopped:
+            self._abandon(sealed)
+        else:
+            self._returns.push(sealed)
+            self._watch_deadline(sealed)
+            self.kick()
+
+    def enqueue(self, sealed: Sealed) -> None:
+        """Line up a request that takes the place of another."""
+        self._number(sealed)
+        self.returned(sealed)
+
+    def again(self, sealed: Sealed, *, at_s: float, not_before_s: float | None = None) -> None:
+        """Send it again at ``at_s``, or from ``not_before_s`` on where an outage ends in between."""
+        if self._is_stopped:
+            self._abandon(sealed)
+            return
+        earliest_s = sealed.sent_at_s + self.source.pause_s if sealed.first_sent_at_s is not None else 0.0
+        soon_s = at_s if not_before_s is None else not_before_s
+        self._returns.push_later(sealed, at_s=max(at_s, earliest_s), not_before_s=max(soon_s, earliest_s))
+        self._watch_deadline(sealed)
+        self.kick()
+
+    def outage_over(self, *, now_s: float) -> None:
+        """Requests that wait only because nothing was answered may go as soon as that is safe."""
+        self._returns.expedite(now_s=now_s)
+
+    def close(
+        self,
+        sealed: Sealed,
+        resolution: Resolution,
+        *,
+        now_s: float,
+        outcome: Outcome | None,
+        message_id: str = "",
+        replayed: bool = False,
+    ) -> None:
+        """A request is over: book what settled, and line up what takes its place."""
+        self.books.close(
+            sealed,
+            resolution.settled,
+            now_s=now_s,
+            outcome=None if resolution.is_replaced else outcome,
+            message_id=message_id,
+            replayed=replayed,
+        )
+        for fresh in resolution.again:
+            self.enqueue(fresh)
+        if self._is_stopped and resolution.is_replaced:
+            self._withdraw_all()
+        self.kick()
+
+    # How it decides
+
+    def _may_send(self, *, now_s: float) -> bool:
+        return (
+            self.pace.is_open
+            and not self.app.is_paused
+            and self.retries.may_try(now_s=now_s)
+            and not (self.source.is_guarded and self.app.guard.is_short)
+        )
+
+    def _has_ready(self, *, now_s: float) -> bool:
+        """Whether a request may be taken now, as far as can be told without taking it."""
+        if self._returns.is_due(now_s=now_s):
+            return True
+        due_s = self.source.next_due_s(now_s=now_s)
+        return due_s is not None and due_s <= now_s
+
+    def _high_is_waiting(self) -> bool:
+        """Whether a high job may pass the bound on what approaches, which is for normal ones."""
+        is_waiting = self.source.has_high or self._returns.is_high
+        return is_waiting and self._approaching + self.pool.busy < 3 * self.pace.lookahead
+
+    def _choose(self, *, now_s: float) -> Sealed | None:
+        """The next request that may go; those whose channel is held are set aside on the way."""
+        while (sealed := self._next(now_s=now_s)) is not None:
+            if not self.app.holds_channel(sealed.channel):
+                return self._counted(sealed, now_s=now_s)
+            self._parked.append(sealed)
+            self._watch_deadline(sealed)
+        return None
+
+    def _next(self, *, now_s: float) -> Sealed | None:
+        returns = self._returns
+        if len(returns):
+            returns.ripen(now_s=now_s)
+        self._pulls += 1
+        prefer_normal = self._pulls % _NORMAL_TURN == 0
+        sealed = None
+        is_source_first = self.retries.is_outage or (self.source.has_high and not prefer_normal and not returns.is_high)
+        if is_source_first or not returns:
+            sealed = self.source.pull(now_s=now_s, prefer_normal=prefer_normal)
+            if sealed is not None:
+                self._number(sealed)
+        if sealed is None:
+            sealed = returns.pop()
+        if sealed is not None:
+            sealed.is_waiting = False
+        return sealed
+
+    def _counted(self, sealed: Sealed, *, now_s: float) -> Sealed | None:
+        """The request, if the application limit has room for it; else it waits, or is rejected."""
+        if sealed.is_counted:
+            return sealed
+        if self.app.guard.admit(sealed.weight, now_s=now_s):
+            sealed.is_counted = True
+            return sealed
+        if self.app.guard.rejects:
+            endings.reject(self, sealed, status=0, errors=(_LIMIT_REACHED,), now_s=now_s)
+        else:
+            self._returns.push(sealed)
+            self._watch_deadline(sealed)
+        return None
+
+    def _expire(self, *, now_s: float) -> None:
+        self.books.book([(receipt, ids, Expired(not_sent=ids)) for receipt, ids in self.source.expire(now_s=now_s)])
+        while self._deadlines and self._deadlines[0][0] <= now_s:
+            sealed = heappop(self._deadlines)[2]
+            if sealed.is_waiting and not sealed.is_over:
+                sealed.is_waiting = False
+                if sealed in self._parked:
+                    self._parked.remove(sealed)
+                else:
+                    self._returns.drop()
+                endings.expired(self, sealed, now_s=now_s)
+            elif not sealed.is_over:
+                sealed.is_watched = False  # it is in a worker's hands; should it come back, it is watched again
+
+    def _abandon(self, sealed: Sealed) -> None:
+        abandoned = [(receipt, ids, Abandoned(sealed.maybe_sent, ids)) for receipt, ids in sealed.shares]
+        endings.end(self, sealed, abandoned, now_s=self._time())
+
+    def _withdraw_all(self) -> None:
+        withdrawn = self.source.withdraw_all()
+        self.books.book([(receipt, ids, Abandoned(receipt.is_begun, ids)) for receipt, ids in withdrawn])
+
+    def _watch_deadline(self, sealed: Sealed) -> None:
+        """A sealed request waits; its deadline may pass meanwhile."""
+        sealed.is_waiting = True
+        if sealed.deadline_s is not None and not sealed.is_watched:
+            sealed.is_watched = True
+            heappush(self._deadlines, (sealed.deadline_s, sealed.sequence, sealed))
+
+    def _number(self, sealed: Sealed) -> None:
+        self._sequence += 1
+        sealed.sequence = self._sequence
+
+    def _arm(self, *, now_s: float) -> None:
+        """Set the timer for the next instant at which something may go or expire."""
+        expiry_s = self._next_expiry_s()
+        if expiry_s is not None and expiry_s <= now_s:
+            self._expire(now_s=now_s)
+            expiry_s = self._next_expiry_s()
+        at_s = min((item for item in (expiry_s, self._next_try_s(now_s)) if item is not None), default=None)
+        if at_s is None or (self._timer is not None and self._timer_at_s <= at_s):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at_s = at_s
+        self._timer = asyncio.get_running_loop().call_at(at_s, self._on_timer)
+
+    def _next_expiry_s(self) -> float | None:
+        while self._deadlines and self._deadlines[0][2].is_over:
+            heappop(self._deadlines)
+        expiry_s = self.source.next_expiry_s()
+        if self._deadlines:
+            expiry_s = self._deadlines[0][0] if expiry_s is None else min(expiry_s, self._deadlines[0][0])
+        return expiry_s
+
+    def _next_try_s(self, now_s: float) -> float | None:
+        """The next instant at which something may go that may not go now; in an outage, as a probe."""
+        both = (self.source.next_due_s(now_s=now_s), self._returns.next_s())
+        due_s = min((at_s for at_s in both if at_s is not None), default=None)
+        probe_s = self.retries.next_probe_at_s
+        if due_s is not None and probe_s is not None:
+            due_s = max(due_s, probe_s)
+        return due_s if due_s is not None and due_s > now_s else None
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._arm(now_s=self._time())
+        self.kick()

@@ -1,0 +1,125 @@
+"""Watches the lanes: what bounds them at each moment, for reports, and a snapshot for whoever asks.
+
+Units: seconds on the running loop's clock; snapshots carry seconds since the epoch.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from sendengine.engine.app import App
+from sendengine.engine.lane import Lane
+from sendengine.telemetry.counters import LaneCounters
+from sendengine.telemetry.loop_lag import LoopLag
+from sendengine.telemetry.snapshots import AppStats, EngineStats, LaneStats
+
+_SAMPLE_S: Final = 0.05
+
+
+class Monitor:
+    """Samples while there is work; costs nothing while there is none."""
+
+    def __init__(self, lanes: Mapping[str, Lane], apps: Mapping[str, App]) -> None:
+        self._lanes = lanes
+        self._apps = apps
+        self._timer: asyncio.TimerHandle | None = None
+        self._lag: LoopLag | None = None
+        self._sampled_at_s = 0.0
+        self._is_stopped = False
+
+    def wake(self) -> None:
+        """There is work."""
+        if self._timer is None and not self._is_stopped:
+            loop = asyncio.get_running_loop()
+            if self._lag is None:
+                self._lag = LoopLag(loop)
+            self._lag.start()
+            self._sampled_at_s = loop.time()
+            self._timer = loop.call_later(_SAMPLE_S, self._sample)
+
+    def stop(self) -> None:
+        """Take a last look, and no more."""
+        self._is_stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._lag is not None:
+            self._lag.stop()
+        self.counters()
+
+    def counters(self) -> Mapping[str, LaneCounters]:
+        """The counts of the lanes that sent anything, brought up to date."""
+        now_s = asyncio.get_running_loop().time()
+        for lane in self._lanes.values():
+            counters = lane.counters
+            counters.epochs = lane.pace.controller.epochs
+            counters.held_s = lane.pace.held_for_s(now_s=now_s)
+            counters.saw_peak(lane.limiter.most_in_one_second)
+        return {name: lane.counters for name, lane in self._lanes.items() if lane.counters.requests}
+
+    def snapshot(self) -> EngineStats:
+        """Everything at this instant."""
+        loop_s = asyncio.get_running_loop().time()
+        epoch_s = time.time()
+        return EngineStats(
+            taken_at_s=epoch_s,
+            lanes={name: _lane_stats(lane, now_s=loop_s, epoch_s=epoch_s) for name, lane in self._lanes.items()},
+            apps={
+                name: AppStats(
+                    held=app.held,
+                    held_channels=tuple(sorted(app.held_channels)),
+                    subscribed_users=app.guard.users,
+                    delivered=app.guard.used,
+                    application_limit=app.guard.limit,
+                )
+                for name, app in self._apps.items()
+            },
+            longest_pause_s=0.0 if self._lag is None else self._lag.longest_s,
+        )
+
+    def _sample(self) -> None:
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        passed_s, self._sampled_at_s = now_s - self._sampled_at_s, now_s
+        is_busy = False
+        for lane in self._lanes.values():
+            if lane.books.is_settled:
+                continue
+            is_busy = True
+            cause = lane.bound_by(now_s=now_s)
+            if cause is not None:
+                lane.counters.note(cause, passed_s)
+        if is_busy:
+            self._timer = loop.call_later(_SAMPLE_S, self._sample)
+            return
+        self._timer = None
+        if self._lag is not None:
+            self._lag.stop()
+
+
+def _lane_stats(lane: Lane, *, now_s: float, epoch_s: float) -> LaneStats:
+    hold, until_s = lane.hold(now_s=now_s)
+    oldest_s = lane.oldest_s
+    counters = lane.counters
+    latency = counters.latency
+    return LaneStats(
+        depth=lane.waiting,
+        oldest_age_s=0.0 if oldest_s is None else max(0.0, now_s - oldest_s),
+        rate=lane.limiter.rate if lane.pace.is_open else 0.0,
+        ceiling=lane.limiter.ceiling,
+        hold=hold,
+        hold_until_s=None if until_s is None else until_s - now_s + epoch_s,
+        in_flight=lane.in_flight,
+        connections=len(lane.pool),
+        requests=counters.requests,
+        replies=counters.replies,
+        retries=counters.retries,
+        throttled=counters.throttled,
+        epochs=lane.pace.controller.epochs,
+        most_in_one_second=lane.limiter.most_in_one_second,
+        latency_p50_ms=latency.percentile_ms(50),
+        latency_p99_ms=latency.percentile_ms(99),
+        latency_max_ms=latency.max_ms,
+        share_of_application_limit=lane.app.guard.share if lane.source.is_guarded else None,
+    )

@@ -1,0 +1,340 @@
+"""The source of a lane of notifications: jobs into packs, refused packs into smaller ones.
+
+Units: seconds on the running loop's clock.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar
+
+from msgspec.structs import replace
+
+from sendengine.core.drafts import PackKey
+from sendengine.core.drafts import Share as PackShare
+from sendengine.core.jobs import CreateNotification
+from sendengine.core.onesignal import TTL_MAX_S
+from sendengine.core.outcomes import Accepted, Expired, Rejected, Unreachable
+from sendengine.core.packing import Pack, Packer
+from sendengine.core.requests import NotificationRequest
+from sendengine.core.splitting import Dissection, Piece, Trial, dissect
+from sendengine.core.targets import Target
+from sendengine.core.verdicts import Fault, NobodyReached, Refused, Took
+from sendengine.engine.guard import Guard
+from sendengine.engine.keys import portion_key, wire_key
+from sendengine.engine.receipts import Receipt
+from sendengine.engine.sealed import Sealed, Share
+from sendengine.engine.source import Resolution, Settled
+
+_V = TypeVar("_V")
+_Subject = tuple[bytes, str | None, str, str]
+"""What a refusal of a message may depend on: its content, channel, kind of target and alias label."""
+
+_REMEMBERED: Final = 1000  # messages
+_CERTAIN: Final = 100  # recipients of a pack whose trial failed: with fewer, the bad ones may just have come together
+_FAULT_KEPT_S: Final = 60.0  # a message at fault is refused unsent for so long; then one tries whether it was mended
+
+
+class NotificationSource:
+    """Packs jobs, seals packs when they are pulled, and takes refused packs apart.
+
+    ``new_key`` makes idempotency keys, ``chance`` numbers in [0, 1); ``book`` settles what needs no request.
+    """
+
+    is_guarded = True
+    pause_s = 0.0
+
+    def __init__(
+        self,
+        *,
+        app_id: str,
+        deliveries_per_recipient: float,
+        packer: Packer[Receipt],
+        guard: Guard,
+        new_key: Callable[[], str],
+        chance: Callable[[], float],
+        book: Callable[[Sequence[Settled]], None],
+    ) -> None:
+        self._app_id = app_id
+        self._deliveries_per_recipient = deliveries_per_recipient
+        self._packer = packer
+        self._guard = guard
+        self._new_key = new_key
+        self._chance = chance
+        self._book = book
+        self._trials: set[Trial[Receipt]] = set()
+        self._accepted: OrderedDict[_Subject, None] = OrderedDict()
+        self._faulty: OrderedDict[_Subject, tuple[float, Refused]] = OrderedDict()
+
+    @property
+    def has_high(self) -> bool:
+        """Whether a high job could be pulled now."""
+        return self._packer.has_high
+
+    @property
+    def oldest_s(self) -> float | None:
+        """When the pack that waits longest was opened."""
+        return self._packer.oldest_s()
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait unsealed."""
+        return len(self._packer)
+
+    def add(self, receipt: Receipt, *, content: bytes, now_s: float) -> None:
+        """Take an admitted job."""
+        job = _notification(receipt)
+        to = job.to
+        deadline_s = receipt.deadline_s
+        self._packer.add(
+            receipt,
+            group=PackKey(
+                content,
+                job.channel,
+                to.kind,
+                to.label,
+                None if deadline_s is None else int(deadline_s // 60),
+            ),
+            ids=to.ids if to.is_listed else (),
+            alone=_goes_alone(job),
+            high=receipt.is_high,
+            deadline_s=deadline_s,
+            now_s=now_s,
+        )
+
+    def pull(self, *, now_s: float, prefer_normal: bool) -> Sealed | None:
+        """Seal the next pack that may go now; what cannot be taken is refused unsent."""
+        while (pack := self._packer.take(now_s=now_s, prefer_normal=prefer_normal)) is not None:
+            shares = _plain(pack.shares)
+            faulty = self._faulty.get(_subject_of(pack.group)) if self._faulty else None
+            if faulty is not None and now_s < faulty[0]:
+                self._book([_rejected(share, faulty[1], attempts=0) for share in shares])
+                continue
+            sealed = self._seal(pack, shares, now_s=now_s)
+            if self._guard.fits_ever(sealed.weight):
+                return sealed
+            self._book([_rejected(share, _NEVER_FITS, attempts=0) for share in shares])
+        return None
+
+    def next_due_s(self, *, now_s: float) -> float | None:  # noqa: ARG002 - the port's; packs need no clock
+        """The earliest instant at which `pull` may give something."""
+        return self._packer.next_due_s()
+
+    def next_expiry_s(self) -> float | None:
+        """No deadline passes before this instant."""
+        return self._packer.next_expiry_s()
+
+    def expire(self, *, now_s: float) -> Sequence[Share]:
+        """Remove and return what waits although its deadline has passed."""
+        return _plain(self._packer.expire(now_s))
+
+    def withdraw_all(self) -> Sequence[Share]:
+        """Remove and return everything that waits."""
+        hanging = [share for trial in self._trials for share in trial.rest]
+        self._trials.clear()
+        return _plain((*self._packer.drain_all(), *hanging))
+
+    def unseal(self, sealed: Sealed, *, now_s: float) -> Resolution:
+        """Its deadline has passed for some of its jobs: the others go on under a new key, since none was used yet."""
+        expired: list[Settled] = []
+        alive: list[Share] = []
+        for receipt, ids in sealed.shares:
+            if receipt.deadline_s is not None and receipt.deadline_s <= now_s:
+                expired.append((receipt, ids, Expired(ids)))
+            else:
+                alive.append((receipt, ids))
+        decided = self._resolution(sealed, expired, self._settle_trial(sealed, was_refused=None), now_s=now_s)
+        again = [self._reseal(sealed, alive, now_s=now_s)] if alive else []
+        return Resolution(decided.settled, [*again, *decided.again], is_replaced=bool(again))
+
+    def took(self, sealed: Sealed, verdict: Took | NobodyReached, *, now_s: float) -> Resolution:
+        """Book the reply on each job: those of its own recipients that it names, and how many others there were."""
+        request = _request(sealed)
+        if isinstance(verdict, Took):
+            _remember(self._accepted, _subject(request), None)
+            settled = _accepted(sealed, verdict)
+        else:
+            settled = [
+                (receipt, ids, Unreachable(verdict.errors, sealed.attempts, ids)) for receipt, ids in sealed.shares
+            ]
+        if sealed.origin is None:
+            return Resolution(settled)
+        return self._resolution(sealed, settled, self._settle_trial(sealed, was_refused=False), now_s=now_s)
+
+    def refused(self, sealed: Sealed, verdict: Refused, *, now_s: float) -> Resolution:
+        """Take the pack apart as `sendengine.core.splitting` decides."""
+        request = _request(sealed)
+        subject = _subject(request)
+        is_known_good = subject in self._accepted
+        piece = sealed.origin if isinstance(sealed.origin, Piece) else Piece(_shares(sealed), is_known_good)
+        if piece.trial is not None and piece.trial not in self._trials:  # it was withdrawn: only this one is left
+            piece = Piece(piece.shares, is_message_good=True)
+        dissection = dissect(piece, verdict, message_accepted=is_known_good, chance=self._chance())
+        is_certain = verdict.fault is Fault.MESSAGE or sum(len(share.ids) for share in dissection.rejected) >= _CERTAIN
+        if dissection.is_message_at_fault and is_certain and not is_known_good and request.target.is_listed:
+            _remember(self._faulty, subject, (now_s + _FAULT_KEPT_S, verdict))
+        return self._resolution(sealed, [], dissection, now_s=now_s, refused=verdict)
+
+    def ended(self, sealed: Sealed, *, now_s: float) -> Resolution:
+        """A trial's request that ended without an answer says nothing about the message."""
+        return self._resolution(sealed, [], self._settle_trial(sealed, was_refused=None), now_s=now_s)
+
+    def uncertain(self, sealed: Sealed, *, evidence: str) -> None:
+        """A repeat under the same key is safe: go on as it is."""
+
+    def retries_missing(self, sealed: Sealed) -> bool:  # noqa: ARG002 - the port's; a notification names no single user
+        """Nothing to wait for."""
+        return False
+
+    def _seal(self, pack: Pack[Receipt], shares: Sequence[Share], *, now_s: float) -> Sealed:
+        first = _notification(pack.shares[0].member)
+        target = first.to if not first.to.is_listed else Target(pack.group.kind, pack.ids, pack.group.label)
+        request = NotificationRequest(
+            self._app_id,
+            self._key_of(first, pack.ids) if first.idempotency_key is not None else self._new_key(),
+            pack.group.content,
+            target,
+            pack.group.channel,
+            _ttl_s(pack.deadline_s, now_s=now_s),
+        )
+        return Sealed(
+            request,
+            shares=shares,
+            origin=None,
+            is_high=pack.is_high,
+            deadline_s=pack.deadline_s,
+            now_s=now_s,
+            weight=self._weigh(first, pack.ids),
+        )
+
+    def _reseal(self, sealed: Sealed, shares: Sequence[Share], *, now_s: float, origin: object = None) -> Sealed:
+        """Seal some of a request's recipients anew; they are counted against the application limit already."""
+        old = _request(sealed)
+        ids = tuple(item for _, part in shares for item in part)
+        deadline_s = min((receipt.deadline_s for receipt, _ in shares if receipt.deadline_s is not None), default=None)
+        request = replace(
+            old,
+            key=self._new_key(),
+            target=replace(old.target, ids=ids) if ids else old.target,
+            ttl_s=_ttl_s(deadline_s, now_s=now_s),
+        )
+        fresh = Sealed(
+            request, shares=shares, origin=origin, is_high=sealed.is_high, deadline_s=deadline_s, now_s=now_s
+        )
+        fresh.weight, fresh.is_counted = (0, True) if sealed.is_counted else (sealed.weight, False)
+        return fresh
+
+    def _key_of(self, job: CreateNotification, ids: tuple[str, ...]) -> str:
+        key = wire_key(self._app_id, job.idempotency_key or "")
+        return key if not job.to.is_listed or len(ids) == len(job.to.ids) else portion_key(key, ids)
+
+    def _weigh(self, job: CreateNotification, ids: tuple[str, ...]) -> int:
+        if job.to.is_listed:
+            return self._guard.weigh(len(ids) * self._deliveries_per_recipient)
+        expected = job.expected_recipients
+        return self._guard.weigh(None if expected is None else expected * self._deliveries_per_recipient)
+
+    def _settle_trial(self, sealed: Sealed, *, was_refused: bool | None) -> Dissection[Receipt]:
+        trial = sealed.origin.trial if isinstance(sealed.origin, Piece) else None
+        if trial is None or trial not in self._trials:
+            return Dissection()
+        return trial.settle(was_refused=was_refused, message_accepted=_subject(_request(sealed)) in self._accepted)
+
+    def _resolution(
+        self,
+        sealed: Sealed,
+        settled: Sequence[Settled],
+        dissection: Dissection[Receipt],
+        *,
+        now_s: float,
+        refused: Refused | None = None,
+    ) -> Resolution:
+        """Put a dissection into effect: what it rejects settles, what it wants sent is sealed."""
+        if isinstance(sealed.origin, Piece) and sealed.origin.trial is not None and sealed.origin.trial.is_decided:
+            self._trials.discard(sealed.origin.trial)
+        verdict = refused or Refused(sealed.status)
+        rejected = [
+            _rejected((share.member, share.ids), verdict, attempts=sealed.attempts) for share in dissection.rejected
+        ]
+        self._trials.update(piece.trial for piece in dissection.pieces if piece.trial is not None)
+        again = [self._reseal(sealed, _plain(piece.shares), now_s=now_s, origin=piece) for piece in dissection.pieces]
+        return Resolution([*settled, *rejected], again, is_replaced=bool(again) and not settled)
+
+
+_NEVER_FITS: Final = Refused(
+    0,
+    ("the application limit never admits so many deliveries in one request: raise application_limit_share",),
+    Fault.MESSAGE,
+)
+
+
+def _notification(receipt: Receipt) -> CreateNotification:
+    job = receipt.job
+    if not isinstance(job, CreateNotification):
+        raise TypeError(f"a lane of notifications was given {type(job).__name__}")
+    return job
+
+
+def _request(sealed: Sealed) -> NotificationRequest:
+    request = sealed.request
+    if not isinstance(request, NotificationRequest):
+        raise TypeError(f"a lane of notifications sealed {type(request).__name__}")
+    return request
+
+
+def _subject(request: NotificationRequest) -> _Subject:
+    return request.content, request.channel, request.target.kind, request.target.label
+
+
+def _subject_of(group: PackKey) -> _Subject:
+    return group.content, group.channel, group.kind, group.label
+
+
+def _goes_alone(job: CreateNotification) -> bool:
+    if job.idempotency_key is not None or not job.to.is_listed or job.pack is False:
+        return True
+    return job.urgency == "high" and not job.pack
+
+
+def _ttl_s(deadline_s: float | None, *, now_s: float) -> int | None:
+    """How long OneSignal may still deliver, in whole seconds, where a deadline says so."""
+    return None if deadline_s is None else min(TTL_MAX_S, max(1, int(deadline_s - now_s)))
+
+
+def _accepted(sealed: Sealed, verdict: Took) -> list[Settled]:
+    total = sealed.recipients
+    named = frozenset(verdict.unsubscribed)
+    message_ids = (verdict.message_id,)
+    return [
+        (
+            receipt,
+            ids,
+            Accepted(
+                message_ids,
+                shared_with=total - len(ids) if ids else 0,
+                unsubscribed=tuple([item for item in ids if item in named]) if named else (),
+                replayed=verdict.replayed,
+                attempts=sealed.attempts,
+            ),
+        )
+        for receipt, ids in sealed.shares
+    ]
+
+
+def _rejected(share: Share, refused: Refused, *, attempts: int) -> Settled:
+    receipt, ids = share
+    return receipt, ids, Rejected(refused.status, refused.errors, attempts, ids)
+
+
+def _plain(shares: Iterable[PackShare[Receipt]]) -> list[Share]:
+    return [(share.member, share.ids) for share in shares]
+
+
+def _shares(sealed: Sealed) -> tuple[PackShare[Receipt], ...]:
+    return tuple([PackShare(receipt, ids) for receipt, ids in sealed.shares])
+
+
+def _remember(memory: OrderedDict[_Subject, _V], subject: _Subject, value: _V) -> None:
+    memory[subject] = value
+    memory.move_to_end(subject)
+    if len(memory) > _REMEMBERED:
+        memory.popitem(last=False)

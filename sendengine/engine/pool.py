@@ -1,0 +1,134 @@
+"""A lane's workers: started when there is more to do than they can, parked when there is less.
+
+Units: workers; each stands for a connection.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Protocol
+
+from sendengine.engine.app import App
+from sendengine.engine.connections import ConnectionBudget
+
+
+class Worker(Protocol):
+    """What the pool needs of a worker."""
+
+    def wake(self) -> None:
+        """There is something to do."""
+        ...
+
+    def run(self) -> Coroutine[object, object, None]:
+        """Work until cancelled."""
+        ...
+
+
+class WorkerPool:
+    """One lane's workers.
+
+    ``when_crashed`` is told of an exception that a worker did not expect, ``when_ended`` of every end, so that
+    another can do what that one would have done.
+    """
+
+    __slots__ = (
+        "_app",
+        "_connections",
+        "_idle",
+        "_make",
+        "_name",
+        "_tasks",
+        "_when_crashed",
+        "_when_ended",
+        "connecting",
+        "waking",
+    )
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        app: App,
+        connections: ConnectionBudget,
+        make: Callable[[], Worker],
+        when_crashed: Callable[[BaseException], None],
+        when_ended: Callable[[], None],
+    ) -> None:
+        self.waking = 0  # parked workers on their way to take something
+        self.connecting = 0  # new ones that open their connections first
+        self._name = name
+        self._app = app
+        self._connections = connections
+        self._make = make
+        self._when_crashed = when_crashed
+        self._when_ended = when_ended
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle: dict[Worker, asyncio.Task[None]] = {}  # in the order of parking
+        connections.join(self)
+
+    def __len__(self) -> int:
+        """How many workers there are."""
+        return len(self._tasks)
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether a worker is parked."""
+        return bool(self._idle)
+
+    @property
+    def busy(self) -> int:
+        """Workers that will soon take something; one that connects counts only where nobody is parked."""
+        return self.waking if self._idle else self.waking + self.connecting
+
+    @property
+    def must_shrink(self) -> bool:
+        """Whether a worker that has finished must go, because another lane needs its connection."""
+        return self._connections.asks_back(self)
+
+    def engage(self) -> None:
+        """Wake the worker that parked last, whose connection is the freshest, or start one if there is room for it."""
+        if self._idle:
+            self.waking += 1
+            self._idle.popitem()[0].wake()
+        elif self._connections.try_hold(self):
+            self.connecting += 1
+            self._app.workers += 1
+            task = asyncio.get_running_loop().create_task(self._make().run(), name=f"sendengine {self._name}")
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def park(self, worker: Worker) -> None:
+        """A worker has nothing to do; called in its own task."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._idle[worker] = task
+
+    def retire_idle(self) -> bool:
+        """End the worker that has been parked for longest; False where none is."""
+        if not self._idle:
+            return False
+        worker = next(iter(self._idle))
+        self._idle.pop(worker).cancel()
+        return True
+
+    def forget(self, worker: Worker) -> None:
+        """A parked worker was cancelled."""
+        self._idle.pop(worker, None)
+
+    def when_room(self) -> None:
+        """There may be room for one more worker now: see whether there is anything for it to do."""
+        self._when_ended()
+
+    async def aclose(self) -> None:
+        """Cancel every worker, and wait for their ends."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._connections.release()
+        self._app.workers -= 1
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._when_crashed(error)
+        self._when_ended()

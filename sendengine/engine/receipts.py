@@ -1,0 +1,138 @@
+"""A job's receipt: what the caller holds and awaits, and what the engine books the job's parts on.
+
+Units: ``_s`` are seconds on the running loop's clock; ``_bytes`` as the intake counts them.
+"""
+
+import asyncio
+from collections.abc import Callable, Generator
+
+from sendengine.core.jobs import CreateNotification, Job
+from sendengine.core.outcomes import OUTCOME_NAMES, Outcome, merge
+from sendengine.ports import Part
+
+
+class Receipt:
+    """One admitted job. ``await receipt`` gives its outcome and never raises; cancelling that cancels no send.
+
+    Made by the engine only. It can be awaited by any number of tasks, any number of times.
+    """
+
+    __slots__ = (
+        "_callbacks",
+        "_left",
+        "_outcome",
+        "_parts",
+        "_waiters",
+        "_when_dropped",
+        "deadline_s",
+        "is_awaited",
+        "is_begun",
+        "job",
+        "size_bytes",
+        "submitted_at_s",
+    )
+
+    def __init__(self, job: Job, *, submitted_at_s: float, deadline_s: float | None, size_bytes: int) -> None:
+        self.job = job
+        self.submitted_at_s = submitted_at_s
+        self.deadline_s = deadline_s
+        self.size_bytes = size_bytes
+        self.is_awaited = False  # somebody has asked for the outcome
+        self.is_begun = False  # a request with a part of it was sealed
+        self._left = _portions(job)
+        self._outcome: Outcome | None = None
+        self._parts: tuple[Part, ...] = ()
+        self._waiters: list[asyncio.Future[None]] | None = None
+        self._callbacks: list[Callable[[Receipt], None]] | None = None
+        self._when_dropped: Callable[[Outcome], None] | None = None
+
+    @classmethod
+    def settled(cls, job: Job, outcome: Outcome) -> "Receipt":
+        """A receipt of a job whose outcome is known already."""
+        receipt = cls(job, submitted_at_s=0.0, deadline_s=None, size_bytes=0)
+        receipt._outcome = outcome
+        return receipt
+
+    def __await__(self) -> Generator[object, None, Outcome]:
+        """Wait for the outcome."""
+        if self._outcome is None:
+            waiter = asyncio.get_running_loop().create_future()
+            if self._waiters is None:
+                self._waiters = []
+            self._waiters.append(waiter)
+            yield from waiter
+        if self._outcome is None:
+            raise AssertionError("a receipt's waiters are woken by its outcome")
+        self.is_awaited = True
+        return self._outcome
+
+    def __del__(self) -> None:
+        if self._when_dropped is not None and self._outcome is not None and not self.is_awaited:
+            self._when_dropped(self._outcome)
+
+    def __repr__(self) -> str:
+        state = "waiting" if self._outcome is None else OUTCOME_NAMES[type(self._outcome)]
+        return f"<Receipt {type(self.job).__name__} {state}>"
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """The outcome, or None while the job is under way."""
+        return self._outcome
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the outcome is there."""
+        return self._outcome is not None
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What came of which recipients, a part a request, in the order in which they settled."""
+        return self._parts
+
+    @property
+    def is_high(self) -> bool:
+        """Whether a person is waiting for it."""
+        return self.job.urgency == "high"
+
+    def add_done_callback(self, callback: Callable[["Receipt"], None]) -> None:
+        """Call ``callback(receipt)`` on the loop when the job has settled, or now if it has; it must return at once."""
+        self.is_awaited = True
+        if self._outcome is not None:
+            callback(self)
+            return
+        if self._callbacks is None:
+            self._callbacks = [callback]
+        else:
+            self._callbacks.append(callback)
+
+    def when_dropped(self, callback: Callable[[Outcome], None]) -> None:
+        """Call ``callback(outcome)`` if the receipt goes away without anybody having asked for its outcome."""
+        self._when_dropped = callback
+
+    def await_portion(self) -> None:
+        """Expect one more portion than now: a user's job whose changes span several requests."""
+        self._left += 1
+
+    def book(self, part: Part) -> bool:
+        """Take note of what came of some recipients; True where that was the last of them."""
+        self._parts = (*self._parts, part)
+        self._left -= len(part.recipients) or 1
+        return self._left <= 0
+
+    def settle(self) -> Outcome:
+        """Fix the outcome from the parts, wake everybody who waits for it, and return it."""
+        outcome = self._outcome = merge([(part.recipients, part.outcome) for part in self._parts])
+        for waiter in self._waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters = None
+        callbacks, self._callbacks = self._callbacks, None
+        for callback in callbacks or ():
+            # In a step of its own: what it raises is the loop's to report, and must not stop the other jobs' booking.
+            asyncio.get_running_loop().call_soon(callback, self)
+        return outcome
+
+
+def _portions(job: Job) -> int:
+    """How many portions are to be booked: recipients, or one where they cannot be counted."""
+    return len(job.to.ids) if isinstance(job, CreateNotification) and job.to.is_listed else 1

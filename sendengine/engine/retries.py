@@ -1,0 +1,102 @@
+"""A lane's policy, budget, breaker and window of answers, asked together.
+
+Units: seconds on the running loop's clock.
+"""
+
+import logging
+from collections.abc import Callable
+
+from sendengine.core.answers import AnswerWindow
+from sendengine.core.breaker import Breaker
+from sendengine.core.budget import RetryBudget
+from sendengine.core.retry import Again, Attempt, Failure, RetryPolicy
+from sendengine.engine.events import announce
+from sendengine.engine.sealed import Sealed
+
+
+class Retries:
+    """When a lane may send at all, and when a request that failed goes again. ``chance`` gives numbers in [0, 1)."""
+
+    def __init__(self, *, lane: str, lost_reply_wait_s: float, chance: Callable[[], float], now_s: float) -> None:
+        self._lane = lane
+        self._lost_reply_wait_s = lost_reply_wait_s
+        self._chance = chance
+        self._policy = RetryPolicy(lost_reply_wait_s)
+        self._window = AnswerWindow()
+        self._breaker = Breaker()
+        self._budget = RetryBudget(now_s=now_s)
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether the breaker is open: nothing is answered, and only probes go out."""
+        return self._breaker.is_open
+
+    @property
+    def outage_since_s(self) -> float | None:
+        """Since when nothing has been answered; None while things are."""
+        return self._breaker.opened_at_s
+
+    @property
+    def next_probe_at_s(self) -> float | None:
+        """When the next probe may go; None where everything may."""
+        return self._breaker.next_probe_at_s
+
+    def may_try(self, *, now_s: float) -> bool:
+        """Whether a request may be taken: the breaker is closed, or a probe is due."""
+        probe_at_s = self._breaker.next_probe_at_s
+        return probe_at_s is None or probe_at_s <= now_s
+
+    def take_probe(self, sealed: Sealed, *, now_s: float) -> None:
+        """A request is taken; while the breaker is open it is the probe, and once it is closed no more."""
+        sealed.is_probe = self._breaker.take_probe(now_s=now_s)
+
+    def may_repeat(self, *, now_s: float) -> float:
+        """0 where a repeat may go now, and it is paid for; else how long the budget must earn first."""
+        if self._budget.take(is_answering=self._window.is_answering, now_s=now_s):
+            return 0.0
+        return max(0.001, self._budget.again_in_s(now_s=now_s))
+
+    def launched(self, sealed: Sealed, *, now_s: float) -> None:
+        """An attempt begins."""
+        if sealed.attempts == 1:
+            self._budget.earn(now_s=now_s)
+
+    def answered(self, *, now_s: float) -> bool:
+        """There was an answer; True where it ends an outage, and what waits may go earlier."""
+        self._window.note(answered=True, now_s=now_s)
+        if not self._breaker.answer(now_s=now_s):
+            return False
+        announce("outage_over", f"{self._lane}: answers again", lane=self._lane)
+        return True
+
+    def failed(self, sealed: Sealed, failure: Failure, *, now_s: float) -> Again | None:
+        """An attempt ended without an answer: when to go again, or None: give it up."""
+        sent_at_s = sealed.sent_at_s if sealed.attempts else now_s
+        self._window.note(answered=False, now_s=now_s)
+        if self._breaker.fail(sent_at_s=sent_at_s, now_s=now_s):
+            announce(
+                "outage",
+                f"{self._lane}: 20 attempts in a row without an answer; only probes are sent until one comes",
+                level=logging.WARNING,
+                lane=self._lane,
+            )
+        attempt = Attempt(failure, sent_at_s, was_probe=sealed.is_probe)
+        sealed.tries = self._policy.tally(sealed.tries, attempt, high=sealed.is_high, lane=self._window)
+        return self._policy.again(
+            sealed.tries,
+            attempt,
+            now_s=now_s,
+            high=sealed.is_high,
+            deadline_s=sealed.deadline_s,
+            chance=self._chance(),
+        )
+
+    def definite_at_s(self, sealed: Sealed) -> float:
+        """From when on a refusal of a keyed request is definite.
+
+        OneSignal answers a repeat with the first success, once it has one; before the first attempt may have been
+        carried out, a refusal of the repeat says nothing about it.
+        """
+        if sealed.maybe_received_at_s is None or not sealed.has_key:
+            return 0.0
+        return sealed.maybe_received_at_s + self._lost_reply_wait_s

@@ -1,0 +1,109 @@
+"""Requests that came back: those that may go again at once, and those that wait for an instant.
+
+Units: seconds on the running loop's clock.
+"""
+
+from heapq import heapify, heappop, heappush
+from math import inf
+
+from sendengine.engine.retries import Retries
+from sendengine.engine.sealed import Sealed
+
+
+class Returns:
+    """One lane's. What goes again at once goes high first, and in the order of its first pull."""
+
+    __slots__ = ("_back", "_gone", "_later", "_retries")
+
+    def __init__(self, retries: Retries) -> None:
+        self._retries = retries
+        self._back: list[Sealed] = []
+        self._gone = 0  # of those in the heaps: they are over, and are dropped when they come to the front
+        self._later: list[tuple[float, int, float, Sealed]] = []  # due at, sequence, not before, request
+
+    def __len__(self) -> int:
+        """How many requests wait."""
+        return len(self._back) + len(self._later) - self._gone
+
+    def __bool__(self) -> bool:
+        """Whether one may go at once."""
+        while self._back and self._back[0].is_over:
+            heappop(self._back)
+            self._gone -= 1
+        return bool(self._back)
+
+    @property
+    def is_high(self) -> bool:
+        """Whether the next one that may go at once is high."""
+        return bool(self) and self._back[0].is_high
+
+    @property
+    def oldest_s(self) -> float | None:
+        """When the one that is under way longest was sealed; None where none waits."""
+        waiting = [*self._back, *(entry[3] for entry in self._later)]
+        return min((sealed.sealed_at_s for sealed in waiting), default=None)
+
+    def push(self, sealed: Sealed) -> None:
+        """It may go again at once, in its old place."""
+        heappush(self._back, sealed)
+
+    def push_later(self, sealed: Sealed, *, at_s: float, not_before_s: float) -> None:
+        """It goes again at ``at_s``, or from ``not_before_s`` on where an outage ends in between."""
+        heappush(self._later, (at_s, sealed.sequence, not_before_s, sealed))
+
+    def pop(self) -> Sealed | None:
+        """The next one that may go at once."""
+        return heappop(self._back) if self else None
+
+    def drop(self) -> None:
+        """One of those that wait is over: its deadline has passed."""
+        self._gone += 1
+
+    def is_due(self, *, now_s: float) -> bool:
+        """Whether one may go, as far as can be told without asking the retry budget."""
+        return bool(self) or (bool(self._later) and self._due_s() <= now_s)
+
+    def next_s(self) -> float | None:
+        """When the next one is due, in the past where it may go at once; None where none waits."""
+        if self._back:
+            return -inf
+        return self._due_s() if self._later else None
+
+    def ripen(self, *, now_s: float) -> None:
+        """Let those go at once that are due, as far as the retry budget pays for them.
+
+        In an outage one that may safely go is a probe at hand, for where there is nothing fresh to probe with: a
+        request that is itself at fault must not be the probe for ever.
+        """
+        while self._later and self._due_s() <= now_s:
+            if self._later[0][3].is_over:
+                heappop(self._later)
+                self._gone -= 1
+                continue
+            if self._retries.is_outage and self:
+                return
+            at_s, sequence, not_before_s, sealed = heappop(self._later)
+            wait_s = self._retries.may_repeat(now_s=now_s)
+            if wait_s:
+                soon_s = now_s + wait_s
+                heappush(self._later, (max(at_s, soon_s), sequence, max(not_before_s, soon_s), sealed))
+                return
+            heappush(self._back, sealed)
+
+    def expedite(self, *, now_s: float) -> None:
+        """An outage is over: what waited only because nothing was answered may go as soon as that is safe."""
+        self._later = [
+            (min(at_s, max(now_s, not_before_s)), sequence, not_before_s, sealed)
+            for at_s, sequence, not_before_s, sealed in self._later
+        ]
+        heapify(self._later)
+
+    def drain_all(self) -> list[Sealed]:
+        """Remove and return everything."""
+        drained = [one for one in (*self._back, *(entry[3] for entry in self._later)) if not one.is_over]
+        self._back, self._later, self._gone = [], [], 0
+        return drained
+
+    def _due_s(self) -> float:
+        first = self._later[0]
+        return first[2] if self._retries.is_outage else first[0]

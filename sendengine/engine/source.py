@@ -1,0 +1,102 @@
+"""What a lane draws its requests from: packs of notifications, or users with pending changes."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from sendengine.core.outcomes import Outcome
+from sendengine.core.verdicts import NobodyReached, Refused, Took
+from sendengine.engine.receipts import Receipt
+from sendengine.engine.sealed import Sealed, Share
+
+Settled = tuple[Receipt, tuple[str, ...], Outcome]
+"""What came of some of a job's recipients."""
+
+
+class Resolution(Struct, frozen=True):
+    """What follows from a reply: what has settled, and which requests go in place of the one that was refused."""
+
+    settled: Sequence[Settled] = ()
+    again: Sequence[Sealed] = ()
+    is_replaced: bool = False  # others go in its place, now or when their turn comes
+
+
+class Source(Protocol):
+    """Jobs in, sealed requests out, on demand; decides who rides with whom. Instants are the loop's."""
+
+    @property
+    def has_high(self) -> bool:
+        """Whether a high job could be pulled now."""
+        ...
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether its requests count against the application limit."""
+        ...
+
+    @property
+    def pause_s(self) -> float:
+        """The least time between two sends of one request."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait unsealed."""
+        ...
+
+    @property
+    def oldest_s(self) -> float | None:
+        """When the longest waiting job was added."""
+        ...
+
+    def add(self, receipt: Receipt, *, content: bytes, now_s: float) -> None:
+        """Take an admitted job; ``content`` is a notification's canonical message."""
+        ...
+
+    def pull(self, *, now_s: float, prefer_normal: bool) -> Sealed | None:
+        """Seal the next request that may go now."""
+        ...
+
+    def next_due_s(self, *, now_s: float) -> float | None:
+        """The earliest instant at which `pull` may give something, in the past where it would now; None for never."""
+        ...
+
+    def next_expiry_s(self) -> float | None:
+        """No deadline passes before this instant; None without deadlines."""
+        ...
+
+    def expire(self, *, now_s: float) -> Sequence[Share]:
+        """Remove and return what waits although its deadline has passed."""
+        ...
+
+    def withdraw_all(self) -> Sequence[Share]:
+        """Remove and return everything that waits, what hangs on an answer included."""
+        ...
+
+    def unseal(self, sealed: Sealed, *, now_s: float) -> Resolution:
+        """Take back a request that was never on the wire and whose deadline has passed for some of its jobs."""
+        ...
+
+    def took(self, sealed: Sealed, verdict: Took | NobodyReached, *, now_s: float) -> Resolution:
+        """What the jobs of a request that was answered 2xx come to."""
+        ...
+
+    def refused(self, sealed: Sealed, verdict: Refused, *, now_s: float) -> Resolution:
+        """What follows from a definite refusal: smaller requests, jobs apart, or rejections."""
+        ...
+
+    def ended(self, sealed: Sealed, *, now_s: float) -> Resolution:
+        """The request ended in another way, and its jobs are booked elsewhere: what else follows."""
+        ...
+
+    def uncertain(self, sealed: Sealed, *, evidence: str) -> Sequence[Settled] | None:
+        """An attempt may have been received: leave out what must not be repeated.
+
+        None: go on with the request as it is now. Otherwise nothing is left to send, and this is what settles.
+        """
+        ...
+
+    def retries_missing(self, sealed: Sealed) -> bool:
+        """Whether a job in it wants a 404 repeated, since its user was created a moment ago."""
+        ...

@@ -1,0 +1,354 @@
+"""The source of a lane of user updates: changes per user, one request a second and one in flight for each.
+
+A user is in one of four states: *ready* (changes wait, nothing is on the wire, its second is over), *busy* (a request
+of it is under way, however often it is repeated), *cooling* (its second is not over), or not there at all. Memory is
+for those with changes pending or a request within the last second.
+
+Units: seconds on the running loop's clock.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from heapq import heapify, heappop, heappush
+from typing import Final
+
+from sendengine.core.coalescing import ChangeSet, PendingChanges, leave_out, take_apart, without_uncertain_deltas
+from sendengine.core.jobs import UpdateUser
+from sendengine.core.onesignal import USER_INTERVAL_S
+from sendengine.core.outcomes import Accepted, Ambiguous, Expired, Rejected
+from sendengine.core.requests import UserRequest
+from sendengine.core.verdicts import Fault, NobodyReached, Refused, Took
+from sendengine.engine.receipts import Receipt
+from sendengine.engine.sealed import Sealed, Share
+from sendengine.engine.source import Resolution, Settled
+
+PAUSE_S: Final = USER_INTERVAL_S + 0.05  # the wire may bring two requests closer together
+_SPARE: Final = 100  # deadlines of jobs that are settled may stay, beside as many as there are of waiting ones
+_SHARDS: Final = 64  # a dict that grows past 350,000 entries stops the loop while it is resized
+
+_DIVISIBLE: Final = frozenset({400, 409, 422})  # statuses that one bad value of a merge may have caused
+
+UserKey = tuple[str, str]
+"""Alias label and id."""
+
+
+class _User:
+    """One user with changes pending or a request within its second."""
+
+    __slots__ = ("high", "is_busy", "is_cooling", "key", "pending", "queued_high", "queued_normal", "since_s")
+
+    def __init__(self, key: UserKey, *, max_modifications: int) -> None:
+        self.key = key
+        self.pending: PendingChanges[Receipt] = PendingChanges(max_modifications=max_modifications)
+        self.high = 0  # high jobs that came since its last request
+        self.since_s = 0.0  # when the oldest pending job came
+        self.is_busy = False
+        self.is_cooling = False
+        self.queued_high = False
+        self.queued_normal = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its changes may be sealed now."""
+        return not (self.is_busy or self.is_cooling) and bool(len(self.pending))
+
+
+class _Origin:
+    """What a sealed request was made of, and what became ambiguous on its way."""
+
+    __slots__ = ("ambiguous", "changes", "is_spent", "user")
+
+    def __init__(self, user: _User, changes: ChangeSet[Receipt]) -> None:
+        self.user = user
+        self.changes = changes
+        self.ambiguous: list[Settled] = []
+        self.is_spent = False  # everything in it became ambiguous
+
+
+class UserSource:
+    """Coalesces what waits, and paces each user; urgency orders users, never one user's own updates."""
+
+    is_guarded = False
+    pause_s = PAUSE_S
+
+    def __init__(self, *, app_id: str, max_modifications: int) -> None:
+        self._app_id = app_id
+        self._max_modifications = max_modifications
+        self._users: tuple[dict[UserKey, _User], ...] = tuple({} for _ in range(_SHARDS))
+        self._high: deque[_User] = deque()
+        self._normal: deque[_User] = deque()
+        self._cooling: list[tuple[float, int, _User]] = []
+        self._deadlines: list[tuple[float, int, Receipt]] = []
+        self._count = 0
+        self._waiting = 0
+
+    @property
+    def has_high(self) -> bool:
+        """Whether a high job could be pulled now."""
+        while self._high and not self._high[0].is_ready:
+            self._high.popleft().queued_high = False
+        return bool(self._high)
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait unsealed."""
+        return self._waiting
+
+    @property
+    def oldest_s(self) -> float | None:
+        """When the oldest job of the user who is ready longest came."""
+        return next((user.since_s for user in self._normal if user.is_ready), None)
+
+    @property
+    def users(self) -> int:
+        """How many users are remembered: those with changes pending or a request within the last second."""
+        return sum(map(len, self._users))
+
+    def add(self, receipt: Receipt, *, content: bytes, now_s: float) -> None:  # noqa: ARG002 - the port's
+        """Take an admitted job; it merges into what waits for its user."""
+        job = _update(receipt)
+        key = (job.user.label, job.user.ids[0])
+        shard = self._users[hash(key) % _SHARDS]
+        user = shard.get(key)
+        if user is None:
+            user = shard[key] = _User(key, max_modifications=self._max_modifications)
+        if not len(user.pending):
+            user.since_s = now_s
+        user.pending.add(receipt, job)
+        self._waiting += 1
+        if receipt.is_high:
+            user.high += 1
+        if receipt.deadline_s is not None:
+            self._count += 1
+            heappush(self._deadlines, (receipt.deadline_s, self._count, receipt))
+            if len(self._deadlines) > 2 * self._waiting + _SPARE:
+                self._deadlines = [entry for entry in self._deadlines if not entry[2].is_settled]
+                heapify(self._deadlines)
+        self._queue(user)
+
+    def pull(self, *, now_s: float, prefer_normal: bool) -> Sealed | None:
+        """Seal the changes of the next user that is ready."""
+        self._cool(now_s)
+        queues = (self._normal, self._high) if prefer_normal else (self._high, self._normal)
+        for queue in queues:
+            while queue:
+                user = queue.popleft()
+                if queue is self._high:
+                    user.queued_high = False
+                else:
+                    user.queued_normal = False
+                if user.is_ready:
+                    return self._seal(user, now_s=now_s)
+        return None
+
+    def next_due_s(self, *, now_s: float) -> float | None:
+        """The earliest instant at which `pull` may give something."""
+        self._cool(now_s)
+        if self._ready(self._normal) or self.has_high:
+            return now_s
+        return self._cooling[0][0] if self._cooling else None
+
+    def next_expiry_s(self) -> float | None:
+        """No deadline passes before this instant."""
+        while self._deadlines and self._deadlines[0][2].is_begun:
+            heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def expire(self, *, now_s: float) -> Sequence[Share]:
+        """Remove and return what waits although its deadline has passed; what is begun goes on."""
+        expired: list[Share] = []
+        while self._deadlines and self._deadlines[0][0] <= now_s:
+            receipt = heappop(self._deadlines)[2]
+            if not receipt.is_begun and not receipt.is_settled:
+                expired.append(self._withdraw(receipt))
+        return expired
+
+    def withdraw_all(self) -> Sequence[Share]:
+        """Remove and return everything that waits."""
+        withdrawn: dict[Receipt, Share] = {}
+        for shard in self._users:
+            for user in shard.values():
+                for change in user.pending.leave_out(lambda _: True):
+                    withdrawn[change.member] = (change.member, user.key[1:])
+        self._waiting = 0
+        return list(withdrawn.values())
+
+    def unseal(self, sealed: Sealed, *, now_s: float) -> Resolution:
+        """Its deadline has passed for some of its jobs: the others wait again, before everything else of the user."""
+        origin = _origin(sealed)
+        user = origin.user
+        rest, gone = leave_out(origin.changes, lambda receipt: _is_over(receipt, now_s))
+        over = {change.member for change in gone}
+        later = user.pending.leave_out(lambda receipt: receipt in over)
+        self._waiting -= sum(change.is_last for change in later)
+        if rest is not None:
+            self._put_back(user, [rest])
+        user.is_busy = False
+        self._queue_or_forget(user)
+        ids = user.key[1:]
+        expired: list[Settled] = [(receipt, ids, Expired(ids)) for receipt in over]
+        return Resolution([*origin.ambiguous, *expired], is_replaced=rest is not None)
+
+    def took(self, sealed: Sealed, verdict: Took | NobodyReached, *, now_s: float) -> Resolution:  # noqa: ARG002 - the port's
+        """Every job that was merged into it is accepted."""
+        settled: list[Settled] = [
+            (receipt, ids, Accepted(shared_with=len(sealed.shares) - 1, attempts=sealed.attempts))
+            for receipt, ids in sealed.shares
+        ]
+        return Resolution(self._finish(sealed, settled, now_s=now_s))
+
+    def refused(self, sealed: Sealed, verdict: Refused, *, now_s: float) -> Resolution:
+        """Take a refused merge apart: its jobs go one by one, in order, before everything else of the user."""
+        origin = _origin(sealed)
+        is_divisible = verdict.status in _DIVISIBLE
+        sets = take_apart(origin.changes, tag_cap=verdict.fault is Fault.TAG_CAP) if is_divisible else []
+        if sets:
+            self._put_back(origin.user, sets)
+            self._release(origin, sealed, now_s=now_s)
+            return Resolution(origin.ambiguous, is_replaced=True)
+        rejected: list[Settled] = [
+            (receipt, ids, Rejected(verdict.status, verdict.errors, sealed.attempts, ids))
+            for receipt, ids in sealed.shares
+        ]
+        return Resolution(self._finish(sealed, rejected, now_s=now_s))
+
+    def ended(self, sealed: Sealed, *, now_s: float) -> Resolution:
+        """The user's next request may go when its second is over."""
+        return Resolution(self._finish(sealed, [], now_s=now_s))
+
+    def uncertain(self, sealed: Sealed, *, evidence: str) -> Sequence[Settled] | None:
+        """Deltas that may have been counted do not go again, unless their job asks for it; all else does."""
+        origin = _origin(sealed)
+        again, ambiguous = without_uncertain_deltas(origin.changes)
+        if not ambiguous:
+            return None
+        ids = origin.user.key[1:]
+        for change in ambiguous:
+            if not change.is_last:
+                change.member.await_portion()
+            origin.ambiguous.append((change.member, ids, Ambiguous(evidence, sealed.attempts, ids)))
+        if again is None:
+            origin.is_spent = True
+            return []
+        origin.changes = again
+        sealed.shares = [(change.member, ids) for change in again.changes]
+        sealed.amend(_request(self._app_id, origin.user, again))
+        return None
+
+    def retries_missing(self, sealed: Sealed) -> bool:
+        """Whether a job in it wants a 404 repeated."""
+        return any(_update(receipt).on_missing == "retry" for receipt, _ in sealed.shares)
+
+    def _seal(self, user: _User, *, now_s: float) -> Sealed:
+        changes = user.pending.take()
+        if changes is None:
+            raise AssertionError("a ready user has changes pending")
+        ids = user.key[1:]
+        is_high = user.high > 0
+        shares: list[Share] = []
+        for change in changes.changes:
+            receipt = change.member
+            receipt.is_begun = True
+            shares.append((receipt, ids))
+            self._waiting -= change.is_last
+        user.high = 0 if not len(user.pending) else user.high
+        user.is_busy = True
+        user.since_s = now_s
+        deadline_s = min(
+            (change.member.deadline_s for change in changes.changes if change.member.deadline_s is not None),
+            default=None,
+        )
+        return Sealed(
+            _request(self._app_id, user, changes),
+            shares=shares,
+            origin=_Origin(user, changes),
+            is_high=is_high,
+            deadline_s=deadline_s,
+            now_s=now_s,
+        )
+
+    def _finish(self, sealed: Sealed, settled: list[Settled], *, now_s: float) -> list[Settled]:
+        """The request is over; a job that goes on in a later one is owed one portion more."""
+        origin = _origin(sealed)
+        for change in () if origin.is_spent else origin.changes.changes:
+            if not change.is_last:
+                change.member.await_portion()
+        self._release(origin, sealed, now_s=now_s)
+        return [*origin.ambiguous, *settled]
+
+    def _release(self, origin: _Origin, sealed: Sealed, *, now_s: float) -> None:
+        """The request is off the wire: the user's second runs on."""
+        user = origin.user
+        user.is_busy = False
+        ready_at_s = sealed.sent_at_s + PAUSE_S if sealed.first_sent_at_s is not None else now_s
+        if ready_at_s > now_s:
+            user.is_cooling = True
+            self._count += 1
+            heappush(self._cooling, (ready_at_s, self._count, user))
+        else:
+            self._queue_or_forget(user)
+
+    def _put_back(self, user: _User, sets: Sequence[ChangeSet[Receipt]]) -> None:
+        user.pending.put_back_front(sets)
+        self._waiting += sum(change.is_last for part in sets for change in part.changes)
+
+    def _cool(self, now_s: float) -> None:
+        while self._cooling and self._cooling[0][0] <= now_s:
+            user = heappop(self._cooling)[2]
+            user.is_cooling = False
+            self._queue_or_forget(user)
+
+    def _queue_or_forget(self, user: _User) -> None:
+        if len(user.pending):
+            self._queue(user)
+        else:
+            del self._users[hash(user.key) % _SHARDS][user.key]
+
+    def _queue(self, user: _User) -> None:
+        """Line a user up where it may go now; high and normal lines may both hold it."""
+        if not user.is_ready:
+            return
+        if user.high and not user.queued_high:
+            user.queued_high = True
+            self._high.append(user)
+        elif not user.high and not user.queued_normal:
+            user.queued_normal = True
+            self._normal.append(user)
+
+    def _ready(self, queue: deque[_User]) -> bool:
+        while queue and not queue[0].is_ready:
+            queue.popleft().queued_normal = False
+        return bool(queue)
+
+    def _withdraw(self, receipt: Receipt) -> Share:
+        job = _update(receipt)
+        key = (job.user.label, job.user.ids[0])
+        user = self._users[hash(key) % _SHARDS][key]
+        user.pending.leave_out(lambda member: member is receipt)
+        self._waiting -= 1
+        if not (len(user.pending) or user.is_busy or user.is_cooling):
+            del self._users[hash(key) % _SHARDS][key]
+        return receipt, key[1:]
+
+
+def _request(app_id: str, user: _User, changes: ChangeSet[Receipt]) -> UserRequest:
+    label, user_id = user.key
+    return UserRequest(app_id, label, user_id, changes.tags, changes.properties, changes.deltas)
+
+
+def _update(receipt: Receipt) -> UpdateUser:
+    job = receipt.job
+    if not isinstance(job, UpdateUser):
+        raise TypeError(f"a lane of user updates was given {type(job).__name__}")
+    return job
+
+
+def _origin(sealed: Sealed) -> _Origin:
+    origin = sealed.origin
+    if not isinstance(origin, _Origin):
+        raise TypeError(f"a lane of user updates sealed {type(origin).__name__}")
+    return origin
+
+
+def _is_over(receipt: Receipt, now_s: float) -> bool:
+    return receipt.deadline_s is not None and receipt.deadline_s <= now_s

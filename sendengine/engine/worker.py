@@ -1,0 +1,94 @@
+"""A worker stands for a connection: it takes a request from its lane, sends it, reports what came, and takes the next.
+
+The connection is opened before the first request is taken, so that no request waits for a slow connect while another
+worker comes free; the permit comes last, inside the transport, with the connection in hand.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from sendengine.engine import endings
+from sendengine.engine.sealed import Sealed
+from sendengine.errors import NotSentError, ReplyLostError
+from sendengine.limiter import GateClosedError
+
+if TYPE_CHECKING:
+    from sendengine.engine.lane import Lane
+
+
+class StaleRequestError(Exception):
+    """The request's deadline passed while it waited for its permit; internal, never leaves the engine."""
+
+
+class Worker:
+    """One loop of take, exchange, report. Cancelling it reports the request in hand as interrupted."""
+
+    __slots__ = ("_lane", "_sealed", "_turn")
+
+    def __init__(self, lane: "Lane") -> None:
+        self._lane = lane
+        self._sealed: Sealed | None = None
+        self._turn: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        """There is something to do."""
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
+
+    async def run(self) -> None:
+        """Work until cancelled, or until another lane needs the connection."""
+        lane = self._lane
+        try:
+            await lane.app.connect()
+        finally:
+            lane.pool.connecting -= 1
+        try:
+            while True:
+                sealed = self._sealed = lane.take()
+                if sealed is None:
+                    await self._park()
+                else:
+                    await self._exchange(sealed)
+                    self._sealed = None
+                    if lane.pool.must_shrink:
+                        return
+        finally:
+            if self._sealed is not None:
+                lane.interrupted(self._sealed)
+
+    async def _park(self) -> None:
+        turn = self._turn = asyncio.get_running_loop().create_future()
+        self._lane.pool.park(self)
+        try:
+            await turn
+        finally:
+            if turn.cancelled():
+                self._lane.pool.forget(self)
+            else:
+                self._lane.pool.waking -= 1
+            self._turn = None
+
+    async def _exchange(self, sealed: Sealed) -> None:
+        lane = self._lane
+        try:
+            reply = await lane.transport.exchange(sealed.wire, self._permit)
+        except GateClosedError:
+            lane.gate_closed(sealed)
+        except StaleRequestError:
+            lane.stale(sealed)
+        except NotSentError as error:
+            endings.not_sent(lane, sealed, error)
+        except ReplyLostError as error:
+            endings.reply_lost(lane, sealed, error)
+        else:
+            endings.answered(lane, sealed, reply)
+
+    async def _permit(self) -> None:
+        """Wait for the lane's permit; what it raises tells the exchange to give the connection back."""
+        sealed = self._sealed
+        if sealed is None:
+            raise AssertionError("a permit is asked for by a request in hand")
+        limiter = self._lane.limiter
+        if not limiter.try_permit():
+            await limiter.permit(high=sealed.is_high)
+        self._lane.launch(sealed)

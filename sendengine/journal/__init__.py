@@ -1,0 +1,1 @@
+"""What survives a crash: the volume ledger, and what the lanes learned."""

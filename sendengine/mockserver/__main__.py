@@ -1,0 +1,98 @@
+"""``python -m sendengine.mockserver``: serve until SIGTERM, SIGINT, or the end of a piped standard input.
+
+Prints ``{"base_url": …}`` as one line when it is ready, and the summary as one line of JSON at the end.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import ssl as tls
+import stat
+import sys
+from typing import Final
+
+import msgspec
+import orjson
+
+from sendengine.errors import SettingsError
+from sendengine.mockserver.config import MockConfig, parse_config
+from sendengine.mockserver.faults import parse_fault
+from sendengine.mockserver.server import MockServer, serve
+from sendengine.mockserver.tuning import fast_loop, tune_process
+
+_USAGE: Final = 2
+
+
+def main() -> int:
+    """Run the server; 2 for impossible settings."""
+    arguments = _parser().parse_args()
+    try:
+        config = _config(arguments.config_json, arguments.fault)
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return _USAGE
+    tune_process()
+    with asyncio.Runner(loop_factory=fast_loop) as runner:
+        runner.run(_run(config, arguments))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sendengine.mockserver", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0 takes any free port")
+    parser.add_argument("--config-json", default="{}", help="settings as JSON; - reads one line of standard input")
+    parser.add_argument("--fault", action="append", default=[], help="such as 503:0.03; may be given several times")
+    parser.add_argument("--certfile", help="speak TLS with this certificate (PEM)")
+    parser.add_argument("--keyfile", help="its key, where it is in another file")
+    return parser
+
+
+def _config(text: str, faults: list[str]) -> MockConfig:
+    config = parse_config(sys.stdin.buffer.readline() if text == "-" else text)
+    return msgspec.structs.replace(config, faults=(*config.faults, *map(parse_fault, faults)))
+
+
+async def _run(config: MockConfig, arguments: argparse.Namespace) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError):  # Windows has no such thing
+            loop.add_signal_handler(number, stop.set)
+    _watch_stdin(loop, stop)
+    context = None
+    if arguments.certfile:
+        context = tls.create_default_context(tls.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(arguments.certfile, arguments.keyfile)
+    summary = await serve(config, host=arguments.host, port=arguments.port, ssl=context, stop=stop, on_ready=_announce)
+    sys.stdout.buffer.write(msgspec.json.encode(summary) + b"\n")
+    sys.stdout.flush()
+
+
+def _announce(server: MockServer) -> None:
+    sys.stdout.buffer.write(orjson.dumps({"base_url": server.base_url}) + b"\n")
+    sys.stdout.flush()
+
+
+def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """Stop when a piped standard input ends; a terminal, a file or /dev/null says nothing about the parent."""
+    descriptor = 0
+    try:
+        mode = os.fstat(descriptor).st_mode
+    except OSError:  # closed
+        return
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        return
+
+    def read() -> None:
+        if not os.read(descriptor, 65536):
+            loop.remove_reader(descriptor)
+            stop.set()
+
+    loop.add_reader(descriptor, read)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

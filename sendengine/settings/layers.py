@@ -1,0 +1,177 @@
+"""The layers of the settings: file, environment and flags, each flattened to keys with their place.
+
+An environment variable is ``SENDENGINE_`` and the key in capitals, tables divided by two underscores:
+``SENDENGINE_TRANSPORT__MAX_CONNECTIONS=1000``, ``SENDENGINE_APPS__SHOP__PLAN=paid``, ``SENDENGINE_STATE_DIR=/x``; an
+app's ``-`` is written ``_``, and lists are separated by commas. Relative paths in a file are relative to that
+file, elsewhere to the working directory.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from msgspec import Struct
+
+from sendengine.errors import SettingsError
+from sendengine.settings.kinds import FieldError, field_kinds, is_table, parse, table_of_each
+from sendengine.settings.model import KEY_SOURCES, STATE_DIR, Settings
+
+DEFAULT_FILE: Final = "sendengine.toml"
+PREFIX: Final = "SENDENGINE_"
+
+SettingValue: TypeAlias = str | int | float | bool | Path | Sequence[str]
+Source: TypeAlias = Literal["default", "file", "environment", "flag"]
+Key: TypeAlias = tuple[str, ...]
+
+# What Kubernetes puts into the environment of every pod beside a service whose name starts with "sendengine".
+_SERVICE_LINK: Final = re.compile(r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
+_PATHS: Final = frozenset({"state_dir", "api_key_file", "ca_file"})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one layer says about one key, and where."""
+
+    value: object
+    source: Source
+    place: str
+
+
+Layers: TypeAlias = dict[Key, Entry]
+
+
+def spelled(key: Key) -> str:
+    """Write a key as files and errors do: ``apps.shop.plan``."""
+    return ".".join(key)
+
+
+def merged(path: str | Path | None, overrides: Mapping[str, SettingValue], environment: Mapping[str, str]) -> Layers:
+    """Lay flags over the environment over the file; raises SettingsError for a key that is unknown or unreadable."""
+    layers: Layers = {}
+    if path is not None:
+        layers |= _from_file(Path(path), is_needed=not _configures_app(overrides, environment))
+    apps = {key[1] for key in layers if key[0] == "apps"}
+    for above in (_from_environment(environment, apps), _from_overrides(overrides)):
+        layers = _without_replaced_key_sources(layers, above) | above
+    return layers
+
+
+def _without_replaced_key_sources(layers: Layers, above: Layers) -> Layers:
+    """Drop an app's source of its key where a layer above names another one; both together would be an error."""
+    replaced = {key[:-1] for key in above if key[-1] in KEY_SOURCES}
+    return {key: entry for key, entry in layers.items() if key[-1] not in KEY_SOURCES or key[:-1] not in replaced}
+
+
+def _configures_app(overrides: Mapping[str, SettingValue], environment: Mapping[str, str]) -> bool:
+    return any(key.startswith("apps.") for key in overrides) or any(
+        name.startswith(f"{PREFIX}APPS__") for name in environment
+    )
+
+
+def _from_file(path: Path, *, is_needed: bool) -> Layers:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        if not is_needed and path == Path(DEFAULT_FILE):
+            return {}
+        raise SettingsError(
+            f"{path}: there is no such file; write one with `sendengine init`, or name another with --config"
+        ) from None
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: is not TOML: {error}; texts stand in quotes, tables in [brackets]") from None
+    place, folder = f"in {path}", path.absolute().parent
+    layers: Layers = {("state_dir",): Entry(folder / STATE_DIR, "default", "")}
+    for key, value in _flattened(document, ()):
+        _table_at(key, place)
+        layers[key] = Entry(_anchored(key, value, folder), "file", place)
+    return layers
+
+
+def _flattened(document: Mapping[str, object], above: Key) -> Iterator[tuple[Key, object]]:
+    for name, value in document.items():
+        if isinstance(value, dict):
+            yield from _flattened(value, (*above, name))
+        else:
+            yield (*above, name), value
+
+
+def _anchored(key: Key, value: object, folder: Path) -> object:
+    """Make a path of the file absolute; anything else stays as it is."""
+    if key[-1] in _PATHS and isinstance(value, str) and value:
+        return str(folder / Path(value).expanduser())
+    return value
+
+
+def _from_environment(environment: Mapping[str, str], apps: set[str]) -> Layers:
+    layers: Layers = {}
+    for variable in sorted(environment):
+        rest = variable.removeprefix(PREFIX)
+        if rest == variable or ("__" not in rest and _SERVICE_LINK.fullmatch(rest)):
+            continue
+        place = f"in the environment ({variable})"
+        key = _with_app(tuple(rest.lower().split("__")), apps, place)
+        layers[key] = Entry(_parsed(key, environment[variable], place), "environment", place)
+    return layers
+
+
+def _with_app(key: Key, apps: set[str], place: str) -> Key:
+    """Give an app's name the spelling that it has in the file; a new app is named in small letters."""
+    match key:
+        case ("apps", name, *rest):
+            named = sorted(app for app in apps if app.lower().replace("-", "_") == name)
+            if len(named) > 1:
+                raise SettingsError(f"apps {place}: stands for {' and '.join(named)}; rename one of them")
+            return ("apps", *(named or [name]), *rest)
+    return key
+
+
+def _from_overrides(overrides: Mapping[str, SettingValue]) -> Layers:
+    place = "from the command line or the caller"
+    layers: Layers = {}
+    for name, value in overrides.items():
+        key = tuple(name.split("."))
+        layers[key] = Entry(_parsed(key, value, place), "flag", place)
+    return layers
+
+
+def _parsed(key: Key, value: SettingValue, place: str) -> object:
+    table = _table_at(key, place)
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse(table, key[-1], value)
+    except FieldError as error:
+        raise SettingsError(f"{spelled(key)} {place}: {error.problem}") from None
+
+
+def _table_at(key: Key, place: str, table: type[Struct] = Settings, depth: int = 0) -> type[Struct]:
+    """Find the table in which the key's last name stands; raises SettingsError where there is no such key."""
+    kinds, is_last = field_kinds(table), depth == len(key) - 1
+    if key[depth] not in kinds:
+        raise _unknown(key[: depth + 1], kinds, place)
+    kind = kinds[key[depth]]
+    if (inner := table_of_each(kind)) and depth + 2 < len(key):
+        return _table_at(key, place, inner, depth + 2)
+    if is_table(kind) and not is_last:
+        return _table_at(key, place, kind, depth + 1)
+    if inner or is_table(kind):
+        known = ", ".join(field_kinds(inner or kind))
+        raise SettingsError(f"{spelled(key)} {place}: is a table and has no value of its own; it has {known}")
+    if not is_last:
+        raise SettingsError(f"{spelled(key[: depth + 1])} {place}: is no table; give it a value")
+    return table
+
+
+def _unknown(key: Key, known: Iterable[str], place: str) -> SettingsError:
+    near = get_close_matches(key[-1].lower(), list(known), n=1, cutoff=0.6)
+    where = f"[{spelled(key[:-1])}]" if len(key) > 1 else "the top of the settings"
+    mend = f"did you mean {near[0]}?" if near else f"{where} has {', '.join(known)}"
+    return SettingsError(f"{spelled(key)} {place}: there is no such setting; {mend}")

@@ -1,0 +1,454 @@
+"""Notifications through an engine: who rides with whom, under which key, and what a refusal means for each."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from sendengine import (
+    Accepted,
+    CreateNotification,
+    Expired,
+    GaveUp,
+    Job,
+    Receipt,
+    Rejected,
+    ReplyLostError,
+    Unreachable,
+    alias,
+    email,
+    external_id,
+    filters,
+    onesignal_id,
+    phone_number,
+    segments,
+    subscription_id,
+)
+from sendengine.core.jobs import Json
+from sendengine.settings import BatchingSettings
+from tests.support.engines import (
+    CREATE,
+    SOON,
+    assert_nothing_leaked,
+    make_engine,
+    note,
+    now_s,
+    outcomes_of,
+    settled,
+    until,
+)
+from tests.support.fake_transport import Answer, Arrival, FakeTransport, accept, first, json_reply, refuse, throttle
+from tests.support.virtual_loop import run_virtually
+
+TEXT = {"contents": {"en": "x"}}
+UUID_ID = "3b241101-e2bb-4255-8caf-4136c566a962"
+
+
+@pytest.mark.parametrize(
+    ("job", "fields"),
+    [
+        (note("a"), {"include_aliases": {"external_id": ["a"]}, "target_channel": "push"}),
+        (
+            CreateNotification(to=onesignal_id(UUID_ID), channel="email", message=TEXT),
+            {"include_aliases": {"onesignal_id": [UUID_ID]}, "target_channel": "email"},
+        ),
+        (
+            CreateNotification(to=alias("crm", "1"), channel="sms", message=TEXT),
+            {"include_aliases": {"crm": ["1"]}, "target_channel": "sms"},
+        ),
+        (CreateNotification(to=subscription_id(UUID_ID), message=TEXT), {"include_subscription_ids": [UUID_ID]}),
+        (CreateNotification(to=email("a@example.org"), message=TEXT), {"email_to": ["a@example.org"]}),
+        (CreateNotification(to=phone_number("+4930123"), message=TEXT), {"include_phone_numbers": ["+4930123"]}),
+        (
+            CreateNotification(to=segments("A", excluded=["B"]), channel="push", message=TEXT),
+            {"included_segments": ["A"], "excluded_segments": ["B"], "target_channel": "push"},
+        ),
+        (
+            CreateNotification(to=filters([{"field": "country", "value": "DE"}]), message=TEXT),
+            {"filters": [{"field": "country", "value": "DE"}]},
+        ),
+    ],
+)
+def test_every_kind_of_target_goes_in_its_own_field(tmp_path: Path, job: Job, fields: dict[str, object]) -> None:
+    transport = FakeTransport()
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            assert isinstance(await settled(await engine.submit(job)), Accepted)
+
+    run_virtually(main())
+    body = transport.arrivals[0].body
+    assert UUID(body.pop("idempotency_key"))
+    del body["app_id"], body["contents"]
+    assert body == fields
+
+
+def test_only_what_is_alike_shares_a_request(tmp_path: Path) -> None:
+    transport = FakeTransport()
+    groups: list[list[Job]] = [
+        [note("a"), note("b"), CreateNotification(to=external_id("c"), channel="push", message=note("c").message)],
+        [note("d", text="other")],
+        [CreateNotification(to=external_id("e"), channel="email", message=note("e").message)],
+        [CreateNotification(to=alias("crm", "f"), channel="push", message=note("f").message)],
+        [note("g", urgency="high")],
+        [note("h", pack=False)],
+        [note("i", idempotency_key="k")],
+        [note("j", urgency="high", pack=True), note("k", urgency="high", pack=True)],
+        [note("l", expires_in_s=3600), note("m", expires_in_s=3600)],
+        [note("n", expires_in_s=7200)],
+    ]
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            receipts = [await engine.submit(job) for jobs in groups for job in jobs]
+            for receipt in receipts:
+                assert isinstance(await settled(receipt), Accepted)
+
+    run_virtually(main())
+    assert sorted(arrival.ids for arrival in transport.arrivals) == [
+        [job.to.ids[0] for job in jobs if isinstance(job, CreateNotification)] for jobs in groups
+    ]
+
+
+def test_a_recipient_is_never_named_twice_in_a_request(tmp_path: Path) -> None:
+    transport = FakeTransport()
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            ended = await outcomes_of(engine, [note("a", "b", "a"), note("a"), note("b", "c")])
+            assert {type(outcome) for outcome in ended} == {Accepted}
+
+    run_virtually(main())
+    assert all(len(arrival.ids) == len(set(arrival.ids)) for arrival in transport.arrivals)
+    assert transport.deliveries == {"a": 3, "b": 2, "c": 1}
+
+
+def test_packs_keep_to_the_cap_and_lose_and_double_nobody(tmp_path: Path) -> None:
+    transport = FakeTransport()
+    caps = BatchingSettings(max_recipients_per_request=7, max_request_bytes=1000)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport, batching=caps) as engine:
+            jobs = [note(*[f"u{number}-{k}" for k in range(number % 12 + 1)]) for number in range(60)]
+            ended = await outcomes_of(engine, list(jobs))
+            assert {type(outcome) for outcome in ended} == {Accepted}
+            assert_nothing_leaked(engine, transport)
+
+    run_virtually(main())
+    assert max(len(arrival.ids) for arrival in transport.arrivals) == 7
+    assert transport.deliveries == {f"u{number}-{k}": 1 for number in range(60) for k in range(number % 12 + 1)}
+
+
+def test_a_backlog_behind_a_hold_packs_better(tmp_path: Path) -> None:
+    transport = first([throttle("5")])
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            receipts = [await engine.submit(note("first", urgency="high"))]
+            await asyncio.sleep(0.5)
+            for number in range(200):
+                receipts.append(await engine.submit(note(f"u{number}")))
+                await asyncio.sleep(0.02)
+            for receipt in receipts:
+                await settled(receipt)
+
+    run_virtually(main())
+    assert [len(arrival.ids) for arrival in transport.arrivals] == [1, 1, 200]
+
+
+def test_linger_is_waited_for_and_no_longer(tmp_path: Path) -> None:
+    transport = FakeTransport()
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport, batching=BatchingSettings(linger_ms=200)) as engine:
+            begin_s = now_s()
+            receipts = [await engine.submit(note("a"))]
+            await asyncio.sleep(0.15)
+            receipts.append(await engine.submit(note("b")))
+            for receipt in receipts:
+                await settled(receipt)
+            (arrival,) = transport.arrivals
+            assert arrival.ids == ["a", "b"]
+            assert arrival.at_s - begin_s == pytest.approx(0.2, abs=0.01)
+
+    run_virtually(main())
+
+
+def test_the_ttl_is_what_is_left_until_the_deadline_where_the_message_says_nothing(tmp_path: Path) -> None:
+    transport = FakeTransport()
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            await engine.send(note("a", expires_in_s=90))
+            await engine.send(note("b", text="no deadline"))
+            message: dict[str, Json] = {"contents": {"en": "own"}, "ttl": 5}
+            await engine.send(CreateNotification(to=external_id("c"), channel="push", message=message, expires_in_s=90))
+
+    run_virtually(main())
+    assert [arrival.body.get("ttl") for arrival in transport.arrivals] == [89, None, 5]
+
+
+def test_a_retry_is_the_same_body_byte_for_byte(tmp_path: Path) -> None:
+    answers: list[Answer] = [ReplyLostError("reset"), json_reply(503, {}), throttle("7"), json_reply(500, "")]
+    transport = first(answers)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport, retry=SOON) as engine:
+            receipts = [
+                await engine.submit(note("a", expires_in_s=600)),
+                await engine.submit(note("b", expires_in_s=600)),
+            ]
+            for receipt in receipts:
+                outcome = await settled(receipt)
+                assert isinstance(outcome, Accepted)
+                assert outcome.attempts == 4  # a throttled attempt is none
+
+    run_virtually(main())
+    assert [arrival.body for arrival in transport.arrivals] == [transport.arrivals[0].body] * 5
+
+
+def test_a_deadline_that_passes_before_the_permit_expires_its_job_alone(tmp_path: Path) -> None:
+    transport = first([throttle("30")])
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            receipts = [
+                await engine.submit(note("late", expires_in_s=9)),
+                await engine.submit(note("early", expires_in_s=9.5)),
+                await engine.submit(note("never", text="other")),
+            ]
+            ended = [await settled(receipt) for receipt in receipts]
+            assert [type(outcome) for outcome in ended] == [Expired, Expired, Accepted]
+            assert_nothing_leaked(engine, transport)
+
+    run_virtually(main())
+
+
+def test_members_of_a_pack_with_a_later_deadline_go_on_without_those_that_expired(tmp_path: Path) -> None:
+    transport = first([throttle("5")])
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            # The deadlines lie in the same minute, so that they share a request; it is refused, and waits.
+            assert now_s() % 60 == pytest.approx(40)
+            receipts = [await engine.submit(note("a", expires_in_s=3)), await engine.submit(note("b", expires_in_s=15))]
+            ended = [await settled(receipt) for receipt in receipts]
+            assert [type(outcome) for outcome in ended] == [Expired, Accepted]
+            assert_nothing_leaked(engine, transport)
+
+    run_virtually(main())
+    refused, again = transport.arrivals
+    assert (refused.ids, again.ids) == (["a", "b"], ["b"])
+    assert refused.key != again.key
+
+
+# Refusals
+
+
+def behave_with(bad: set[str], *, says: str = "no") -> Any:
+    def behave(arrival: Arrival) -> Answer:
+        return refuse(says) if bad.intersection(arrival.ids) else accept(arrival)
+
+    return behave
+
+
+def test_recipients_that_a_refusal_names_are_left_out_and_the_others_go_again(tmp_path: Path) -> None:
+    def behave(arrival: Arrival) -> Answer:
+        if "bad" in arrival.ids:
+            return json_reply(400, {"errors": ["Incorrect id: [bad]"]})
+        return accept(arrival)
+
+    transport = FakeTransport(behave)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            receipts = [await engine.submit(note(name)) for name in ("a", "bad", "b")]
+            assert [type(await settled(receipt)) for receipt in receipts] == [Accepted, Rejected, Accepted]
+
+    run_virtually(main())
+    assert [arrival.ids for arrival in transport.arrivals] == [["a", "bad", "b"], ["a", "b"]]
+    assert transport.arrivals[0].key != transport.arrivals[1].key
+
+
+@pytest.mark.parametrize("bad_ones", [1, 2, 20])
+def test_poisoned_recipients_cost_2_k_log_n_requests_and_no_good_one(tmp_path: Path, bad_ones: int) -> None:
+    bad = {f"u{997 * number % 2000}" for number in range(bad_ones)}
+    transport = FakeTransport(behave_with(bad))
+    ids = [f"u{number}" for number in range(2000)]
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            assert isinstance(await engine.send(note("somebody else")), Accepted)  # the message is good
+            receipt = await engine.submit(note(*ids))
+            outcome = await settled(receipt)
+            assert isinstance(outcome, Rejected)
+            assert set(outcome.not_sent) == bad
+            assert_nothing_leaked(engine, transport)
+
+    run_virtually(main())
+    assert len(transport.arrivals) - 2 <= 2 * bad_ones * 11
+    sent = Counter(name for one in transport.arrivals[1:] if not bad.intersection(one.ids) for name in one.ids)
+    assert sent == dict.fromkeys(set(ids) - bad, 1)
+
+
+def test_a_message_at_fault_is_said_once_for_all_and_tried_again_after_a_minute(tmp_path: Path) -> None:
+    transport = FakeTransport(lambda _: refuse("Message Notifications must have English language content"))
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            receipts = [await engine.submit(note(f"u{number}")) for number in range(500)]
+            for receipt in receipts:
+                outcome = await settled(receipt)
+                assert isinstance(outcome, Rejected)
+                assert outcome.errors == ("Message Notifications must have English language content",)
+            assert len(transport.arrivals) == 1
+            assert isinstance(await settled(await engine.submit(note("more"))), Rejected)
+            assert len(transport.arrivals) == 1
+            transport.behaviour = accept  # somebody has mended the template
+            await asyncio.sleep(61)
+            assert isinstance(await engine.send(note("more")), Accepted)
+
+    run_virtually(main())
+
+
+def test_other_messages_go_while_one_is_at_fault(tmp_path: Path) -> None:
+    transport = FakeTransport(lambda arrival: refuse() if arrival.text == "bad" else accept(arrival))
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            bad = await engine.submit(note(*[f"u{number}" for number in range(100)], text="bad"))
+            good = await engine.submit(note(*[f"u{number}" for number in range(100)], text="good"))
+            assert isinstance(await settled(bad), Rejected)
+            assert isinstance(await settled(good), Accepted)
+
+    run_virtually(main())
+    assert sum(arrival.text == "bad" for arrival in transport.arrivals) == 5
+
+
+def test_nothing_of_a_trial_is_lost_when_the_engine_stops(tmp_path: Path) -> None:
+    transport = FakeTransport(lambda _: refuse(), latency_s=1.0)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            receipt = await engine.submit(note(*[f"u{number}" for number in range(100)]))
+            await until(lambda: len(transport.arrivals) == 5)
+            await engine.abort(grace_s=0)
+            outcome = await settled(receipt)
+            assert len(outcome.not_sent) == 100  # type: ignore[union-attr]
+            assert_nothing_leaked(engine, transport)
+
+    run_virtually(main())
+
+
+def test_a_refusal_soon_after_an_attempt_that_may_have_been_received_is_not_believed(tmp_path: Path) -> None:
+    transport = first([ReplyLostError("reset"), refuse(), refuse()])
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            begin_s = now_s()
+            receipt = await engine.submit(note("a", urgency="high"))  # goes again after two seconds
+            outcome = await settled(receipt)
+            assert isinstance(outcome, Rejected)
+            assert now_s() - begin_s >= 100  # by then the first attempt is over, and the refusal definite
+
+    run_virtually(main())
+    assert len({arrival.key for arrival in transport.arrivals}) == 1
+
+
+# Jobs of several requests
+
+
+def test_a_job_of_several_requests_settles_with_the_worst_and_names_who_was_not_reached(tmp_path: Path) -> None:
+    caps = BatchingSettings(max_recipients_per_request=2)
+
+    def behave(arrival: Arrival) -> Answer:
+        if "c" in arrival.ids:
+            return json_reply(200, {"id": "", "errors": ["All included players are not subscribed"]})
+        if "e" in arrival.ids:
+            return refuse("Incorrect: [e]")
+        return accept(arrival)
+
+    transport = FakeTransport(behave)
+
+    async def main() -> Receipt:
+        async with make_engine(tmp_path, transport, batching=caps) as engine:
+            receipt = await engine.submit(note("a", "b", "c", "d", "e", "f"))
+            outcome = await settled(receipt)
+            assert isinstance(outcome, Rejected)
+            assert sorted(outcome.not_sent) == ["c", "d", "e"]
+            assert_nothing_leaked(engine, transport)
+            return receipt
+
+    receipt = run_virtually(main())
+    parts = {part.recipients: type(part.outcome) for part in receipt.parts}
+    assert parts == {("a", "b"): Accepted, ("c", "d"): Unreachable, ("e",): Rejected, ("f",): Accepted}
+
+
+def test_accepted_in_several_requests_has_all_message_ids_and_all_unsubscribed(tmp_path: Path) -> None:
+    caps = BatchingSettings(max_recipients_per_request=2)
+
+    def behave(arrival: Arrival) -> Answer:
+        errors = {"invalid_aliases": {"external_id": [arrival.ids[0], "a stranger"]}}
+        return json_reply(200, {"id": f"message-{arrival.number}", "errors": errors})
+
+    transport = FakeTransport(behave)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport, batching=caps) as engine:
+            outcome = await engine.send(note("a", "b", "c"))
+            assert sorted(outcome.message_ids) == ["message-1", "message-2"]
+            assert sorted(outcome.unsubscribed) == ["a", "c"]
+            assert (outcome.attempts, outcome.shared_with) == (2, 0)
+
+    run_virtually(main())
+
+
+def test_a_replay_is_told(tmp_path: Path) -> None:
+    transport = first([ReplyLostError("reset"), json_reply(200, {"id": "m"}, idempotent_replayed="true")])
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport, retry=SOON) as engine:
+            assert await engine.send(note("a")) == Accepted(("m",), replayed=True, attempts=2)
+
+    run_virtually(main())
+
+
+def test_a_normal_job_gives_up_after_ten_failures_while_the_rest_of_its_lane_is_answered(tmp_path: Path) -> None:
+    def behave(arrival: Arrival) -> Answer:
+        return json_reply(503, {}) if arrival.ids == ["bad"] else accept(arrival)
+
+    transport = FakeTransport(behave)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            await engine.send(note("good"))
+            bad = await engine.submit(note("bad", text="bad"))
+            while not bad.is_settled:
+                await engine.send(note("good"))
+                await asyncio.sleep(1)
+            outcome = await settled(bad)
+            assert isinstance(outcome, GaveUp)
+            assert (outcome.attempts, outcome.maybe_sent, outcome.not_sent) == (10, True, ("bad",))
+            assert "503" in outcome.last
+
+    run_virtually(main())
+
+
+def test_the_oldest_that_waits_is_in_the_stats(tmp_path: Path) -> None:
+    transport = first([throttle("30")])
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            await engine.submit(note("a", urgency="high"))
+            await asyncio.sleep(1)
+            await engine.submit(note("b"))
+            await asyncio.sleep(7)
+            lane = engine.stats().lanes[CREATE]
+            assert lane.depth == 2
+            assert lane.oldest_age_s == pytest.approx(8)  # the one that was refused
+            await engine.abort()
+
+    run_virtually(main())

@@ -1,0 +1,318 @@
+"""Draining and aborting: nothing lost, nothing settled twice, nothing left behind, whoever is cancelled meanwhile."""
+
+import asyncio
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from sendengine import (
+    Abandoned,
+    Accepted,
+    AppSettings,
+    EngineClosedError,
+    Receipt,
+    SendEngine,
+    SettingsError,
+)
+from sendengine.settings import CeilingSettings, StoppingSettings
+from tests.support.engines import (
+    APP_ID,
+    CREATE,
+    assert_nothing_leaked,
+    change,
+    lane_of,
+    make_engine,
+    make_settings,
+    note,
+    now_s,
+    pass_turns,
+    settled,
+    until,
+    within,
+)
+from tests.support.events import listening
+from tests.support.fake_transport import FakeTransport, first, refuse, throttle
+from tests.support.virtual_loop import run_virtually
+
+SLOW = {"ceilings": CeilingSettings(create_notification=10)}
+
+
+def test_an_engine_that_was_not_entered_takes_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        engine = make_engine(tmp_path, FakeTransport())
+        with pytest.raises(EngineClosedError, match="async with"):
+            await engine.submit(note("a"))
+        with pytest.raises(EngineClosedError):
+            engine.submit_nowait(note("a"))
+        assert not engine.health().is_accepting
+
+    run_virtually(main())
+
+
+def test_an_engine_is_entered_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        engine = make_engine(tmp_path, FakeTransport())
+        async with engine:
+            with pytest.raises(EngineClosedError):
+                await engine.__aenter__()
+        with pytest.raises(EngineClosedError, match="once"):
+            await engine.__aenter__()
+
+    run_virtually(main())
+
+
+def test_after_a_drain_nothing_is_taken_and_draining_again_does_no_harm(tmp_path: Path) -> None:
+    transport = FakeTransport()
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            receipts = [await engine.submit(note("a")), await engine.submit(change("u", a=1))]
+            await engine.drain()
+            assert all(isinstance(receipt.outcome, Accepted) for receipt in receipts)
+            for _ in range(2):
+                with pytest.raises(EngineClosedError, match="draining"):
+                    await engine.submit(note("b"))
+                with pytest.raises(EngineClosedError):
+                    engine.submit_nowait(note("b"))
+                await engine.drain()
+            await engine.abort()
+        await engine.abort()
+        assert engine.health().problems == ()
+
+    run_virtually(main())
+    assert transport.is_closed
+
+
+def test_begin_drain_takes_no_more_and_goes_on_sending(tmp_path: Path) -> None:
+    transport = FakeTransport()
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport, app=SLOW) as engine:
+            receipts = [await engine.submit(note("a", text=str(number))) for number in range(20)]
+            assert engine.health().is_accepting
+            engine.begin_drain()
+            health = engine.health()
+            assert (health.is_alive, health.is_accepting) == (True, False)
+            with pytest.raises(EngineClosedError):
+                await engine.submit(note("b"))
+            assert [type(await settled(receipt)) for receipt in receipts] == [Accepted] * 20
+            engine.begin_drain()
+
+    with listening() as events:
+        run_virtually(main())
+    assert events.names.count("draining") == 1
+    assert events.names.count("stopped") == 1
+
+
+def test_a_drain_that_takes_too_long_abandons_the_rest(tmp_path: Path) -> None:
+    transport = first([throttle("1000")])
+
+    async def main() -> None:
+        stopping = StoppingSettings(drain_timeout_s=7, grace_s=2)
+        receipts: list[Receipt] = []
+        async with make_engine(tmp_path, transport, stopping=stopping) as engine:
+            receipts += [await engine.submit(note("a", text=str(number))) for number in range(10)]
+            await asyncio.sleep(0.5)
+            begin_s = now_s()
+        assert now_s() == pytest.approx(begin_s + 7)
+        # All of the pull's first requests went before the 429 came back.
+        assert Counter(type(receipt.outcome) for receipt in receipts) == {Accepted: 9, Abandoned: 1}
+
+    with listening() as events:
+        run_virtually(main())
+    assert "drain_timeout" in events.names
+
+
+def test_an_abort_gives_what_is_on_the_wire_its_grace_and_no_more(tmp_path: Path) -> None:
+    transport = FakeTransport(latency_s=100.0)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport, app=SLOW) as engine:
+            receipts = [await engine.submit(note("a", text=str(number))) for number in range(40)]
+            await asyncio.sleep(1)
+            sent = len(transport.arrivals)
+            begin_s = now_s()
+            await engine.abort(grace_s=3)
+            assert now_s() == pytest.approx(begin_s + 3)
+            ended = Counter(
+                (type(receipt.outcome), getattr(receipt.outcome, "maybe_sent", None)) for receipt in receipts
+            )
+            assert ended == {(Abandoned, True): sent, (Abandoned, False): 40 - sent}
+            assert_nothing_leaked(engine, transport)
+
+    with listening() as events:
+        run_virtually(main())
+    assert "grace_over" in events.names
+
+
+def test_what_is_refused_after_an_abort_began_is_not_sent_in_pieces(tmp_path: Path) -> None:
+    transport = FakeTransport(lambda _: refuse(), latency_s=1.0)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            receipts = [await engine.submit(note(*[f"u{number}" for number in range(50)]))]
+            receipts += [await engine.submit(change("u", **{f"t{number}": 1})) for number in range(5)]
+            await until(lambda: len(transport.arrivals) == 2)
+            await engine.abort()
+            assert [type(await settled(receipt)) for receipt in receipts] == [Abandoned] * 6
+            assert_nothing_leaked(engine, transport)
+
+    run_virtually(main())
+    assert len(transport.arrivals) == 2
+
+
+def test_leaving_the_block_by_an_exception_drains_too(tmp_path: Path) -> None:
+    transport = FakeTransport()
+
+    async def main() -> Receipt:
+        receipts: list[Receipt] = []
+
+        async def break_down() -> None:
+            async with make_engine(tmp_path, transport) as engine:
+                receipts.append(await engine.submit(note("a")))
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await break_down()
+        return receipts[0]
+
+    assert isinstance(run_virtually(main()).outcome, Accepted)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_leaving_the_block_is_shielded_from_cancellation(tmp_path: Path, times: int) -> None:
+    transport = FakeTransport(latency_s=2.0)
+
+    async def main() -> None:
+        receipts: list[Receipt] = []
+
+        async def serve() -> None:
+            async with make_engine(tmp_path, transport, app=SLOW) as engine:
+                receipts.extend([await engine.submit(note("a", text=str(number))) for number in range(20)])
+                await asyncio.Event().wait()
+
+        serving = asyncio.create_task(serve())
+        await asyncio.sleep(0.1)
+        for _ in range(times):
+            serving.cancel()
+            await asyncio.sleep(0.3)
+        (ended,) = await asyncio.gather(serving, return_exceptions=True)
+        assert isinstance(ended, asyncio.CancelledError)
+        assert [type(receipt.outcome) for receipt in receipts] == [Accepted] * 20
+
+    run_virtually(main())
+    assert transport.is_closed
+
+
+def test_no_task_timer_or_thread_is_left_behind(tmp_path: Path) -> None:
+    transport = FakeTransport()
+    threads = set(threading.enumerate())
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            for number in range(50):
+                await engine.submit(note("a", text=str(number), expires_in_s=3600))
+                await engine.submit(change(f"u{number}", a=1))
+        assert_nothing_leaked(engine, transport)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        loop = asyncio.get_running_loop()
+        await pass_turns()
+        assert [timer for timer in loop._scheduled if not timer.cancelled()] == []  # type: ignore[attr-defined]
+
+    run_virtually(main())
+    left = [thread for thread in threading.enumerate() if thread not in threads]
+    for thread in left:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in left)
+
+
+def test_cancelling_an_abort_and_calling_it_again_closes_all_the_same(tmp_path: Path) -> None:
+    transport = FakeTransport(latency_s=100.0)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            receipt = await engine.submit(note("a"))
+            await asyncio.sleep(1)
+            aborting = asyncio.create_task(engine.abort(grace_s=50))
+            await asyncio.sleep(1)
+            aborting.cancel()
+            await asyncio.gather(aborting, return_exceptions=True)
+            await engine.abort(grace_s=1)
+            assert isinstance(receipt.outcome, Abandoned)
+
+    run_virtually(main())
+    assert transport.is_closed
+
+
+def test_two_drains_at_once_both_end(tmp_path: Path) -> None:
+    transport = FakeTransport()
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport, app=SLOW) as engine:
+            for number in range(10):
+                await engine.submit(note("a", text=str(number)))
+            await within(asyncio.gather(engine.drain(), engine.drain(), engine.drain()))
+
+    run_virtually(main())
+    assert len(transport.arrivals) == 10
+
+
+def test_a_drain_sends_what_lingers_and_what_waits_for_its_users_second(tmp_path: Path) -> None:
+    transport = FakeTransport()
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            receipts = [await engine.submit(note("a"))]
+            for number in range(4):
+                receipts.append(await engine.submit(change("u", a=number)))
+                await asyncio.sleep(0.2)
+        assert [type(receipt.outcome) for receipt in receipts] == [Accepted] * 5
+
+    run_virtually(main())
+
+
+def test_a_transport_that_cannot_be_made_leaves_those_of_other_apps_closed(tmp_path: Path) -> None:
+    transport = FakeTransport()
+
+    def open_transport(app: AppSettings, _: str) -> FakeTransport:
+        if app.app_id == APP_ID:
+            return transport
+        raise SettingsError("transport.ca_file: cannot be read")
+
+    async def main() -> None:
+        others = {"news": {"app_id": "0f6b0aa6-3b3a-4b5a-9b0a-0d4f3f1f7a11"}}
+        engine = SendEngine(make_settings(tmp_path, others=others), open_transport=open_transport)
+        with pytest.raises(SettingsError, match="ca_file"):
+            async with engine:
+                pass
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run_virtually(main())
+    assert transport.is_closed
+
+
+def test_a_key_that_cannot_be_read_is_found_when_the_engine_is_entered(tmp_path: Path) -> None:
+    async def main() -> None:
+        app = {"api_key": None, "api_key_file": str(tmp_path / "not there")}
+        with pytest.raises(SettingsError, match="api_key_file"):
+            async with make_engine(tmp_path, FakeTransport(), app=app):
+                pass
+
+    run_virtually(main())
+
+
+def test_jobs_that_come_back_while_stopping_settle_once(tmp_path: Path) -> None:
+    transport = FakeTransport(lambda _: throttle("1"), latency_s=0.5)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            receipts = [await engine.submit(note("a", text=str(number))) for number in range(20)]
+            await until(lambda: len(transport.arrivals) == 20)
+            await engine.abort()
+            assert {receipt.outcome for receipt in receipts} == {Abandoned(maybe_sent=False, not_sent=("a",))}
+            assert lane_of(engine).books.outcomes == {"abandoned": 20}
+            assert engine.counters()[CREATE].requests == 20
+
+    run_virtually(main())

@@ -1,0 +1,232 @@
+"""A server that does what a test's script says, byte by byte, and a loop whose clock a test can put forward."""
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sendengine.errors import TransportError
+from sendengine.ports import Transport, WireRequest
+
+CERTIFICATES = Path(__file__).parent / "certificates"
+AUTHORITY = str(CERTIFICATES / "authority.pem")
+GONE = (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError)
+
+POST = WireRequest("POST", "/notifications", b'{"app_id":"a"}')
+PATCH = WireRequest("PATCH", "/apps/a/users/by/external_id/u", b'{"properties":{}}')
+GET = WireRequest("GET", "/apps/a")
+LARGE = WireRequest("POST", "/notifications", b"x" * 20_000_000)
+
+
+async def at_once() -> None:
+    """Grant a permit."""
+
+
+class Gate:
+    """A permit that a test holds back."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.opened = asyncio.Event()
+        self.count = 0
+
+    async def __call__(self) -> None:
+        self.count += 1
+        self.asked.set()
+        await self.opened.wait()
+
+
+async def turns() -> None:
+    """Let the loop go round a few times."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop go round until something has happened."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - what is waited for is in the code under test, which has no event
+            await asyncio.sleep(0)
+
+
+async def fails(transport: Transport, request: WireRequest = POST) -> TransportError:
+    with pytest.raises(TransportError) as caught:
+        await transport.exchange(request, at_once)
+    return caught.value
+
+
+def reply(body: bytes = b'{"id":"m-1"}', *, status: str = "200 OK", headers: str = "") -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode() + body
+
+
+@dataclass(frozen=True)
+class Received:
+    line: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Peer:
+    """One accepted connection, from the server's side."""
+
+    def __init__(self, server: "ScriptedServer", reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.server = server
+        self.reader = reader
+        self.writer = writer
+        self.is_gone = asyncio.Event()
+
+    async def head(self) -> Received:
+        text = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+        line, *fields = text.rstrip().split("\r\n")
+        headers = dict(field.split(": ", 1) for field in fields)
+        return Received(line, headers, b"")
+
+    async def request(self) -> Received:
+        head = await self.head()
+        body = await self.reader.readexactly(int(head.headers.get("Content-Length", 0)))
+        received = Received(head.line, head.headers, body)
+        self.server.requests.append(received)
+        self.server.got_request.set()
+        return received
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    def reset(self) -> None:
+        """Close with RST, so that what was sent may be thrown away."""
+        linger = struct.pack("ii", 1, 0)
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.writer.transport.abort()
+
+    async def left(self) -> None:
+        """Return when the client has closed its side."""
+        with suppress(*GONE):
+            while await self.reader.read(65536):
+                pass
+
+
+Script = Callable[[Peer], Awaitable[None]]
+
+
+def answering(*replies: bytes) -> Script:
+    """Answer each request on a connection with the next reply, the last one again and again."""
+
+    async def script(peer: Peer) -> None:
+        waiting = list(replies) or [reply()]
+        while True:
+            await peer.request()
+            await peer.send(waiting.pop(0) if len(waiting) > 1 else waiting[0])
+
+    return script
+
+
+def first(script: Script, then: Script | None = None) -> Script:
+    """Play ``script`` on the first connection and ``then`` on all others."""
+    following = then or answering()
+
+    async def chosen(peer: Peer) -> None:
+        await (script if peer is peer.server.peers[0] else following)(peer)
+
+    return chosen
+
+
+class ScriptedServer:
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.peers: list[Peer] = []
+        self.requests: list[Received] = []
+        self.got_request = asyncio.Event()
+        self.got_peer = asyncio.Event()
+        self.released = asyncio.Event()  # for scripts to wait for
+        self.open_now = 0
+        self.most_open = 0
+        self.url = ""
+
+    async def next_request(self) -> None:
+        """Wait until another request has come than those before the last call."""
+        await self.got_request.wait()
+        self.got_request.clear()
+
+    async def all_gone(self) -> None:
+        for peer in self.peers:
+            await peer.is_gone.wait()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = Peer(self, reader, writer)
+        self.peers.append(peer)
+        self.got_peer.set()
+        self.open_now += 1
+        self.most_open = max(self.most_open, self.open_now)
+        try:
+            with suppress(*GONE):
+                await self.script(peer)
+            writer.close()
+            await peer.left()
+            with suppress(*GONE):
+                await writer.wait_closed()
+        finally:
+            self.open_now -= 1
+            peer.is_gone.set()
+            writer.transport.abort()
+
+
+@asynccontextmanager
+async def serving(script: Script, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[ScriptedServer]:
+    """Serve on a free port of 127.0.0.1 until the test is over."""
+    scripted = ScriptedServer(script)
+    tasks: set[asyncio.Task[None]] = set()
+
+    writers: list[asyncio.StreamWriter] = []
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        task = asyncio.ensure_future(scripted.serve(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls, backlog=256)
+    port = server.sockets[0].getsockname()[1]
+    scripted.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+    try:
+        yield scripted
+    finally:
+        server.close()
+        left = list(tasks)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await turns()  # whoever was being accepted
+        for writer in writers:
+            writer.transport.abort()
+        await turns()
+
+
+def server_tls() -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(CERTIFICATES / "server.pem")
+    return context
+
+
+class JumpLoop(asyncio.SelectorEventLoop):
+    """A real loop whose clock can be put forward, so that nobody waits for a timeout."""
+
+    jumped_s = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.jumped_s
+
+    def jump(self, seconds: float) -> None:
+        self.jumped_s += seconds
+
+
+def jump(seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, JumpLoop)
+    loop.jump(seconds)
