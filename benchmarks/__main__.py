@@ -1,0 +1,109 @@
+"""``python -m benchmarks NAME [options]`` runs one benchmark, ``python -m benchmarks all`` every one.
+
+Each prints a table and leaves a file in ``benchmarks/results/``. Targets are shown as met or missed, and do not decide
+about the exit code: 2 for impossible options, else 0.
+"""
+
+import argparse
+import asyncio
+import inspect
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from benchmarks.backlog import Backlog
+from benchmarks.benchmark import Benchmark, configured, options_of
+from benchmarks.ceilings import Ceilings
+from benchmarks.contested import Contested
+from benchmarks.four_engines import FourEngines
+from benchmarks.latency import Latency
+from benchmarks.lower_limit import LowerLimit
+from benchmarks.machine import this_machine
+from benchmarks.mock import Mock
+from benchmarks.pacing import Pacing
+from benchmarks.report import RESULTS, SCHEMA, Result, lines, save
+from benchmarks.throughput import Throughput
+
+BENCHMARKS: Final[Mapping[str, type[Benchmark]]] = {
+    "mock": Mock,
+    "limiter": Pacing,
+    "backlog": Backlog,
+    "throughput": Throughput,
+    "ceilings": Ceilings,
+    "latency": Latency,
+    "contested": Contested,
+    "lower_limit": LowerLimit,
+    "four_engines": FourEngines,
+}
+_USAGE: Final = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for."""
+    given = vars(_parser().parse_args(arguments))
+    name, folder = given.pop("name"), given.pop("results")
+    try:
+        chosen = _chosen(name, given)
+    except ValueError as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        return _USAGE
+    for each, benchmark in chosen.items():
+        _run(each, benchmark, folder=folder)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
+    every = names.add_parser("all", help="every benchmark, one after another")
+    _add_results(every)
+    for name, kind in BENCHMARKS.items():
+        about = inspect.getdoc(kind) or ""
+        one = names.add_parser(name, help=about.splitlines()[0], description=about)
+        _add_results(one)
+        for option in options_of(kind):
+            one.add_argument(
+                f"--{option.name.replace('_', '-')}",
+                choices=option.choices or None,
+                metavar=None if option.choices else type(option.default).__name__.upper(),
+                help=f"{option.help} (default: {option.default})",
+            )
+    return parser
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where the JSON file goes")
+
+
+def _chosen(name: str, options: Mapping[str, str | None]) -> dict[str, Benchmark]:
+    if name == "all":
+        return {each: kind() for each, kind in BENCHMARKS.items()}
+    return {name: configured(BENCHMARKS[name], options)}
+
+
+def _run(name: str, benchmark: Benchmark, *, folder: Path) -> None:
+    machine, started_at, begun_s = this_machine(), datetime.now(UTC), time.monotonic()
+    print(f"{name}: {machine.processor}, {machine.cores} cores, {machine.python}", flush=True)
+    if machine.is_busy:
+        print(f"The machine is busy (load {machine.load}): do not trust these figures.", flush=True)
+    report = asyncio.run(benchmark.run())
+    result = Result(
+        schema=SCHEMA,
+        name=name,
+        started_at=started_at.isoformat(timespec="seconds"),
+        took_s=round(time.monotonic() - begun_s, 1),
+        machine=machine,
+        options=msgspec.structs.asdict(benchmark),
+        report=report,
+    )
+    print("\n".join(lines(report)))
+    print(f"{result.took_s:.0f} s; {save(result, folder=folder)}\n", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""Runs contestants in processes of their own: no one inherits another's heap, collector or event loop."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import TypeVar
+
+from benchmarks.benchmark import LoopKind
+from sendengine.mockserver import fast_loop
+
+_Task = TypeVar("_Task")
+_Found = TypeVar("_Found")
+
+
+async def in_fresh_process(function: Callable[[_Task], _Found], task: _Task) -> _Found:
+    """Call ``function(task)`` in a new interpreter; both and the result must be picklable."""
+    return (await in_fresh_processes(function, [task]))[0]
+
+
+async def in_fresh_processes(function: Callable[[_Task], _Found], tasks: Sequence[_Task]) -> list[_Found]:
+    """Call ``function`` for all tasks at once, each in a new interpreter."""
+    loop = asyncio.get_running_loop()
+    with ProcessPoolExecutor(len(tasks), mp_context=get_context("spawn")) as pool:
+        return await asyncio.gather(*(loop.run_in_executor(pool, function, task) for task in tasks))
+
+
+def run_on(kind: LoopKind, main: Coroutine[object, object, _Found]) -> _Found:
+    """Run a coroutine on an event loop of that kind."""
+    with asyncio.Runner(loop_factory=fast_loop if kind == "uvloop" else asyncio.new_event_loop) as runner:
+        return runner.run(main)
