@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 import click
+from msgspec.structs import replace
 
 from sendengine.campaign.errorbudget import DEFAULT_RATE
 from sendengine.campaign.recorder import write_invalid
@@ -142,7 +143,11 @@ def _send(choices: Choices, place: RunPlace, options: RunOptions, *, is_sure: bo
             apps={audience.app for audience in loaded.audiences},
             lanes=shown.forecast.requests,
             noun=loaded.noun,
-            options=options,
+            options=replace(
+                options,
+                max_outage_s=shown.settings.retry.max_outage_s,
+                stop_grace_s=shown.settings.stopping.drain_timeout_s,
+            ),
         )
     except BaseException:
         place.drop()

@@ -4,9 +4,9 @@ Units: rates are permits a second; ``_s`` is seconds on a monotonic clock, hande
 
 Method: a bucket of depth 1 + r·S that fills at r = N / (W + S + J) lets any N + 1 permits span at least W + J,
 so that no window of W = 1 s holds more than N of them, wherever it starts, and none does at the server as long
-as the way there delays by J at most. S is the pause of the event loop that costs no permit. J is above S, or
-equal: what the loop's own pauses hold back between a permit and its write is at most one bucketful, which r·J
-covers however long the pause (from about 1,000 permits a second on; below, one permit more than r·J).
+as the way there delays by J at most. S is the pause of the event loop that costs no permit. J is a little more:
+what a pause of the loop holds back between a permit and its write is at most one bucketful, and that r·J covers,
+however long the pause (from 1,000 permits a second on; below, a pause may push one permit too many into a second).
 """
 
 from collections import deque
@@ -14,8 +14,8 @@ from math import floor
 from typing import Final
 
 WINDOW_S: Final = 1.0
-# S, and J beside it. The first leaves 99.1 % of the ceiling; the last, 97.7 %, is for a loop that is often away.
-ALLOWANCES: Final = ((0.004, 0.005), (0.006, 0.006), (0.009, 0.009), (0.012, 0.012))
+# S, and J beside it. The first leaves 99.1 % of the ceiling; the last, 97.6 %, is for a loop that is often away.
+ALLOWANCES: Final = ((0.004, 0.005), (0.006, 0.007), (0.009, 0.010), (0.012, 0.013))
 LONE_JITTER_S: Final = 0.05  # J where N is 1: with few permits in a second nothing averages out
 FITTING_S: Final = 1.1  # longer than W + J, see `Allowance.rate_level`
 

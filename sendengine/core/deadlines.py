@@ -58,6 +58,8 @@ class Deadlines:
 
     def next_s(self) -> float | None:
         """Return an instant before which no deadline passes, at most a second early; None where nobody waits."""
+        if not self._seconds and not self._near:
+            return None
         while self._seconds and self._seconds[0] not in self._buckets:
             heappop(self._seconds)
         earliest = [*self._seconds[:1], *(entry[0] for entry in self._near[:1])]

@@ -150,15 +150,15 @@ class Packer(Generic[M]):
 
     def next_due_s(self) -> float | None:
         """Return when `take` may give a pack, in the past where it would now; None where nothing waits."""
+        takable = _front(self._high) or _front(self._alone) or self._first_early()
+        if takable is not None:
+            return takable.opened_at_s
         while self._near and self._near[0][2].is_gone:
             heappop(self._near)
         lingering = _front(self._lingering)
-        takable = (_front(self._high), _front(self._alone), self._first_early())
-        due_s = min(
-            min((draft.opened_at_s for draft in takable if draft is not None), default=inf),
-            lingering.opened_at_s + self._linger_s if lingering is not None else inf,
-            self._near[0][0] if self._near else inf,
-        )
+        due_s = inf if lingering is None else lingering.opened_at_s + self._linger_s
+        if self._near:
+            due_s = min(due_s, self._near[0][0])
         return None if due_s == inf else due_s
 
     def oldest_s(self) -> float | None:

@@ -8,7 +8,7 @@ carries it, so that a request of 2,000 recipients costs little more than renderi
 Source: create message, users and idempotency, as `sendengine.core.onesignal` lists them.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import quote
 
@@ -68,21 +68,18 @@ def encode(request: Request) -> WireRequest:
     return WireRequest("POST", notifications_path(), b"".join((*_content_of(request), *key)))
 
 
-def _content_of(request: NotificationRequest) -> Iterator[bytes]:
-    """Yield the body up to where the key may follow; the closing brace is left to the caller."""
+def _content_of(request: NotificationRequest) -> list[bytes]:
+    """The body's pieces up to where the key may follow; the closing brace is left to the caller."""
     target, message = request.target, request.content[1:-1]
-    yield b'{"app_id":'
-    yield orjson.dumps(request.app_id)
+    pieces = [b'{"app_id":', orjson.dumps(request.app_id)]
     if message:
-        yield b","
-        yield message
+        pieces += (b",", message)
     if request.channel is not None and target.kind in _WITH_CHANNEL:
-        yield b',"target_channel":'
-        yield orjson.dumps(request.channel)
+        pieces += (b',"target_channel":', orjson.dumps(request.channel))
     if request.ttl_s is not None and not _has_ttl(request.content):
-        yield b',"ttl":%d' % request.ttl_s
-    yield b","
-    yield orjson.dumps(_FIELDS_OF[target.kind](target), option=orjson.OPT_SORT_KEYS)[1:-1]
+        pieces.append(b',"ttl":%d' % request.ttl_s)
+    pieces += (b",", orjson.dumps(_FIELDS_OF[target.kind](target), option=orjson.OPT_SORT_KEYS)[1:-1])
+    return pieces
 
 
 def _has_ttl(content: bytes) -> bool:

@@ -116,7 +116,8 @@ def _throttled(lane: "Lane", sealed: Sealed, verdict: Throttled, *, now_s: float
     sealed.attempts -= 1
     if verdict.user_only and lane.group is EndpointGroup.UPDATE_USER:
         wait_s = lane.missing_retry_after_s if verdict.retry_after_s is None else verdict.retry_after_s
-        lane.again(sealed, at_s=now_s + wait_s)
+        sealed.held_until_s = now_s + wait_s
+        lane.again(sealed, at_s=sealed.held_until_s)
         return
     lane.pace.throttled(sent_at_s=sealed.sent_at_s, retry_after_s=verdict.retry_after_s)
     since_s = lane.pace.fruitless_since_s(least_epochs=_DISABLED_AFTER_EPOCHS)

@@ -103,13 +103,15 @@ class Lane:
 
     def kick(self) -> None:
         """Put a worker to work if there is something that may go; that one will put the next to work."""
+        if not (self.source.waiting or self._returns.count):
+            return
         if self._approaching + self.pool.busy >= self.pace.lookahead and not self._high_is_waiting():
             return
         now_s = self._time()
         if self._is_stopped:
             return
         if self._may_send(now_s=now_s) and self._has_ready(now_s=now_s):
-            if self.pool.busy < self.source.waiting + len(self._returns):
+            if self.pool.busy < self.source.waiting + self._returns.count:
                 self.pool.engage()
         else:
             self._arm(now_s=now_s)
@@ -144,7 +146,7 @@ class Lane:
     @property
     def waiting(self) -> int:
         """Jobs and requests that wait to be sent for the first time or again."""
-        return self.source.waiting + len(self._returns) + len(self._parked)
+        return self.source.waiting + self._returns.count + len(self._parked)
 
     @property
     def oldest_s(self) -> float | None:
@@ -304,7 +306,6 @@ class Lane:
             self.enqueue(fresh)
         if self._is_stopped and resolution.is_replaced:
             self._withdraw_all()
-        self.kick()
 
     # How it decides
 
@@ -329,45 +330,41 @@ class Lane:
         return is_waiting and self._approaching + self.pool.busy < 3 * self.pace.lookahead
 
     def _choose(self, *, now_s: float) -> Sealed | None:
-        """The next request that may go; those whose channel is held are set aside on the way."""
+        """The next request that may go; those whose channel is held, and those rejected, are passed on the way."""
         while (sealed := self._next(now_s=now_s)) is not None:
-            if not self.app.holds_channel(sealed.channel):
-                return self._counted(sealed, now_s=now_s)
-            self._parked.append(sealed)
-            self._watch_deadline(sealed)
+            if self.app.holds_channel(sealed.channel):
+                self._parked.append(sealed)
+                self._watch_deadline(sealed)
+            elif sealed.is_counted or self.app.guard.admit(sealed.weight, now_s=now_s):
+                sealed.is_counted = True
+                return sealed
+            elif self.app.guard.rejects:
+                endings.reject(self, sealed, status=0, errors=(_LIMIT_REACHED,), now_s=now_s)
+            else:
+                self._returns.push(sealed)
+                self._watch_deadline(sealed)
+                return None
         return None
 
     def _next(self, *, now_s: float) -> Sealed | None:
         returns = self._returns
-        if len(returns):
-            returns.ripen(now_s=now_s)
         self._pulls += 1
         prefer_normal = self._pulls % _NORMAL_TURN == 0
-        sealed = None
-        is_source_first = self.retries.is_outage or (self.source.has_high and not prefer_normal and not returns.is_high)
-        if is_source_first or not returns:
-            sealed = self.source.pull(now_s=now_s, prefer_normal=prefer_normal)
-            if sealed is not None:
-                self._number(sealed)
+        if returns.count:
+            returns.ripen(now_s=now_s)
+            has_high = self.source.has_high and not prefer_normal and not returns.is_high
+            if returns and not (has_high or self.retries.is_outage):
+                return self._back(returns.pop())
+        sealed = self.source.pull(now_s=now_s, prefer_normal=prefer_normal)
         if sealed is None:
-            sealed = returns.pop()
+            return self._back(returns.pop())
+        self._number(sealed)
+        return sealed
+
+    def _back(self, sealed: Sealed | None) -> Sealed | None:
         if sealed is not None:
             sealed.is_waiting = False
         return sealed
-
-    def _counted(self, sealed: Sealed, *, now_s: float) -> Sealed | None:
-        """The request, if the application limit has room for it; else it waits, or is rejected."""
-        if sealed.is_counted:
-            return sealed
-        if self.app.guard.admit(sealed.weight, now_s=now_s):
-            sealed.is_counted = True
-            return sealed
-        if self.app.guard.rejects:
-            endings.reject(self, sealed, status=0, errors=(_LIMIT_REACHED,), now_s=now_s)
-        else:
-            self._returns.push(sealed)
-            self._watch_deadline(sealed)
-        return None
 
     def _expire(self, *, now_s: float) -> None:
         self.books.book([(receipt, ids, Expired(not_sent=ids)) for receipt, ids in self.source.expire(now_s=now_s)])

@@ -5,6 +5,7 @@ Units: workers; each stands for a connection.
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Protocol
 
 from sendengine.engine.app import App
@@ -55,14 +56,14 @@ class WorkerPool:
     ) -> None:
         self.waking = 0  # parked workers on their way to take something
         self.connecting = 0  # new ones that open their connections first
-        self._name = name
+        self._name = f"sendengine {name}"
         self._app = app
         self._connections = connections
         self._make = make
         self._when_crashed = when_crashed
         self._when_ended = when_ended
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._idle: dict[Worker, asyncio.Task[None]] = {}  # in the order of parking
+        self._tasks: dict[Worker, asyncio.Task[None]] = {}
+        self._idle: dict[Worker, None] = {}  # in the order of parking
         connections.join(self)
 
     def __len__(self) -> int:
@@ -92,22 +93,22 @@ class WorkerPool:
         elif self._connections.try_hold(self):
             self.connecting += 1
             self._app.workers += 1
-            task = asyncio.get_running_loop().create_task(self._make().run(), name=f"sendengine {self._name}")
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
+            worker = self._make()
+            task = asyncio.get_running_loop().create_task(worker.run(), name=self._name)
+            self._tasks[worker] = task
+            task.add_done_callback(partial(self._ended, worker))
 
     def park(self, worker: Worker) -> None:
-        """A worker has nothing to do; called in its own task."""
-        task = asyncio.current_task()
-        if task is not None:
-            self._idle[worker] = task
+        """A worker has nothing to do."""
+        self._idle[worker] = None
 
     def retire_idle(self) -> bool:
         """End the worker that has been parked for longest; False where none is."""
         if not self._idle:
             return False
         worker = next(iter(self._idle))
-        self._idle.pop(worker).cancel()
+        del self._idle[worker]
+        self._tasks[worker].cancel()
         return True
 
     def forget(self, worker: Worker) -> None:
@@ -120,13 +121,13 @@ class WorkerPool:
 
     async def aclose(self) -> None:
         """Cancel every worker, and wait for their ends."""
-        tasks = list(self._tasks)
+        tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+    def _ended(self, worker: Worker, task: asyncio.Task[None]) -> None:
+        del self._tasks[worker]
         self._connections.release()
         self._app.workers -= 1
         if not task.cancelled() and (error := task.exception()) is not None:

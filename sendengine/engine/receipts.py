@@ -121,7 +121,9 @@ class Receipt:
 
     def settle(self) -> Outcome:
         """Fix the outcome from the parts, wake everybody who waits for it, and return it."""
-        outcome = self._outcome = merge([(part.recipients, part.outcome) for part in self._parts])
+        parts = self._parts
+        merged = parts[0].outcome if len(parts) == 1 else merge([(part.recipients, part.outcome) for part in parts])
+        outcome = self._outcome = merged
         for waiter in self._waiters or ():
             if not waiter.done():
                 waiter.set_result(None)

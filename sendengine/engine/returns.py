@@ -13,23 +13,18 @@ from sendengine.engine.sealed import Sealed
 class Returns:
     """One lane's. What goes again at once goes high first, and in the order of its first pull."""
 
-    __slots__ = ("_back", "_gone", "_later", "_retries")
+    __slots__ = ("_back", "_later", "_retries", "count")
 
     def __init__(self, retries: Retries) -> None:
         self._retries = retries
+        self.count = 0  # how many wait; one that is over stays in its heap until it comes to the front, uncounted
         self._back: list[Sealed] = []
-        self._gone = 0  # of those in the heaps: they are over, and are dropped when they come to the front
         self._later: list[tuple[float, int, float, Sealed]] = []  # due at, sequence, not before, request
-
-    def __len__(self) -> int:
-        """How many requests wait."""
-        return len(self._back) + len(self._later) - self._gone
 
     def __bool__(self) -> bool:
         """Whether one may go at once."""
         while self._back and self._back[0].is_over:
             heappop(self._back)
-            self._gone -= 1
         return bool(self._back)
 
     @property
@@ -40,34 +35,38 @@ class Returns:
     @property
     def oldest_s(self) -> float | None:
         """When the one that is under way longest was sealed; None where none waits."""
-        waiting = [*self._back, *(entry[3] for entry in self._later)]
-        return min((sealed.sealed_at_s for sealed in waiting), default=None)
+        waiting = (*self._back, *(entry[3] for entry in self._later))
+        return min((sealed.sealed_at_s for sealed in waiting if not sealed.is_over), default=None)
 
     def push(self, sealed: Sealed) -> None:
         """It may go again at once, in its old place."""
+        self.count += 1
         heappush(self._back, sealed)
 
     def push_later(self, sealed: Sealed, *, at_s: float, not_before_s: float) -> None:
         """It goes again at ``at_s``, or from ``not_before_s`` on where an outage ends in between."""
+        self.count += 1
         heappush(self._later, (at_s, sealed.sequence, not_before_s, sealed))
 
     def pop(self) -> Sealed | None:
         """The next one that may go at once."""
-        return heappop(self._back) if self else None
+        if not self:
+            return None
+        self.count -= 1
+        return heappop(self._back)
 
     def drop(self) -> None:
         """One of those that wait is over: its deadline has passed."""
-        self._gone += 1
+        self.count -= 1
 
     def is_due(self, *, now_s: float) -> bool:
         """Whether one may go, as far as can be told without asking the retry budget."""
-        return bool(self) or (bool(self._later) and self._due_s() <= now_s)
+        return bool(self) or self._due_s() <= now_s
 
     def next_s(self) -> float | None:
         """When the next one is due, in the past where it may go at once; None where none waits."""
-        if self._back:
-            return -inf
-        return self._due_s() if self._later else None
+        due_s = -inf if self else self._due_s()
+        return None if due_s == inf else due_s
 
     def ripen(self, *, now_s: float) -> None:
         """Let those go at once that are due, as far as the retry budget pays for them.
@@ -75,11 +74,7 @@ class Returns:
         In an outage one that may safely go is a probe at hand, for where there is nothing fresh to probe with: a
         request that is itself at fault must not be the probe for ever.
         """
-        while self._later and self._due_s() <= now_s:
-            if self._later[0][3].is_over:
-                heappop(self._later)
-                self._gone -= 1
-                continue
+        while self._due_s() <= now_s:
             if self._retries.is_outage and self:
                 return
             at_s, sequence, not_before_s, sealed = heappop(self._later)
@@ -101,9 +96,14 @@ class Returns:
     def drain_all(self) -> list[Sealed]:
         """Remove and return everything."""
         drained = [one for one in (*self._back, *(entry[3] for entry in self._later)) if not one.is_over]
-        self._back, self._later, self._gone = [], [], 0
+        self._back, self._later, self.count = [], [], 0
         return drained
 
     def _due_s(self) -> float:
-        first = self._later[0]
-        return first[2] if self._retries.is_outage else first[0]
+        """When the first of those that wait for an instant is due; infinity where none does."""
+        while self._later and self._later[0][3].is_over:
+            heappop(self._later)
+        if not self._later:
+            return inf
+        at_s, _, not_before_s, _ = self._later[0]
+        return not_before_s if self._retries.is_outage else at_s

@@ -25,6 +25,7 @@ class Sealed:
         "cf_ray",
         "deadline_s",
         "first_sent_at_s",
+        "held_until_s",
         "is_counted",
         "is_high",
         "is_launched",
@@ -74,6 +75,7 @@ class Sealed:
         self.attempts = 0
         self.sealed_at_s = now_s
         self.first_sent_at_s: float | None = None
+        self.held_until_s = 0.0  # its user was throttled: nothing of that user goes before
         self.sent_at_s = 0.0
         self.maybe_received_at_s: float | None = None
         self.status = 0

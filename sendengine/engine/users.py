@@ -183,8 +183,7 @@ class UserSource:
         self._waiting -= sum(change.is_last for change in later)
         if rest is not None:
             self._put_back(user, [rest])
-        user.is_busy = False
-        self._queue_or_forget(user)
+        self._release(origin, sealed, now_s=now_s)
         ids = user.key[1:]
         expired: list[Settled] = [(receipt, ids, Expired(ids)) for receipt in over]
         return Resolution([*origin.ambiguous, *expired], is_replaced=rest is not None)
@@ -254,10 +253,9 @@ class UserSource:
         user.high = 0 if not len(user.pending) else user.high
         user.is_busy = True
         user.since_s = now_s
-        deadline_s = min(
-            (change.member.deadline_s for change in changes.changes if change.member.deadline_s is not None),
-            default=None,
-        )
+        receipts = [change.member for change in changes.changes]
+        open_ends = [one.deadline_s for one in receipts if one.deadline_s is not None and not one.parts]
+        deadline_s = min(open_ends, default=None)
         return Sealed(
             _request(self._app_id, user, changes),
             shares=shares,
@@ -277,10 +275,11 @@ class UserSource:
         return [*origin.ambiguous, *settled]
 
     def _release(self, origin: _Origin, sealed: Sealed, *, now_s: float) -> None:
-        """The request is off the wire: the user's second runs on."""
+        """The request is off the wire: the user's second runs on, and so does its hold."""
         user = origin.user
         user.is_busy = False
         ready_at_s = sealed.sent_at_s + PAUSE_S if sealed.first_sent_at_s is not None else now_s
+        ready_at_s = max(ready_at_s, sealed.held_until_s)
         if ready_at_s > now_s:
             user.is_cooling = True
             self._count += 1
@@ -351,4 +350,5 @@ def _origin(sealed: Sealed) -> _Origin:
 
 
 def _is_over(receipt: Receipt, now_s: float) -> bool:
-    return receipt.deadline_s is not None and receipt.deadline_s <= now_s
+    """Whether a job's deadline has passed; one of which a part took effect goes on to its end."""
+    return receipt.deadline_s is not None and receipt.deadline_s <= now_s and not receipt.parts

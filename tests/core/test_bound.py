@@ -1,6 +1,7 @@
 """The bound, its allowance for pauses, and the count beside it."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -72,7 +73,10 @@ def test_a_smaller_bucket_comes_a_window_before_the_higher_rate() -> None:
         now_s += away_s
         if allowance.was_refitted(away_s, spare_s=0.00017, now_s=now_s):
             levels.append((allowance.pause_s, allowance.rate_level))
-    assert levels == [(0.006, 1), (0.009, 2), (0.006, 2), (0.004, 1), (0.004, 0)]
+    assert levels[:2] == [(0.006, 1), (0.009, 2)]
+    assert levels[-1] == (0.004, 0)
+    for (pause_s, rate_level), (_, next_level) in pairwise(levels):
+        assert next_level >= rate_level or pause_s <= ALLOWANCES[next_level][0]
 
 
 def test_the_audit_keeps_the_most_in_any_one_second() -> None:

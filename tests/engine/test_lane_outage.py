@@ -32,7 +32,7 @@ SLOW = {"ceilings": CeilingSettings(create_notification=10)}
 
 
 def workers_of(lane: Lane) -> "list[asyncio.Task[None]]":
-    return list(lane.pool._tasks)
+    return list(lane.pool._tasks.values())
 
 
 # Outages

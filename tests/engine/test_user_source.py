@@ -357,3 +357,14 @@ def test_the_same_id_under_another_label_is_another_user() -> None:
     users.add(change("1", a=1))
     users.add(UpdateUser(alias("crm_id", "1"), tags={"a": 2}))
     assert len(users.pull_users()) == 2
+
+
+async def test_a_job_of_which_a_part_took_effect_goes_on_although_its_deadline_passes() -> None:
+    users = Users()
+    receipt = users.add(UpdateUser(external_id("u"), tags={f"t{number}": 1 for number in range(120)}, expires_in_s=5))
+    users.took(users.must_pull())
+    users.now_s += 10
+    sealed = users.must_pull()
+    assert sealed.deadline_s is None
+    users.took(sealed)
+    assert receipt.outcome == Accepted(attempts=2)

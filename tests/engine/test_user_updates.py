@@ -22,7 +22,7 @@ from tests.support.engines import (
     settled,
 )
 from tests.support.fake_transport import Answer, Arrival, FakeTransport, accept, first, json_reply, refuse, throttle
-from tests.support.virtual_loop import run_virtually
+from tests.support.virtual_loop import START_S, run_virtually
 
 PER_USER = "Subscription/User Update Per Device"
 
@@ -305,3 +305,37 @@ def test_alias_ids_go_into_the_path_whole(tmp_path: Path) -> None:
     run_virtually(main())
     assert sorted(transport.users) == sorted(names)
     assert all(arrival.path.count("/") == 6 for arrival in transport.arrivals)
+
+
+def test_a_request_that_expired_while_it_waited_does_not_stop_the_others(tmp_path: Path) -> None:
+    transport = first([throttle("5", limit=PER_USER)])
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            late = await engine.submit(UpdateUser(external_id("u"), tags={"a": 1}, expires_in_s=2))
+            assert isinstance(await settled(late), Expired)
+            assert now_s() == pytest.approx(START_S + 2, abs=0.1)
+            await asyncio.sleep(10)
+            receipts = [await engine.submit(change("v", a=1))]
+            await asyncio.sleep(0.2)
+            receipts.append(await engine.submit(change("v", a=2)))
+            begin_s = now_s()
+            assert [type(await settled(receipt)) for receipt in receipts] == [Accepted] * 2
+            assert now_s() - begin_s < 2
+
+    run_virtually(main())
+
+
+def test_a_users_hold_outlives_the_job_that_met_it(tmp_path: Path) -> None:
+    transport = first([throttle("5", limit=PER_USER)])
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            late = await engine.submit(UpdateUser(external_id("u"), tags={"a": 1}, expires_in_s=2))
+            await asyncio.sleep(0.5)
+            other = await engine.submit(change("u", b=1))
+            assert isinstance(await settled(late), Expired)
+            assert isinstance(await settled(other), Accepted)
+            assert transport.arrivals[1].at_s - transport.arrivals[0].at_s >= 5
+
+    run_virtually(main())

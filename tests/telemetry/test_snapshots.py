@@ -28,5 +28,5 @@ def test_a_snapshot_is_rendered_as_json_by_its_names() -> None:
     rendered = msgspec.to_builtins(stats, str_keys=True)
     assert rendered["lanes"]["shop/create_notification"]["replies"] == {"200": 11_400}
     assert rendered["apps"]["shop"] == {
-        "held": None, "subscribed_users": 1000, "delivered": 2500, "application_limit": 7000,
+        "held": None, "held_channels": (), "subscribed_users": 1000, "delivered": 2500, "application_limit": 7000,
     }  # fmt: skip
