@@ -27,13 +27,14 @@ class Holder(Protocol):
 class ConnectionBudget:
     """How many workers there may be, over all lanes of the engine; never more, not for a moment."""
 
-    __slots__ = ("_held", "_holders", "_total", "_wanting")
+    __slots__ = ("_held", "_holders", "_hoping", "_total", "_wanting")
 
     def __init__(self, total: int) -> None:
         self._total = total
         self._held = 0
         self._holders: list[Holder] = []
         self._wanting: list[Holder] = []  # below their part, and without room
+        self._hoping: list[Holder] = []  # above it, and an idle one of another lane is on its way
 
     @property
     def total(self) -> int:
@@ -45,13 +46,19 @@ class ConnectionBudget:
         self._holders.append(holder)
 
     def try_hold(self, holder: Holder) -> bool:
-        """Take one more; where there is no room and the lane has less than its part, another will give one back."""
+        """Take one more; where there is no room, another lane may give one back of those that it has above its part.
+
+        It gives back an idle one to anybody, and a busy one, when that has finished, to whoever has less than its part.
+        """
         if self._held < self._total:
             self._held += 1
             return True
-        if len(holder) < self._part and holder not in self._wanting:
-            self._wanting.append(holder)
-            any(other.retire_idle() for other in self._holders if len(other) > self._part)
+        if holder not in self._wanting and holder not in self._hoping:
+            is_coming = any(other.retire_idle() for other in self._holders if len(other) > self._part)
+            if len(holder) < self._part:
+                self._wanting.append(holder)
+            elif is_coming:
+                self._hoping.append(holder)
         return False
 
     def asks_back(self, holder: Holder) -> bool:
@@ -61,8 +68,8 @@ class ConnectionBudget:
     def release(self) -> None:
         """A worker is gone: whoever wants its connection may have it."""
         self._held -= 1
-        wanting, self._wanting = self._wanting, []
-        for holder in wanting:
+        waiting, self._wanting, self._hoping = [*self._wanting, *self._hoping], [], []
+        for holder in waiting:
             holder.when_room()
 
     @property

@@ -11,15 +11,16 @@ Units: seconds on the running loop's clock; rates in requests a second.
 
 import asyncio
 from collections.abc import Callable
-from heapq import heappop, heappush
 from typing import Final
 
 from sendengine.core.onesignal import EndpointGroup
 from sendengine.core.outcomes import Abandoned, Expired, Outcome
 from sendengine.engine import endings
+from sendengine.engine.alarm import Alarm
 from sendengine.engine.app import App
 from sendengine.engine.books import Books
 from sendengine.engine.connections import ConnectionBudget
+from sendengine.engine.deadlines import SealedDeadlines
 from sendengine.engine.intake import Intake
 from sendengine.engine.pace import Pace
 from sendengine.engine.pool import WorkerPool
@@ -78,13 +79,12 @@ class Lane:
             when_ended=self.kick,
         )
         self._returns = Returns(retries)
-        self._deadlines: list[tuple[float, int, Sealed]] = []  # heap: of sealed requests that waited once
+        self._deadlines = SealedDeadlines()
         self._parked: list[Sealed] = []  # of a channel that is held
         self._approaching = 0  # taken, and waiting for connection or permit
         self._sequence = 0
         self._pulls = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at_s = 0.0
+        self._alarm = Alarm(self._wake)
         self._is_stopped = False
         pace.when_open = self.kick
 
@@ -130,8 +130,7 @@ class Lane:
         self._is_stopped = True
         self.pace.close()
         self.limiter.close_gate()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         for sealed in (*self._returns.drain_all(), *self._parked):
             self._abandon(sealed)
         self._parked = []
@@ -159,19 +158,6 @@ class Lane:
         """Whether what waits cannot go until a person does something."""
         is_held = self.app.is_held or (len(self._parked) == self.waiting and bool(self._parked))
         return is_held and not self.in_flight and not self._approaching
-
-    def hold(self, *, now_s: float) -> tuple[str | None, float | None]:
-        """Why nothing is sent and, where that is known, until when; ``(None, None)`` while the lane is open."""
-        guard = self.app.guard
-        if self.app.held is not None:
-            return self.app.held, None
-        if not self.pace.is_open:
-            return "OneSignal answered 429", self.pace.opens_at_s
-        if self.retries.is_outage:
-            return "nothing is answered", self.retries.next_probe_at_s
-        if self.source.is_guarded and guard.blocked_until_s > now_s:
-            return "the application limit has no room", guard.blocked_until_s
-        return None, None
 
     def bound_by(self, *, now_s: float) -> Cause | None:
         """What keeps the lane from going faster at this moment; None while there is nothing to do."""
@@ -260,7 +246,7 @@ class Lane:
             self._abandon(sealed)
         else:
             self._returns.push(sealed)
-            self._watch_deadline(sealed)
+            self._deadlines.watch(sealed)
             self.kick()
 
     def enqueue(self, sealed: Sealed) -> None:
@@ -276,7 +262,7 @@ class Lane:
         earliest_s = sealed.sent_at_s + self.source.pause_s if sealed.first_sent_at_s is not None else 0.0
         soon_s = at_s if not_before_s is None else not_before_s
         self._returns.push_later(sealed, at_s=max(at_s, earliest_s), not_before_s=max(soon_s, earliest_s))
-        self._watch_deadline(sealed)
+        self._deadlines.watch(sealed)
         self.kick()
 
     def outage_over(self, *, now_s: float) -> None:
@@ -294,18 +280,20 @@ class Lane:
         replayed: bool = False,
     ) -> None:
         """A request is over: book what settled, and line up what takes its place."""
-        self.books.close(
-            sealed,
-            resolution.settled,
-            now_s=now_s,
-            outcome=None if resolution.is_replaced else outcome,
-            message_id=message_id,
-            replayed=replayed,
-        )
-        for fresh in resolution.again:
-            self.enqueue(fresh)
-        if self._is_stopped and resolution.is_replaced:
-            self._withdraw_all()
+        try:
+            self.books.close(
+                sealed,
+                resolution.settled,
+                now_s=now_s,
+                outcome=None if resolution.is_replaced else outcome,
+                message_id=message_id,
+                replayed=replayed,
+            )
+        finally:  # an observer that raises breaks this worker, and loses no job
+            for fresh in resolution.again:
+                self.enqueue(fresh)
+            if self._is_stopped and resolution.is_replaced:
+                self._withdraw_all()
 
     # How it decides
 
@@ -334,7 +322,7 @@ class Lane:
         while (sealed := self._next(now_s=now_s)) is not None:
             if self.app.holds_channel(sealed.channel):
                 self._parked.append(sealed)
-                self._watch_deadline(sealed)
+                self._deadlines.watch(sealed)
             elif sealed.is_counted or self.app.guard.admit(sealed.weight, now_s=now_s):
                 sealed.is_counted = True
                 return sealed
@@ -342,7 +330,7 @@ class Lane:
                 endings.reject(self, sealed, status=0, errors=(_LIMIT_REACHED,), now_s=now_s)
             else:
                 self._returns.push(sealed)
-                self._watch_deadline(sealed)
+                self._deadlines.watch(sealed)
                 return None
         return None
 
@@ -354,31 +342,21 @@ class Lane:
             returns.ripen(now_s=now_s)
             has_high = self.source.has_high and not prefer_normal and not returns.is_high
             if returns and not (has_high or self.retries.is_outage):
-                return self._back(returns.pop())
+                return returns.pop()
         sealed = self.source.pull(now_s=now_s, prefer_normal=prefer_normal)
         if sealed is None:
-            return self._back(returns.pop())
+            return returns.pop()
         self._number(sealed)
-        return sealed
-
-    def _back(self, sealed: Sealed | None) -> Sealed | None:
-        if sealed is not None:
-            sealed.is_waiting = False
         return sealed
 
     def _expire(self, *, now_s: float) -> None:
         self.books.book([(receipt, ids, Expired(not_sent=ids)) for receipt, ids in self.source.expire(now_s=now_s)])
-        while self._deadlines and self._deadlines[0][0] <= now_s:
-            sealed = heappop(self._deadlines)[2]
-            if sealed.is_waiting and not sealed.is_over:
-                sealed.is_waiting = False
-                if sealed in self._parked:
-                    self._parked.remove(sealed)
-                else:
-                    self._returns.drop()
-                endings.expired(self, sealed, now_s=now_s)
-            elif not sealed.is_over:
-                sealed.is_watched = False  # it is in a worker's hands; should it come back, it is watched again
+        for sealed in self._deadlines.due(now_s=now_s):
+            if sealed in self._parked:
+                self._parked.remove(sealed)
+            else:
+                self._returns.drop()
+            endings.expired(self, sealed, now_s=now_s)
 
     def _abandon(self, sealed: Sealed) -> None:
         abandoned = [(receipt, ids, Abandoned(sealed.maybe_sent, ids)) for receipt, ids in sealed.shares]
@@ -388,49 +366,34 @@ class Lane:
         withdrawn = self.source.withdraw_all()
         self.books.book([(receipt, ids, Abandoned(receipt.is_begun, ids)) for receipt, ids in withdrawn])
 
-    def _watch_deadline(self, sealed: Sealed) -> None:
-        """A sealed request waits; its deadline may pass meanwhile."""
-        sealed.is_waiting = True
-        if sealed.deadline_s is not None and not sealed.is_watched:
-            sealed.is_watched = True
-            heappush(self._deadlines, (sealed.deadline_s, sealed.sequence, sealed))
-
     def _number(self, sealed: Sealed) -> None:
         self._sequence += 1
         sealed.sequence = self._sequence
 
     def _arm(self, *, now_s: float) -> None:
         """Set the timer for the next instant at which something may go or expire."""
-        expiry_s = self._next_expiry_s()
+        expiry_s = _earliest(self.source.next_expiry_s(), self._deadlines.next_s())
         if expiry_s is not None and expiry_s <= now_s:
             self._expire(now_s=now_s)
-            expiry_s = self._next_expiry_s()
-        at_s = min((item for item in (expiry_s, self._next_try_s(now_s)) if item is not None), default=None)
-        if at_s is None or (self._timer is not None and self._timer_at_s <= at_s):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at_s = at_s
-        self._timer = asyncio.get_running_loop().call_at(at_s, self._on_timer)
-
-    def _next_expiry_s(self) -> float | None:
-        while self._deadlines and self._deadlines[0][2].is_over:
-            heappop(self._deadlines)
-        expiry_s = self.source.next_expiry_s()
-        if self._deadlines:
-            expiry_s = self._deadlines[0][0] if expiry_s is None else min(expiry_s, self._deadlines[0][0])
-        return expiry_s
+            expiry_s = _earliest(self.source.next_expiry_s(), self._deadlines.next_s())
+        at_s = _earliest(expiry_s, self._next_try_s(now_s))
+        if at_s is not None:
+            self._alarm.set(at_s)
 
     def _next_try_s(self, now_s: float) -> float | None:
         """The next instant at which something may go that may not go now; in an outage, as a probe."""
-        both = (self.source.next_due_s(now_s=now_s), self._returns.next_s())
-        due_s = min((at_s for at_s in both if at_s is not None), default=None)
+        due_s = _earliest(self.source.next_due_s(now_s=now_s), self._returns.next_s())
         probe_s = self.retries.next_probe_at_s
         if due_s is not None and probe_s is not None:
             due_s = max(due_s, probe_s)
         return due_s if due_s is not None and due_s > now_s else None
 
-    def _on_timer(self) -> None:
-        self._timer = None
+    def _wake(self) -> None:
         self._arm(now_s=self._time())
         self.kick()
+
+
+def _earliest(one_s: float | None, other_s: float | None) -> float | None:
+    if one_s is None:
+        return other_s
+    return one_s if other_s is None else min(one_s, other_s)

@@ -99,7 +99,7 @@ class Monitor:
 
 
 def _lane_stats(lane: Lane, *, now_s: float, epoch_s: float) -> LaneStats:
-    hold, until_s = lane.hold(now_s=now_s)
+    hold, until_s = _hold(lane, now_s=now_s)
     oldest_s = lane.oldest_s
     counters = lane.counters
     latency = counters.latency
@@ -123,3 +123,17 @@ def _lane_stats(lane: Lane, *, now_s: float, epoch_s: float) -> LaneStats:
         latency_max_ms=latency.max_ms,
         share_of_application_limit=lane.app.guard.share if lane.source.is_guarded else None,
     )
+
+
+def _hold(lane: Lane, *, now_s: float) -> tuple[str | None, float | None]:
+    """Why nothing is sent and, where that is known, until when; ``(None, None)`` while the lane is open."""
+    guard = lane.app.guard
+    if lane.app.held is not None:
+        return lane.app.held, None
+    if not lane.pace.is_open:
+        return "OneSignal answered 429", lane.pace.opens_at_s
+    if lane.retries.is_outage:
+        return "nothing is answered", lane.retries.next_probe_at_s
+    if lane.source.is_guarded and guard.blocked_until_s > now_s:
+        return "the application limit has no room", guard.blocked_until_s
+    return None, None

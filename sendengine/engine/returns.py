@@ -53,7 +53,9 @@ class Returns:
         if not self:
             return None
         self.count -= 1
-        return heappop(self._back)
+        sealed = heappop(self._back)
+        sealed.is_waiting = False
+        return sealed
 
     def drop(self) -> None:
         """One of those that wait is over: its deadline has passed."""

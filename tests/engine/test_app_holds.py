@@ -10,8 +10,10 @@ from sendengine import (
     Accepted,
     AppHeldError,
     CreateNotification,
+    Expired,
     InvalidJobError,
     Rejected,
+    UpdateUser,
     email,
     external_id,
     phone_number,
@@ -330,3 +332,40 @@ def test_pushes_without_a_channel_of_their_own_count_as_push(tmp_path: Path) -> 
                 await engine.submit(note("b"))
 
     run_virtually(main())
+
+
+def test_deadlines_pass_while_an_app_is_held(tmp_path: Path) -> None:
+    transport = FakeTransport(lambda _: NO_KEY)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            begin_s = now_s()
+            receipts = [await engine.submit(note("a", expires_in_s=30))]
+            await asyncio.sleep(0.05)
+            receipts += [
+                await engine.submit(note("b", expires_in_s=40)),
+                await engine.submit(UpdateUser(external_id("u"), tags={"a": 1}, expires_in_s=50)),
+            ]
+            for receipt, at_s in zip(receipts, (30, 40, 50), strict=True):
+                assert isinstance(await settled(receipt), Expired), receipt.job
+                assert now_s() == pytest.approx(begin_s + at_s, abs=1), receipt.job
+            assert engine.stats().apps["shop"].held is not None
+            assert_nothing_leaked(engine, transport)
+
+    run_virtually(main())
+
+
+def test_a_parked_request_expires_although_nothing_else_happens(tmp_path: Path) -> None:
+    transport = FakeTransport()
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            receipt = await engine.submit(mail("x", expires_in_s=40))
+            lane_of(engine).app._held_channels.add("email")
+            begin_s = now_s()
+            assert isinstance(await settled(receipt), Expired)
+            assert now_s() == pytest.approx(begin_s + 40, abs=1)
+            assert_nothing_leaked(engine, transport)
+
+    run_virtually(main())
+    assert not transport.arrivals

@@ -24,18 +24,32 @@ from sendengine import (
     UpdateUser,
     external_id,
 )
-from sendengine.settings import BatchingSettings, RetrySettings, StoppingSettings
-from tests.support.engines import CREATE, UPDATE, assert_nothing_leaked, make_engine, note, settled
+from sendengine.settings import (
+    BatchingSettings,
+    CeilingSettings,
+    IntakeSettings,
+    RetrySettings,
+    StoppingSettings,
+    TransportSettings,
+)
+from tests.support.engines import CREATE, UPDATE, assert_nothing_leaked, make_engine, note, settled, within
 from tests.support.fake_transport import FakeTransport
 from tests.support.model import Model, Profile, apply
 from tests.support.virtual_loop import run_virtually
 
 JOBS = 150
-OPTIONS: dict[str, Any] = {
-    "batching": BatchingSettings(max_recipients_per_request=8, max_modifications_per_request=6),
-    "retry": RetrySettings(lost_reply_wait_s=1, missing_retry_after_s=2),
-    "stopping": StoppingSettings(drain_timeout_s=3000),
-}
+
+
+def options_of(chance: Random) -> dict[str, Any]:
+    """Small caps, so that everything meets them; and room, connections and ceilings that are scarce now and then."""
+    return {
+        "batching": BatchingSettings(max_recipients_per_request=8, max_modifications_per_request=6),
+        "retry": RetrySettings(lost_reply_wait_s=1, missing_retry_after_s=2),
+        "stopping": StoppingSettings(drain_timeout_s=3000),
+        "intake": IntakeSettings(max_jobs=chance.choice([10, 200_000])),
+        "wire": TransportSettings(max_connections=chance.choice([2, 8, 4000])),
+        "app": {"ceilings": CeilingSettings(create_notification=chance.choice([20, None]))},
+    }
 
 
 @dataclass
@@ -97,10 +111,10 @@ class Jobs:
 
 async def send_all(folder: Path, transport: FakeTransport, jobs: Jobs) -> list[Receipt]:
     """Submit jobs with pauses of all lengths, and wait for every one."""
-    async with make_engine(folder, transport, **OPTIONS) as engine:
+    async with make_engine(folder, transport, **options_of(jobs.chance)) as engine:
         receipts = []
         for _ in range(JOBS):
-            receipts.append(await engine.submit(jobs.next()))
+            receipts.append(await within(engine.submit(jobs.next())))
             await asyncio.sleep(jobs.chance.choice([0, 0, 0.001, 0.02, 0.3]))
         for receipt in receipts:
             await settled(receipt)
@@ -198,10 +212,10 @@ def test_stopping_in_the_middle_of_chaos_settles_everything_once(tmp_path: Path,
 
     async def main() -> list[Receipt]:
         jobs = Jobs(Random(seed + 1000))
-        async with make_engine(tmp_path, transport, **OPTIONS) as engine:
+        async with make_engine(tmp_path, transport, **options_of(jobs.chance)) as engine:
             receipts = []
             for _ in range(JOBS):
-                receipts.append(await engine.submit(jobs.next()))
+                receipts.append(await within(engine.submit(jobs.next())))
                 await asyncio.sleep(jobs.chance.choice([0, 0.001, 0.02]))
             await engine.abort(grace_s=jobs.chance.choice([0, 0.2, 2]))
             assert_nothing_leaked(engine, transport)

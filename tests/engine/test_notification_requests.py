@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -33,6 +34,7 @@ from tests.support.engines import (
     CREATE,
     SOON,
     assert_nothing_leaked,
+    lane_of,
     make_engine,
     note,
     now_s,
@@ -189,6 +191,47 @@ def test_the_ttl_is_what_is_left_until_the_deadline_where_the_message_says_nothi
 
     run_virtually(main())
     assert [arrival.body.get("ttl") for arrival in transport.arrivals] == [89, None, 5]
+
+
+@pytest.mark.parametrize("urgency", ["normal", "high"])
+def test_a_deadline_may_be_a_time_of_day_and_one_that_has_passed_expires_at_once(tmp_path: Path, urgency: Any) -> None:
+    transport = FakeTransport()
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            soon = datetime.now(UTC) + timedelta(seconds=90)
+            await engine.send(note("a", expires_at=soon, urgency=urgency))
+            late = await engine.submit(note("b", expires_at=datetime.now(UTC) - timedelta(seconds=1), urgency=urgency))
+            begin_s = now_s()
+            assert await settled(late) == Expired(("b",))
+            assert now_s() == begin_s
+            assert_nothing_leaked(engine, transport)
+
+    run_virtually(main())
+    (arrival,) = transport.arrivals
+    assert 85 <= arrival.body["ttl"] <= 90
+
+
+def test_a_high_job_passes_a_backlog_at_the_ceiling(tmp_path: Path) -> None:
+    transport = FakeTransport()
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            for number in range(20_000):
+                await engine.submit(note("a", text=str(number)))
+            await asyncio.sleep(1)
+            waited = []
+            for number in range(100):
+                begin_s = now_s()
+                await engine.submit(note("b", text=f"high {number}", urgency="high"))
+                await asyncio.sleep(0.0137)
+                waited += [one.at_s - begin_s for one in transport.arrivals[-300:] if one.text == f"high {number}"]
+            assert len(waited) >= 95
+            assert max(waited) <= 0.02
+            assert lane_of(engine).waiting > 5000  # all the while
+            await engine.abort()
+
+    run_virtually(main())
 
 
 def test_a_retry_is_the_same_body_byte_for_byte(tmp_path: Path) -> None:
@@ -452,3 +495,48 @@ def test_the_oldest_that_waits_is_in_the_stats(tmp_path: Path) -> None:
             await engine.abort()
 
     run_virtually(main())
+
+
+def test_a_deadline_that_passes_before_a_lost_request_could_be_repeated_gives_up(tmp_path: Path) -> None:
+    transport = first([ReplyLostError("reset"), throttle("60")])
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport, retry=SOON) as engine:
+            begin_s = now_s()
+            outcome = await settled(await engine.submit(note("a", expires_in_s=20)))
+            assert isinstance(outcome, GaveUp)
+            assert (outcome.maybe_sent, outcome.not_sent) == (True, ("a",))
+            assert now_s() - begin_s <= 21
+            assert_nothing_leaked(engine, transport)
+
+    run_virtually(main())
+
+
+def test_a_refused_channel_is_not_believed_while_a_first_attempt_may_be_at_work(tmp_path: Path) -> None:
+    no_plan = json_reply(403, {"errors": ["This API is not available for applications on your plan."]})
+    transport = first([ReplyLostError("reset"), no_plan, no_plan])
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            begin_s = now_s()
+            outcome = await settled(await engine.submit(note("a", urgency="high")))
+            assert isinstance(outcome, Rejected)
+            assert now_s() - begin_s >= 100
+
+    run_virtually(main())
+
+
+def test_a_known_good_message_is_halved_and_a_doubtful_one_asked_about(tmp_path: Path) -> None:
+    transport = FakeTransport(behave_with({"u3"}))
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            await engine.send(note("known", text="good"))
+            await settled(await engine.submit(note(*[f"u{n}" for n in range(8)], text="good")))
+            await settled(await engine.submit(note(*[f"u{n}" for n in range(8)], text="doubtful")))
+
+    run_virtually(main())
+    sizes = [(arrival.text, len(arrival.ids)) for arrival in transport.arrivals]
+    assert sizes[1:4] == [("good", 8), ("good", 4), ("good", 4)]
+    doubtful = [size for text, size in sizes if text == "doubtful"]
+    assert doubtful[:5] == [8, 1, 1, 1, 1]

@@ -316,3 +316,18 @@ def test_jobs_that_come_back_while_stopping_settle_once(tmp_path: Path) -> None:
             assert engine.counters()[CREATE].requests == 20
 
     run_virtually(main())
+
+
+def test_a_state_directory_that_cannot_be_used_costs_warnings_and_no_job(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    transport = first([throttle("1")])
+
+    async def main() -> None:
+        async with make_engine(tmp_path / "file", transport) as engine:
+            assert isinstance(await settled(await engine.submit(note("a"))), Accepted)
+
+    with listening() as events:
+        run_virtually(main())
+    text = "\n".join(events.lines)
+    assert "counted for this process alone" in text
+    assert "what was learned about rates is not kept" in text

@@ -368,3 +368,11 @@ async def test_a_job_of_which_a_part_took_effect_goes_on_although_its_deadline_p
     assert sealed.deadline_s is None
     users.took(sealed)
     assert receipt.outcome == Accepted(attempts=2)
+
+
+async def test_deadlines_of_jobs_that_have_settled_are_not_kept_until_they_pass() -> None:
+    users = Users()
+    for number in range(5000):
+        users.add(UpdateUser(external_id(f"u{number}"), tags={"a": 1}, expires_in_s=86_400))
+        users.took(users.must_pull())
+    assert len(users.source._deadlines) < 3000

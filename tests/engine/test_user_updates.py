@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from sendengine import Accepted, Ambiguous, Expired, Rejected, ReplyLostError, UpdateUser, external_id
+from sendengine.engine.users import UserSource
 from tests.support.engines import (
     MOMENT_S,
     SOON,
@@ -88,6 +89,21 @@ def test_a_users_updates_take_effect_in_order_retries_included(tmp_path: Path) -
     }
     levels = [int(arrival.tags["level"]) for arrival in transport.arrivals]
     assert levels == sorted(levels)
+
+
+def test_an_idle_lane_remembers_no_user(tmp_path: Path) -> None:
+    transport = FakeTransport()
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            source = lane_of(engine, UPDATE).source
+            assert isinstance(source, UserSource)
+            await outcomes_of(engine, [change(f"u{number}", a=1) for number in range(500)])
+            assert source.users > 400
+            await asyncio.sleep(2)
+            assert source.users == 0
+
+    run_virtually(main())
 
 
 def test_a_high_user_passes_those_who_wait(tmp_path: Path) -> None:

@@ -7,12 +7,23 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sendengine import Accepted, EngineStats, LaneStats, Rejected, RequestRecord, SendEngine, UpdateUser, external_id
+from sendengine import (
+    Accepted,
+    EngineStats,
+    Job,
+    LaneStats,
+    Rejected,
+    RequestRecord,
+    SendEngine,
+    UpdateUser,
+    external_id,
+)
 from sendengine.settings import CeilingSettings
 from tests.support.engines import (
     CREATE,
     SOON,
     UPDATE,
+    assert_nothing_leaked,
     change,
     make_engine,
     make_settings,
@@ -150,6 +161,28 @@ def test_health_is_alive_until_a_worker_breaks(tmp_path: Path) -> None:
     with listening() as events:
         run_virtually(main())
     assert any(line.startswith("CRITICAL") for line in events.lines)
+
+
+def test_an_observer_that_raises_breaks_a_worker_and_loses_no_job(tmp_path: Path) -> None:
+    class Broken:
+        def request_settled(self, record: RequestRecord) -> None:
+            raise ZeroDivisionError(record.outcome)
+
+    transport = FakeTransport(lambda arrival: refuse("Incorrect: [bad]") if "bad" in arrival.ids else accept(arrival))
+
+    async def main() -> None:
+        settings = make_settings(tmp_path)
+        async with SendEngine(settings, observer=Broken(), open_transport=lambda *_: transport) as engine:
+            jobs: list[Job] = [note("a"), note("bad"), note("b"), change("u", a=1), change("u", b=1)]
+            receipts = [await engine.submit(job) for job in jobs]
+            kinds = [type(await settled(receipt)) for receipt in receipts]
+            assert kinds == [Accepted, Rejected, Accepted, Accepted, Accepted]
+            await pass_turns()
+            assert not engine.health().is_alive
+            assert_nothing_leaked(engine, transport)
+
+    with listening():
+        run_virtually(main())
 
 
 def test_each_hold_and_change_of_rate_is_one_line_with_its_fields(tmp_path: Path) -> None:
