@@ -217,18 +217,18 @@ def test_a_high_job_passes_a_backlog_at_the_ceiling(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with make_engine(tmp_path, transport) as engine:
-            for number in range(20_000):
+            for number in range(12_000):
                 await engine.submit(note("a", text=str(number)))
             await asyncio.sleep(1)
             waited = []
-            for number in range(100):
+            for number in range(50):
                 begin_s = now_s()
                 await engine.submit(note("b", text=f"high {number}", urgency="high"))
                 await asyncio.sleep(0.0137)
                 waited += [one.at_s - begin_s for one in transport.arrivals[-300:] if one.text == f"high {number}"]
-            assert len(waited) >= 95
+            assert len(waited) >= 48
             assert max(waited) <= 0.02
-            assert lane_of(engine).waiting > 5000  # all the while
+            assert lane_of(engine).waiting > 1000  # all the while
             await engine.abort()
 
     run_virtually(main())
