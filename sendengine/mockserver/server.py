@@ -21,6 +21,7 @@ from sendengine.mockserver.world import World
 
 _BACKLOG: Final = 4096  # connections that may wait to be accepted: a client warms thousands of them at once
 _TIMER_S: Final = 0.002  # a timer may fire so much too early, as uvloop's whole milliseconds have it
+_TURNS = 5  # of the loop
 
 
 class MockServer:
@@ -60,8 +61,9 @@ class MockServer:
         if self._turning is not None:
             self._turning.cancel()
         self._hush()
+        await _turns()  # what was accepted a moment ago becomes a connection
         self._service.stop()
-        await asyncio.sleep(0)  # lets the connections see that they are gone
+        await _turns()  # and every connection sees that it is gone
 
     @property
     def base_url(self) -> str:
@@ -167,6 +169,12 @@ class MockServer:
         self._turning = None
         if not task.cancelled():
             task.result()
+
+
+async def _turns() -> None:
+    """Let the loop take the steps between accepting, making and losing a connection."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
 
 
 async def serve(
