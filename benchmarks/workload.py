@@ -6,7 +6,7 @@ Units: ceilings are requests a second.
 from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 from uuid import uuid4
 
 from sendengine import AppSettings, CreateNotification, Job, Settings, UpdateUser, external_id
@@ -21,6 +21,7 @@ API_KEY: Final = "os_v2_app_bench"  # the mock server takes any key
 CREATE: Final = EndpointGroup.CREATE_NOTIFICATION
 UPDATE: Final = EndpointGroup.UPDATE_USER
 DOCUMENTED: Final[Mapping[EndpointGroup, float]] = {CREATE: CREATE_CEILING["paid"], UPDATE: UPDATE_CEILING}
+TransportKind = Literal["direct", "aiohttp"]
 LIFTED: Final = 1e9
 """A ceiling that nothing reaches."""
 
@@ -42,10 +43,12 @@ def settings(
     update: float | None = None,
     connections: int = 4000,
     waiting: int = 200_000,
+    transport: TransportKind | None = None,
 ) -> Settings:
     """Make settings for the app of the benchmarks; a ceiling that is not given is the documented one.
 
-    ``waiting`` normal jobs have room. The application limit is so high that it is looked at and never reached.
+    ``waiting`` normal jobs have room; no ``transport`` is the default one. The application limit is so high that it
+    is looked at and never reached.
     """
     app = AppSettings(
         app_id=APP_ID,
@@ -59,7 +62,7 @@ def settings(
         apps={APP: app},
         state_dir=state_dir,
         intake=IntakeSettings(max_jobs=2 * waiting, max_bytes=2**32),
-        transport=TransportSettings(max_connections=connections),
+        transport=TransportSettings(kind=transport, max_connections=connections),
         stopping=StoppingSettings(drain_timeout_s=120),
     )
 

@@ -51,6 +51,9 @@ Timeout: TypeAlias = Annotated[float, Meta(gt=0, le=3600, description="a number 
 Wait: TypeAlias = Annotated[
     float, Meta(ge=0, le=30 * _DAY_S, description="a number of seconds from 0 to 2,592,000 (30 days)")
 ]
+Age: TypeAlias = Annotated[
+    float, Meta(ge=0, le=366 * _DAY_S, description="a number of seconds from 0 to 31,622,400 (366 days)")
+]
 Recipient: TypeAlias = Annotated[
     str, Meta(pattern=r"^[^:\s][^:]*:.*\S", description='"kind:id" such as "external_id:qa-1"')
 ]
@@ -83,6 +86,13 @@ def is_table(kind: object) -> TypeGuard[type[Struct]]:
     return isinstance(kind, type) and issubclass(kind, Struct)
 
 
+def table_in(kind: object) -> type[Struct] | None:
+    """Return the table that a kind is, where it must or may be there; None for another kind."""
+    if is_table(kind):
+        return kind
+    return next(filter(is_table, get_args(kind)), None) if get_origin(kind) in {Union, UnionType} else None
+
+
 def table_of_each(kind: object) -> type[Struct] | None:
     """Return the table that each entry of a table of tables is (``[apps.NAME]``), or None for another kind."""
     if get_origin(kind) is not Mapping:
@@ -95,7 +105,7 @@ def check_fields(table: Struct) -> None:
     """Check each field against its kind, and bring whole numbers, lists and paths into it; raises FieldError."""
     for name, kind in field_kinds(type(table)).items():
         value = getattr(table, name)
-        if is_table(kind) or table_of_each(kind):
+        if table_in(kind) or table_of_each(kind):
             _check_tables(table, name, kind)
             continue
         try:
@@ -140,9 +150,10 @@ def describe(kind: object) -> str:
 
 
 def _check_tables(table: Struct, name: str, kind: object) -> None:
-    value, inner = getattr(table, name), table_of_each(kind)
-    if inner is None and is_table(kind):
-        wanted, is_right, got = kind.__name__, isinstance(value, kind), type(value).__name__
+    value, inner, single = getattr(table, name), table_of_each(kind), table_in(kind)
+    if single is not None:
+        is_right = isinstance(value, single) or (value is None and single is not kind)
+        wanted, got = single.__name__, type(value).__name__
     elif isinstance(value, Mapping) and inner is not None:
         kinds = sorted({type(each).__name__ for each in value.values()})
         wanted, is_right, got = inner.__name__, kinds in ([], [inner.__name__]), f"a dict of {', '.join(kinds)}"

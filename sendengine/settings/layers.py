@@ -17,7 +17,7 @@ from typing import Final, Literal, TypeAlias
 from msgspec import Struct
 
 from sendengine.errors import SettingsError
-from sendengine.settings.kinds import FieldError, field_kinds, is_table, parse, table_of_each
+from sendengine.settings.kinds import FieldError, field_kinds, parse, table_in, table_of_each
 from sendengine.settings.model import KEY_SOURCES, STATE_DIR, Settings
 
 DEFAULT_FILE: Final = "sendengine.toml"
@@ -89,10 +89,17 @@ def _from_file(path: Path, *, is_needed: bool) -> Layers:
         raise SettingsError(f"{path}: is not TOML: {error}; texts stand in quotes, tables in [brackets]") from None
     place, folder = f"in {path}", path.absolute().parent
     layers: Layers = {("state_dir",): Entry(folder / STATE_DIR, "default", "")}
+    for name in _empty_tables(document):
+        layers[name,] = Entry({}, "file", place)
     for key, value in _flattened(document, ()):
         _table_at(key, place)
         layers[key] = Entry(_anchored(key, value, folder), "file", place)
     return layers
+
+
+def _empty_tables(document: Mapping[str, object]) -> Iterator[str]:
+    """Name the tables that need not be there, are, and say nothing: that they are there says something."""
+    return (name for name, value in document.items() if value == {} and table_in(field_kinds(Settings).get(name)))
 
 
 def _flattened(document: Mapping[str, object], above: Key) -> Iterator[tuple[Key, object]]:
@@ -160,10 +167,11 @@ def _table_at(key: Key, place: str, table: type[Struct] = Settings, depth: int =
     kind = kinds[key[depth]]
     if (inner := table_of_each(kind)) and depth + 2 < len(key):
         return _table_at(key, place, inner, depth + 2)
-    if is_table(kind) and not is_last:
-        return _table_at(key, place, kind, depth + 1)
-    if inner or is_table(kind):
-        known = ", ".join(field_kinds(inner or kind))
+    single = table_in(kind)
+    if single and not is_last:
+        return _table_at(key, place, single, depth + 1)
+    if below := inner or single:
+        known = ", ".join(field_kinds(below))
         raise SettingsError(f"{spelled(key)} {place}: is a table and has no value of its own; it has {known}")
     if not is_last:
         raise SettingsError(f"{spelled(key[: depth + 1])} {place}: is no table; give it a value")

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import fields
 
 from sendengine.errors import SettingsError
-from sendengine.settings.kinds import FieldError, field_kinds, is_table, table_of_each
+from sendengine.settings.kinds import FieldError, field_kinds, is_table, table_in, table_of_each
 from sendengine.settings.layers import DEFAULT_FILE, Key, Layers, SettingValue, Source, merged, spelled
 from sendengine.settings.model import Settings, masked
 
@@ -73,8 +73,9 @@ def _made(table: type[_Table], above: Key, layers: Layers, place: str) -> _Table
         if entry := table_of_each(kind):
             names = sorted({found[len(key)] for found in layers if found[: len(key)] == key})
             arguments[name] = {each: _made(entry, (*key, each), layers, place) for each in names}
-        elif is_table(kind):
-            arguments[name] = _made(kind, key, layers, place)
+        elif inner := table_in(kind):
+            if is_table(kind) or any(found[: len(key)] == key for found in layers):
+                arguments[name] = _made(inner, key, layers, place)
         elif key in layers:
             arguments[name] = layers[key].value
     for info in fields(table):

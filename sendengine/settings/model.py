@@ -17,6 +17,7 @@ from msgspec.structs import force_setattr
 
 from sendengine.core.onesignal import BASE_URL, MAX_MODIFICATIONS, RECIPIENT_CAP, Plan
 from sendengine.settings.kinds import (
+    Age,
     AppId,
     Connections,
     Count,
@@ -39,6 +40,7 @@ from sendengine.settings.urls import check_proxy, checked_base_url
 KEY_SOURCES: Final = ("api_key", "api_key_file", "api_key_command")
 STATE_DIR: Final = Path(".sendengine")
 MASK: Final = "••••"
+DEFAULT_KIND: Final = "direct"
 
 _APP_NAME: Final = re.compile(r"[A-Za-z0-9]+([_-][A-Za-z0-9]+)*")
 _VARIABLE: Final = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*")
@@ -112,9 +114,13 @@ class IntakeSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TransportSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """How requests travel."""
+    """How requests travel.
 
-    kind: Literal["aiohttp"] = "aiohttp"
+    A ``kind`` that is not given, or None, becomes `DEFAULT_KIND`; with a ``proxy`` it becomes ``"aiohttp"``, which is
+    the only one that has proxies.
+    """
+
+    kind: Literal["aiohttp", "direct"] | None = None
     max_connections: Connections = 4000
     timeout_s: Timeout = 60
     connect_timeout_s: Timeout = 10
@@ -126,6 +132,10 @@ class TransportSettings(Struct, frozen=True, forbid_unknown_fields=True):
         check_fields(self)
         if self.proxy is not None:
             check_proxy(self.proxy)
+        if self.kind is None:
+            force_setattr(self, "kind", DEFAULT_KIND if self.proxy is None else "aiohttp")
+        elif self.kind == "direct" and self.proxy is not None:
+            raise FieldError("TransportSettings", "kind", 'must be "aiohttp" where there is a proxy')
 
     def __repr__(self) -> str:
         return _masked_repr(self)
@@ -155,8 +165,25 @@ class StoppingSettings(Struct, frozen=True, forbid_unknown_fields=True):
         check_fields(self)
 
 
+class JournalSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What survives a crash; without this table an embedded engine keeps its jobs in memory.
+
+    ``max_age_high_s`` and ``max_age_normal_s`` say how old a notification may be that an earlier process left, by its
+    urgency: an older one expires. ``keep_settled_s`` keeps settled jobs for so long, ``keep_dead_s`` dead letters.
+    """
+
+    durability: Literal["durable", "relaxed", "memory"] = "durable"
+    max_age_high_s: Age = 900
+    max_age_normal_s: Age = 86_400
+    keep_settled_s: Age = 0
+    keep_dead_s: Age = 2_592_000
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
-    """All of it; at least one app."""
+    """All of it; at least one app. ``journal`` None: what the table's absence means is its reader's to say."""
 
     apps: Mapping[str, AppSettings]
     state_dir: Path = STATE_DIR
@@ -165,6 +192,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     transport: TransportSettings = field(default_factory=TransportSettings)
     retry: RetrySettings = field(default_factory=RetrySettings)
     stopping: StoppingSettings = field(default_factory=StoppingSettings)
+    journal: JournalSettings | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)

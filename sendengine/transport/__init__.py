@@ -6,9 +6,10 @@
 from sendengine.ports import Transport
 from sendengine.settings import AppSettings, TransportSettings
 from sendengine.transport.descriptors import bounded_connections
+from sendengine.transport.direct import DirectTransport
 from sendengine.transport.session import AiohttpTransport
 
-__all__ = ["AiohttpTransport", "bounded_connections", "open_transport"]
+__all__ = ["AiohttpTransport", "DirectTransport", "bounded_connections", "open_transport"]
 
 
 def open_transport(app: AppSettings, api_key: str, settings: TransportSettings) -> Transport:
@@ -17,7 +18,8 @@ def open_transport(app: AppSettings, api_key: str, settings: TransportSettings) 
     Connections are bounded by the setting and by the file descriptors that this process may have. Raises
     SettingsError where the key cannot stand in a header or ``transport.ca_file`` cannot be read.
     """
-    return AiohttpTransport(
+    kind = DirectTransport if settings.kind == "direct" else AiohttpTransport
+    return kind(
         base_url=app.base_url,
         api_key=api_key,
         settings=settings,

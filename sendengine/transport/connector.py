@@ -5,9 +5,6 @@ Units: seconds on the running loop's clock.
 Method: aiohttp's session connects and writes in one call, and `connect` is the one step between that it lets a
 subclass take. The attempt in hand is found in a context variable: measured, 0.3 µs a request against 18 µs for a
 trace, which is aiohttp's own way of passing something along.
-
-A connection lives at most `MAX_AGE_S`, each a different while, so that those opened together are not all replaced in
-the same second.
 """
 
 import asyncio
@@ -26,9 +23,7 @@ from msgspec import Struct
 from sendengine.core.onesignal import DNS_TTL_S
 from sendengine.errors import NotSentError, ReplyLostError
 from sendengine.transport.attempts import Attempt
-
-MAX_AGE_S: Final = float(DNS_TTL_S)
-_GOLDEN: Final = 0.618033988749895  # its multiples fill an interval evenly
+from sendengine.transport.lifetimes import lifetime_s
 
 
 class PermitRaised(BaseException):
@@ -158,8 +153,7 @@ class PermitConnector(TCPConnector):
             connection.close()
             raise ClientConnectionError("closed as soon as it was open")
         self._opened += 1
-        part = 0.5 + (self._opened * _GOLDEN) % 1 / 2
-        self._lives[protocol] = _Life(transport, self._loop.time() + MAX_AGE_S * part)
+        self._lives[protocol] = _Life(transport, self._loop.time() + lifetime_s(self._opened))
         closed.add_done_callback(lambda future: self._end(protocol, future))
         return transport
 

@@ -7,16 +7,12 @@ after it, nothing but a reply proves what became of the request.
 import re
 from typing import Final
 
-import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
-
 from sendengine.errors import NotSentError, ReplyLostError, TransportError
 
-FOREIGN: Final = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError, ValueError, RuntimeError, AssertionError)
-"""What aiohttp, asyncio, uvloop, ssl and socket raise.
+FOREIGN: Final = (OSError, EOFError, ValueError, RuntimeError)
+"""What asyncio, uvloop, ssl and socket raise.
 
-TimeoutError and ssl.SSLError are OSErrors, InvalidURL is a ValueError; uvloop raises RuntimeError where asyncio raises
-OSError, and aiohttp asserts that a connection has not been closed under it.
+TimeoutError and ssl.SSLError are OSErrors; uvloop raises RuntimeError where asyncio raises OSError.
 """
 
 _CHARACTERS: Final = 300
@@ -29,10 +25,11 @@ def failure(error: Exception, *, is_written: bool) -> TransportError:
     aiohttp's exceptions hold the request's headers, and so the key: they are neither chained nor kept.
     """
     if is_written:
-        return ReplyLostError(f"the reply was lost: {_words(error)}")
-    return NotSentError(f"no connection: {_words(error)}")
+        return ReplyLostError(f"the reply was lost: {words(error)}")
+    return NotSentError(f"no connection: {words(error)}")
 
 
-def _words(error: Exception) -> str:
+def words(error: BaseException) -> str:
+    """Say what a foreign exception says: its name and the beginning of its text, without passwords."""
     text = _PASSWORD.sub("", str(error)) or "no details"
     return f"{type(error).__name__}: {text[:_CHARACTERS]}"

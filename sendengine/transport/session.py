@@ -9,27 +9,30 @@ permit on.
 
 import asyncio
 import ssl
-from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from typing import Final
 
-from aiohttp import ClientRequest, ClientSession, ClientTimeout, DummyCookieJar
+from aiohttp import ClientError, ClientRequest, ClientSession, ClientTimeout, DummyCookieJar
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
 
-from sendengine.core.onesignal import AUTH_SCHEME, notifications_path
-from sendengine.errors import NotSentError, ReplyLostError, SettingsError, TransportError
+from sendengine.core.onesignal import notifications_path
+from sendengine.errors import NotSentError, ReplyLostError, TransportError
 from sendengine.ports import Permit, Reply, WireRequest
 from sendengine.settings import TransportSettings
 from sendengine.transport.attempts import Attempt, Deadlines, Slots
 from sendengine.transport.bodies import bounded_body
 from sendengine.transport.connector import CURRENT, PermitConnector, PermitRaised, WatchedRequest
+from sendengine.transport.credentials import request_headers
 from sendengine.transport.failures import FOREIGN, failure
+from sendengine.transport.lifetimes import IDLE_S
 from sendengine.transport.tls import tls_context
 from sendengine.transport.warming import Warming
 
-IDLE_S: Final = 55.0  # below the minute after which load balancers close; a request that meets the closing is lost
 _LARGE_BODY_BYTES: Final = 2**20  # beyond it aiohttp warns about bytes, and writes a file in pieces
+_FOREIGN: Final = (*FOREIGN, ClientError, HttpProcessingError, AssertionError)
+"""With what aiohttp raises: its InvalidURL is a ValueError, and it asserts that no connection closes under it."""
 
 
 class AiohttpTransport:
@@ -80,7 +83,7 @@ class AiohttpTransport:
             reply = await self._carry(request)
         except PermitRaised as carrier:
             error = carrier.error
-        except FOREIGN as foreign:
+        except _FOREIGN as foreign:
             error = failure(foreign, is_written=attempt.is_written)
         except asyncio.CancelledError:
             if not attempt.is_over:
@@ -154,7 +157,7 @@ class AiohttpTransport:
         try:
             connection = await self._connector.connect(self._blank_request(), [], self._timeout)
             connection.release()
-        except FOREIGN:
+        except _FOREIGN:
             return False
         finally:
             self._slots.give_back()
@@ -176,27 +179,10 @@ class AiohttpTransport:
 
 def _headers(api_key: str) -> "CIMultiDict[str]":
     """Make all of a request's headers. They are not the session's own, because aiohttp shows those to a proxy."""
-    if not api_key or not api_key.isascii() or not api_key.isprintable():
-        raise SettingsError("api_key: must be printable ASCII without line ends; read it again from where it is kept")
-    return CIMultiDict(
-        {
-            "Authorization": f"{AUTH_SCHEME} {api_key}",
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",  # replies are small
-            "User-Agent": f"sendengine/{_version()}",
-        }
-    )
+    return CIMultiDict(request_headers(api_key))
 
 
 def _tls_for(base_url: str, settings: TransportSettings) -> ssl.SSLContext | bool:
     """Return what TLS must prove; reading the system's certificates takes 30 ms, so not where there is no TLS."""
     has_tls = any(url.startswith("https:") for url in (base_url, settings.proxy or ""))
     return tls_context(settings.ca_file) if has_tls or settings.ca_file else True
-
-
-def _version() -> str:
-    try:
-        return version("sendengine")
-    except PackageNotFoundError:  # run from a tree that is not installed
-        return "0"

@@ -4,8 +4,12 @@ Source: the REST overview asks for TLS 1.2 or newer, and its leaf certificates r
 """
 
 import ssl
+import sys
+from typing import TypeVar
 
 from sendengine.errors import SettingsError
+
+_Context = TypeVar("_Context", bound=ssl.SSLContext)
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
@@ -13,11 +17,24 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
 
     Raises SettingsError where ``ca_file`` cannot be read.
     """
+    return verifying(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ca_file)
+
+
+def verifying(context: _Context, ca_file: str | None) -> _Context:
+    """Give a client's context, made with ``PROTOCOL_TLS_CLIENT``, what `tls_context` promises, and return it.
+
+    Does what `ssl.create_default_context` does, which makes no other class than its own.
+    """
     try:
-        context = ssl.create_default_context(cafile=ca_file)
+        if ca_file is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(ca_file)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise SettingsError(
             f"transport.ca_file: {ca_file!r} cannot be read as certificates in PEM form ({error})"
         ) from None
+    if sys.version_info >= (3, 13):
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context

@@ -4,7 +4,8 @@ Units: connections.
 
 Method: one standing goal, the highest that anybody waits for. As long as fewer are open, up to `AT_ONCE` are being
 opened; a caller is answered when its own number is reached, or when opening failed or there is no room. A caller who
-is cancelled leaves; connections that are being opened for it stay useful.
+is cancelled leaves; connections that are being opened for it stay useful. No more are opened than were missing when
+it was asked for: a host that hangs up at once would have them opened for ever.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ AT_ONCE: Final = 64  # connecting at the same time: a burst of handshakes is CPU
 class Warming:
     """Who waits for how many, and what is being opened for them."""
 
-    __slots__ = ("_callers", "_goal", "_number", "_open_count", "_open_one", "_opening")
+    __slots__ = ("_callers", "_goal", "_missing", "_number", "_open_count", "_open_one", "_opening")
 
     def __init__(self, open_one: Callable[[], Awaitable[bool]], *, open_count: Callable[[], int]) -> None:
         """``open_one`` opens a connection and says whether it could; ``open_count`` is how many are open."""
@@ -29,12 +30,14 @@ class Warming:
         self._callers: list[tuple[int, int, asyncio.Future[None]]] = []
         self._number = numbers()
         self._goal = 0
+        self._missing = 0  # may be opened yet
 
     async def reach(self, goal: int) -> None:
         """Return when ``goal`` connections are open, or no more can be opened."""
         if self._open_count() >= goal:
             return
         self._goal = max(self._goal, goal)
+        self._missing = max(self._missing, goal - self._open_count() - len(self._opening))
         self._pump()
         if self._opening:
             caller = asyncio.get_running_loop().create_future()
@@ -51,7 +54,8 @@ class Warming:
 
     def _pump(self) -> None:
         room = min(AT_ONCE, self._goal - self._open_count()) - len(self._opening)
-        for _ in range(room):
+        for _ in range(min(room, self._missing)):
+            self._missing -= 1
             task = asyncio.ensure_future(self._open_one())
             self._opening.add(task)
             task.add_done_callback(self._opened)
@@ -61,6 +65,8 @@ class Warming:
         if task.cancelled() or task.exception() is not None or not task.result():
             self._goal = 0  # the host is not there, or there is no room: whoever comes next tries again
         self._pump()
+        if not self._opening:
+            self._goal = 0
         while self._callers and (self._callers[0][0] <= self._open_count() or not self._opening):
             _, _, caller = heappop(self._callers)
             if not caller.done():

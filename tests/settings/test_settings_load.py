@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sendengine.errors import SettingsError
-from sendengine.settings import AppSettings, Settings, SettingValue, effective, load_settings
+from sendengine.settings import AppSettings, JournalSettings, Settings, SettingValue, effective, load_settings
 
 APP_ID = "8250eaf6-1a58-489e-b136-7c74a864b434"
 SMALLEST = f'[apps.shop]\napp_id = "{APP_ID}"\napi_key = "$ONESIGNAL_API_KEY"\n'
@@ -52,7 +52,7 @@ def test_the_smallest_file_gives_the_documented_defaults(file: Path) -> None:
         100,
     )
     assert (settings.transport.kind, settings.transport.max_connections, settings.transport.timeout_s) == (
-        "aiohttp",
+        "direct",
         4000,
         60,
     )
@@ -92,6 +92,25 @@ def test_an_environment_variable_sets_its_key(
 ) -> None:
     (found,) = [each for each in effective(file, environment={variable: text}) if each.key == key]
     assert (found.value, found.source, found.place) == (value, "environment", f"in the environment ({variable})")
+
+
+def test_a_journal_is_set_only_where_its_table_is_there_even_empty(file: Path) -> None:
+    assert load_settings(file, environment={}).journal is None
+    assert load_settings(file, environment={"SENDENGINE_JOURNAL__DURABILITY": "memory"}).journal == JournalSettings(
+        durability="memory"
+    )
+    assert load_settings(file, overrides={"journal.keep_dead_s": 60}).journal == JournalSettings(keep_dead_s=60)
+    file.write_text(SMALLEST + "[journal]\n")
+    journal = load_settings(file, environment={}).journal
+    assert journal == JournalSettings()
+    assert journal is not None
+    assert (journal.durability, journal.max_age_high_s, journal.max_age_normal_s) == ("durable", 900, 86_400)
+    assert (journal.keep_settled_s, journal.keep_dead_s) == (0, 30 * 86_400)
+
+
+def test_a_table_that_is_not_there_is_shown_as_not_set(file: Path) -> None:
+    (journal,) = [each for each in effective(file, environment={}) if each.key.startswith("journal")]
+    assert (journal.key, journal.value, journal.source) == ("journal", None, "default")
 
 
 def test_an_app_with_a_dash_is_reached_with_an_underscore(tmp_path: Path) -> None:
@@ -178,8 +197,8 @@ def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
         ),
         ("[transprot]\nkind = 'x'", "transprot in {}: there is no such setting; did you mean transport?"),
         (
-            "[journal]\ndurability = 'durable'",
-            "journal in {}: there is no such setting; the top of the settings has apps, state_dir, ",
+            "[telemetry]\nkind = 'x'",
+            "telemetry in {}: there is no such setting; the top of the settings has apps, state_dir, ",
         ),
         ("transport = 5", "transport in {}: is a table and has no value of its own; it has kind, max_connections, "),
         ("[state_dir]\nx = 1", "state_dir in {}: is no table; give it a value"),
@@ -202,9 +221,13 @@ def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
             "[transport]\nmax_connections = 0",
             "transport.max_connections in {}: must be a whole number from 1 to 1,000,000, got 0",
         ),
-        ("[transport]\nkind = 'curl'", "transport.kind in {}: must be \"aiohttp\", got 'curl'"),
+        ("[transport]\nkind = 'curl'", 'transport.kind in {}: must be "aiohttp" or "direct", got \'curl\''),
         ("[transport]\nproxy = 'proxy:3128'", "transport.proxy in {}: must be a URL such as http://proxy.example:3128"),
         ("state_dir = 5", "state_dir in {}: must be a path, got 5"),
+        ("journal = true", "journal in {}: is a table and has no value of its own; it has durability, "),
+        ("[journal]\ndurability = 'safe'", 'must be "durable" or "relaxed" or "memory", got \'safe\''),
+        ("[journal]\nkeep_dead_s = -1", "must be a number of seconds from 0 to 31,622,400 (366 days), got -1"),
+        ("[journal]\nmax_age_s = 5", "journal.max_age_s in {}: there is no such setting; did you mean max_age_high_s?"),
     ],
 )
 def test_an_error_names_key_file_fault_and_remedy(tmp_path: Path, text: str, error: str) -> None:
@@ -323,6 +346,8 @@ def test_settings_made_in_code_are_checked_too() -> None:
         Settings(apps={})
     with pytest.raises(SettingsError, match=r"Settings\.apps: must be a table of AppSettings, got a dict of str"):
         Settings(apps={"shop": "k"})  # type: ignore[dict-item]
+    with pytest.raises(SettingsError, match=r"Settings\.journal: must be a table of JournalSettings, got str"):
+        Settings(apps=settings.apps, journal="durable")  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match=r"Settings\.batching: must be a table of BatchingSettings, got int"):
         Settings(apps=settings.apps, batching=5)  # type: ignore[arg-type]
 
@@ -391,7 +416,12 @@ def test_the_example_file_holds_the_defaults() -> None:
         for each in effective(
             None,
             environment={},
-            overrides={"apps.shop.app_id": APP_ID, "apps.shop.api_key": "$ONESIGNAL_API_KEY", "apps.shop.plan": "paid"},
+            overrides={
+                "apps.shop.app_id": APP_ID,
+                "apps.shop.api_key": "$ONESIGNAL_API_KEY",
+                "apps.shop.plan": "paid",
+                "journal.durability": "durable",  # the table need not be there; the example has it, with its defaults
+            },
         )
     }
     assert example.pop("state_dir") == EXAMPLE.parent / str(defaults.pop("state_dir"))

@@ -1,8 +1,11 @@
-"""Every test here runs on asyncio's loop and on uvloop, and leaves no task behind."""
+"""Every test here runs on asyncio's loop and on uvloop, with each transport, and leaves nothing behind."""
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
 
 import msgspec
 import pytest
@@ -10,15 +13,20 @@ import pytest_asyncio
 
 from sendengine.ports import Transport
 from sendengine.settings import TransportSettings
-from sendengine.transport import AiohttpTransport
+from sendengine.transport import AiohttpTransport, DirectTransport
 from tests.transport.scripted import JumpLoop
 
 KEY = "os_v2_app_canary"
 
-on_asyncio = pytest.mark.asyncio(loop_factories=["asyncio"])
-"""For tests that put the clock forward, which uvloop's does not allow."""
-
 TransportMaker = Callable[..., Transport]
+MAKERS: Final[Mapping[str, TransportMaker]] = {"aiohttp": AiohttpTransport, "direct": DirectTransport}
+HANG_S: Final = 30.0  # of real time; no test takes a tenth of it
+
+on_asyncio = pytest.mark.asyncio(loop_factories=["asyncio"])
+"""For tests that put the clock forward, which uvloop's does not allow, or that need only one of the loops."""
+
+aiohttp_only = pytest.mark.parametrize("kind", ["aiohttp"], indirect=True)
+direct_only = pytest.mark.parametrize("kind", ["direct"], indirect=True)
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -29,30 +37,58 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
     return {"asyncio": JumpLoop, "uvloop": uvloop.new_event_loop}
 
 
-def open_aiohttp(url: str, *, max_connections: int = 20, **settings: object) -> Transport:
-    made = msgspec.convert(settings, TransportSettings)
-    return AiohttpTransport(base_url=url, api_key=KEY, settings=made, max_connections=max_connections)
+@pytest.fixture(params=list(MAKERS))
+def kind(request: pytest.FixtureRequest) -> str:
+    """Name the transport under test; what only one of them does is marked with `aiohttp_only` or `direct_only`."""
+    chosen: str = request.param
+    return chosen
 
 
-@pytest.fixture(params=[open_aiohttp], ids=["aiohttp"])
-def make(request: pytest.FixtureRequest) -> TransportMaker:
-    """Make the transport under test; another one joins by joining the parameters."""
-    maker: TransportMaker = request.param
-    return maker
+@pytest.fixture
+def make(kind: str) -> TransportMaker:
+    """Make the transport under test."""
+
+    def making(url: str, *, max_connections: int = 20, api_key: str = KEY, **settings: object) -> Transport:
+        made = msgspec.convert(settings, TransportSettings)
+        return MAKERS[kind](base_url=url, api_key=api_key, settings=made, max_connections=max_connections)
+
+    return making
+
+
+@contextmanager
+def _watchdog(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Cancel whatever still runs after `HANG_S`, so that a transport that hangs fails one test and not the run."""
+
+    def bark() -> None:
+        for task in asyncio.all_tasks(loop):
+            task.cancel("the test hangs")
+
+    timer = threading.Timer(HANG_S, loop.call_soon_threadsafe, [bark])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @pytest_asyncio.fixture
 async def open_transport(make: TransportMaker) -> AsyncIterator[TransportMaker]:
-    """Open transports that are closed when the test is over, and see that no task is left then."""
+    """Open transports that are closed when the test is over; no task and no complaint of the loop is left then."""
     opened: list[Transport] = []
+    complaints: list[Mapping[str, object]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
 
     def opening(url: str, **options: object) -> Transport:
         opened.append(make(url, **options))
         return opened[-1]
 
-    yield opening
+    with _watchdog(loop):
+        yield opening
     for transport in opened:
         await transport.aclose()
         assert transport.open_connections == 0
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    assert not [task for task in others if "sendengine" in repr(task.get_coro()) or "aiohttp" in repr(task.get_coro())]
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not [task for task in left if any(name in repr(task.get_coro()) for name in ("sendengine", "aiohttp"))]
+    assert complaints == []

@@ -4,15 +4,16 @@ import asyncio
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from sendengine.errors import TransportError
-from sendengine.ports import Transport, WireRequest
+from sendengine.ports import Reply, Transport, WireRequest
+from sendengine.settings import TransportSettings
 
 CERTIFICATES = Path(__file__).parent / "certificates"
 AUTHORITY = str(CERTIFICATES / "authority.pem")
@@ -59,6 +60,27 @@ async def fails(transport: Transport, request: WireRequest = POST) -> TransportE
     with pytest.raises(TransportError) as caught:
         await transport.exchange(request, at_once)
     return caught.value
+
+
+async def settled(transport: Transport, server: "ScriptedServer") -> Reply | TransportError:
+    """Return what an exchange ends in; when nothing happens any more, its time is put forward until it is over."""
+    under_way = asyncio.create_task(transport.exchange(POST, at_once))
+    await server.next_request()
+    for _ in range(50):
+        await turns()
+        if under_way.done():
+            break
+    else:
+        jump(TransportSettings().timeout_s + 1)
+    return await outcome(under_way)
+
+
+async def outcome(exchange: Awaitable[Reply]) -> Reply | TransportError:
+    """Return what an exchange ends in, error or not."""
+    try:
+        return await exchange
+    except TransportError as error:
+        return error
 
 
 def reply(body: bytes = b'{"id":"m-1"}', *, status: str = "200 OK", headers: str = "") -> bytes:
@@ -148,6 +170,7 @@ class ScriptedServer:
         self.open_now = 0
         self.most_open = 0
         self.url = ""
+        self.port = 0
 
     async def next_request(self) -> None:
         """Wait until another request has come than those before the last call."""
@@ -178,8 +201,10 @@ class ScriptedServer:
 
 
 @asynccontextmanager
-async def serving(script: Script, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[ScriptedServer]:
-    """Serve on a free port of 127.0.0.1 until the test is over."""
+async def serving(
+    script: Script, *, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[ScriptedServer]:
+    """Serve on a port of this machine, a free one unless it is given, until the test is over."""
     scripted = ScriptedServer(script)
     tasks: set[asyncio.Task[None]] = set()
 
@@ -191,9 +216,10 @@ async def serving(script: Script, *, tls: ssl.SSLContext | None = None) -> Async
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls, backlog=256)
-    port = server.sockets[0].getsockname()[1]
-    scripted.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+    server = await asyncio.start_server(connected, address, port, ssl=tls, backlog=512)
+    scripted.port = server.sockets[0].getsockname()[1]
+    host = f"[{address}]" if ":" in address else address
+    scripted.url = f"{'https' if tls else 'http'}://{host}:{scripted.port}"
     try:
         yield scripted
     finally:
@@ -208,10 +234,101 @@ async def serving(script: Script, *, tls: ssl.SSLContext | None = None) -> Async
         await turns()
 
 
-def server_tls() -> ssl.SSLContext:
+def server_tls(certificate: str = "server.pem") -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(CERTIFICATES / "server.pem")
+    context.load_cert_chain(CERTIFICATES / certificate)
     return context
+
+
+class Accepted:
+    """One accepted connection as a plain socket, to which a test does things between two steps of the client."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.socket.settimeout(0)
+
+    async def request(self) -> bytes:
+        """Read a request as small as `POST`; what is there of it where the client hangs up."""
+        data = b""
+        while not data.endswith(b"}"):
+            piece = await asyncio.get_running_loop().sock_recv(self.socket, 65536)
+            if not piece:
+                break
+            data += piece
+        return data
+
+    async def answer(self) -> None:
+        """Answer every request until the client hangs up."""
+        while await self.request():
+            self.send(reply())
+
+    def arrived(self) -> bytes:
+        """Return what has come and was not read yet."""
+        try:
+            return self.socket.recv(65536)
+        except (BlockingIOError, ConnectionError):
+            return b""
+
+    def send(self, data: bytes) -> None:
+        assert self.socket.send(data) == len(data)
+
+    def half_close(self) -> None:
+        """Say that nothing more will be sent, and go on reading."""
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def reset(self) -> None:
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+
+class Listening:
+    """A listening socket that answers nobody by itself."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.listener = listener
+        self.accepted: list[Accepted] = []
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    async def accept(self) -> Accepted:
+        connection, _ = await asyncio.get_running_loop().sock_accept(self.listener)
+        self.accepted.append(Accepted(connection))
+        return self.accepted[-1]
+
+    async def answer(self) -> None:
+        """Answer whoever comes, one connection after another."""
+        while True:
+            await (await self.accept()).answer()
+
+
+@contextmanager
+def listening() -> Iterator[Listening]:
+    """Listen on a free port of 127.0.0.1 until the test is over; nothing is accepted before the test does so."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0)
+        made = Listening(listener)
+        try:
+            yield made
+        finally:
+            for peer in made.accepted:
+                peer.close()
+
+
+@contextmanager
+def full(address: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
+    """Listen on a port, which is returned, where connecting neither succeeds nor fails: its backlog is full."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(family))
+        listener.bind((address, port))
+        listener.listen(0)
+        for _ in range(4):
+            filling = stack.enter_context(socket.socket(family))
+            filling.settimeout(0)
+            filling.connect_ex(listener.getsockname())
+        yield int(listener.getsockname()[1])
 
 
 class JumpLoop(asyncio.SelectorEventLoop):

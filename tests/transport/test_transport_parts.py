@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sendengine.errors import NotSentError, ReplyLostError, SettingsError
+from sendengine.errors import NotSentError, ReplyLostError
 from sendengine.settings import AppSettings, TransportSettings
 from sendengine.transport import AiohttpTransport, bounded_connections, descriptors, open_transport
 from sendengine.transport.attempts import Slots
@@ -242,23 +242,14 @@ def test_a_failure_s_words_are_short_and_hold_no_password() -> None:
     assert str(failure(TimeoutError(), is_written=False)) == "no connection: TimeoutError: no details"
 
 
-@pytest.mark.parametrize("key", ["", "line\nend", "ключ", "tab\t", "nul\0"])
 @on_asyncio
-async def test_a_key_that_cannot_stand_in_a_header_is_refused_and_not_shown(key: str) -> None:
-    with pytest.raises(SettingsError) as caught:
-        AiohttpTransport(base_url="http://127.0.0.1", api_key=key, settings=TransportSettings(), max_connections=1)
-    assert not key or key not in str(caught.value)
-    transport = AiohttpTransport(
-        base_url="http://127.0.0.1", api_key="good", settings=TransportSettings(), max_connections=1
-    )
-    with pytest.raises(SettingsError):
-        transport.replace_key(key)
-    await transport.aclose()
-
-
-@on_asyncio
-async def test_the_settings_decide_which_transport_is_opened() -> None:
+@pytest.mark.parametrize(
+    ("kind", "name"), [("aiohttp", "AiohttpTransport"), ("direct", "DirectTransport"), (None, "DirectTransport")]
+)
+async def test_the_settings_decide_which_transport_is_opened(
+    kind: Literal["aiohttp", "direct"] | None, name: str
+) -> None:
     app = AppSettings(app_id="8250eaf6-1a58-489e-b136-7c74a864b434", api_key="k", base_url="http://127.0.0.1:9/api/v1")
-    transport = open_transport(app, "k", TransportSettings(max_connections=3))
-    assert repr(transport) == "<AiohttpTransport http://127.0.0.1:9/api/v1, 0 open>"
+    transport = open_transport(app, "k", TransportSettings(kind=kind, max_connections=3))
+    assert repr(transport) == f"<{name} http://127.0.0.1:9/api/v1, 0 open>"
     await transport.aclose()

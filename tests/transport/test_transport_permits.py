@@ -10,7 +10,6 @@ from sendengine.ports import WireRequest
 from tests.transport.conftest import TransportMaker, on_asyncio
 from tests.transport.scripted import (
     GET,
-    LARGE,
     POST,
     Gate,
     Peer,
@@ -71,6 +70,7 @@ RAISED = [
 ]
 
 
+@on_asyncio
 @pytest.mark.parametrize("raised", RAISED, ids=lambda raised: type(raised).__name__)
 @pytest.mark.parametrize("request_", [POST, GET], ids=["POST", "GET"])
 async def test_what_the_permit_raises_passes_unchanged_and_the_connection_is_given_back(
@@ -119,16 +119,18 @@ async def test_a_connection_on_which_something_comes_while_the_permit_is_awaited
     open_transport: TransportMaker,
 ) -> None:
     async def impatient(peer: Peer) -> None:
+        await peer.server.released.wait()
         await peer.send(reply(status="408 Request Timeout"))
-        peer.server.released.set()
+        sent.set()
         await peer.left()
 
-    gate = Gate()
+    gate, sent = Gate(), asyncio.Event()
     async with serving(first(impatient)) as server:
         transport = open_transport(server.url)
         under_way = asyncio.create_task(transport.exchange(POST, gate))
         await gate.asked.wait()
-        await server.released.wait()
+        server.released.set()
+        await sent.wait()
         await turns()
         gate.opened.set()
         with pytest.raises(NotSentError):
@@ -181,110 +183,6 @@ async def test_nobody_asks_for_a_permit_without_a_connection(open_transport: Tra
     assert gate.count == 0
 
 
-# Cancelling
-
-
-async def test_cancelling_while_the_permit_is_awaited_gives_the_connection_back(open_transport: TransportMaker) -> None:
-    gate = Gate()
-    async with serving(answering()) as server:
-        transport = open_transport(server.url)
-        under_way = asyncio.create_task(transport.exchange(POST, gate))
-        await gate.asked.wait()
-        under_way.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await under_way
-        assert (await transport.exchange(POST, at_once)).status == 200
-        assert (len(server.peers), len(server.requests)) == (1, 1)
-
-
-async def test_cancelling_while_the_reply_is_awaited_closes_the_connection(open_transport: TransportMaker) -> None:
-    async def silent(peer: Peer) -> None:
-        await peer.request()
-        await peer.left()
-
-    async with serving(first(silent)) as server:
-        transport = open_transport(server.url)
-        under_way = asyncio.create_task(transport.exchange(POST, at_once))
-        await server.next_request()
-        under_way.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await under_way
-        await server.peers[0].is_gone.wait()
-        assert transport.open_connections == 0
-        assert (await transport.exchange(POST, at_once)).status == 200
-
-
-@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", b"HTTP/1.1 200 OK\r\n\r\n{"])
-async def test_cancelling_within_the_body_closes_the_connection(open_transport: TransportMaker, head: bytes) -> None:
-    async def slow(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(head)
-        await peer.left()
-
-    async with serving(first(slow)) as server:
-        transport = open_transport(server.url)
-        under_way = asyncio.create_task(transport.exchange(POST, at_once))
-        await server.next_request()
-        await turns()
-        under_way.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await under_way
-        await server.peers[0].is_gone.wait()
-        assert transport.open_connections == 0
-
-
-async def test_cancelling_while_the_request_is_written_cuts_the_connection(open_transport: TransportMaker) -> None:
-    async def not_reading(peer: Peer) -> None:
-        await peer.head()
-        peer.server.got_request.set()
-        await peer.server.released.wait()
-
-    async with serving(first(not_reading)) as server:
-        transport = open_transport(server.url)
-        under_way = asyncio.create_task(transport.exchange(LARGE, at_once))
-        await server.next_request()
-        under_way.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await under_way
-        await turns()
-        assert transport.open_connections == 0
-        assert (await transport.exchange(POST, at_once)).status == 200
-        server.released.set()
-
-
-async def test_cancelling_while_connecting_leaves_nothing(open_transport: TransportMaker) -> None:
-    async def no_handshake(peer: Peer) -> None:
-        await peer.left()
-
-    async with serving(no_handshake) as server:
-        transport = open_transport(server.url.replace("http:", "https:"))
-        under_way = asyncio.create_task(transport.exchange(POST, at_once))
-        await server.got_peer.wait()
-        under_way.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await under_way
-        await server.peers[0].is_gone.wait()
-        assert transport.open_connections == 0
-
-
-async def test_cancelling_while_all_connections_are_taken_takes_none(open_transport: TransportMaker) -> None:
-    gate = Gate()
-    async with serving(answering()) as server:
-        transport = open_transport(server.url, max_connections=1)
-        holding = asyncio.create_task(transport.exchange(POST, gate))
-        await gate.asked.wait()
-        waiting = [asyncio.create_task(transport.exchange(POST, at_once)) for _ in range(3)]
-        await turns()
-        waiting[0].cancel()
-        gate.opened.set()
-        waiting[1].cancel()
-        assert (await holding).status == 200
-        assert (await waiting[2]).status == 200
-        await asyncio.gather(*waiting, return_exceptions=True)
-        assert (await transport.exchange(POST, at_once)).status == 200
-        assert server.most_open == 1
-
-
 # Bounds
 
 
@@ -295,7 +193,21 @@ async def test_there_are_never_more_connections_than_allowed_and_all_get_their_t
         transport = open_transport(server.url, max_connections=3)
         replies = await asyncio.gather(*[transport.exchange(POST, at_once) for _ in range(30)])
         assert [got.status for got in replies] == [200] * 30
-        assert (server.most_open, transport.open_connections) == (3, 3)
+        assert 1 <= server.most_open <= 3, "one may do for all, where it is quicker than opening more"
+        assert 1 <= transport.open_connections <= 3
+
+
+async def test_as_many_permits_are_awaited_at_once_as_there_may_be_connections(open_transport: TransportMaker) -> None:
+    gate = Gate()
+    async with serving(answering()) as server:
+        transport = open_transport(server.url, max_connections=3)
+        tasks = [asyncio.create_task(transport.exchange(POST, gate)) for _ in range(30)]
+        await until(lambda: gate.count == 3 and len(server.peers) == 3)
+        await turns()
+        assert (gate.count, server.most_open, transport.open_connections) == (3, 3, 3)
+        gate.opened.set()
+        assert [(await task).status for task in tasks] == [200] * 30
+        assert (gate.count, server.most_open) == (30, 3)
 
 
 @on_asyncio

@@ -1,0 +1,215 @@
+"""One HTTP/1.1 connection: a request out, a reply in, one at a time.
+
+Units: seconds on the running loop's clock; bytes.
+
+Decided here: a reply that does not come whole is lost. Anything that comes when nothing is awaited, or after the end
+of a reply, closes the connection, so that it is never taken for the next reply. Connections are closed without
+goodbye, because politeness would wait for a peer that may never read.
+
+A large body is handed to the loop whole and not in pieces as the peer reads: it is in memory in any case, and what
+the loop adds is at most one encrypted copy of it. So nobody waits for a writer, and the reply may come first.
+"""
+
+import asyncio
+from math import inf
+from typing import Final, cast
+
+from sendengine.errors import NotSentError, ReplyLostError
+from sendengine.ports import Reply, WireRequest
+from sendengine.transport.direct.heads import Heads
+from sendengine.transport.direct.pool import Pool
+from sendengine.transport.direct.reading import ReplyReader, UnreadableError
+from sendengine.transport.direct.wheel import Timed, Wheel
+from sendengine.transport.failures import FOREIGN, words
+from sendengine.transport.lifetimes import IDLE_S
+
+_SUCCESS: Final = range(200, 300)
+_JOINED_BYTES: Final = 65_536  # beyond it, copying a body costs more than a second piece
+
+
+class Http1Connection(asyncio.Protocol, Timed):
+    """One connection, from the loop's side and from the pool's; `sendengine.transport.direct.pool.Connection`."""
+
+    __slots__ = (
+        "_has_tls",
+        "_heads",
+        "_is_gone",
+        "_is_large",
+        "_lifetime_s",
+        "_loop",
+        "_pool",
+        "_reader",
+        "_reply",
+        "_timeout_s",
+        "_transport",
+        "_until_s",
+        "_wheel",
+    )
+
+    def __init__(
+        self, *, pool: Pool, heads: Heads, wheel: Wheel, timeout_s: float, max_reply_bytes: int, lifetime_s: float
+    ) -> None:
+        Timed.__init__(self)
+        self._pool = pool
+        self._heads = heads
+        self._wheel = wheel
+        self._loop = asyncio.get_running_loop()
+        self._timeout_s = timeout_s
+        self._lifetime_s = lifetime_s
+        self._until_s = 0.0
+        self._reader = ReplyReader(max_bytes=max_reply_bytes)
+        self._reply: asyncio.Future[Reply] | None = None
+        self._is_large = False  # the request
+        self._is_gone = True
+
+    def __repr__(self) -> str:
+        state = "gone" if self._is_gone else "awaiting a reply" if self._reply is not None else "claimed or idle"
+        return f"<Http1Connection {state}>"
+
+    # What the pool and an exchange need
+
+    def claim(self) -> bool:
+        """Take it for one exchange; False, and closed, where it is too old or was idle for too long."""
+        if self._is_gone:
+            return False
+        if self._loop.time() >= self.due_s:
+            self._close()
+            return False
+        self.due_s = inf
+        return True
+
+    def give_back(self) -> None:
+        """Be idle, and offered, for as long as it may."""
+        if self._is_gone:
+            return
+        now_s = self._loop.time()
+        due_s = now_s + IDLE_S
+        if due_s > self._until_s:
+            if now_s >= self._until_s:
+                self._close()
+                return
+            due_s = self._until_s
+        self.due_s = due_s
+        if due_s < self.filed_s:
+            self._wheel.file(self)
+        self._pool.offer(self)
+
+    def send(self, request: WireRequest) -> asyncio.Future[Reply]:
+        """Write a request, and return what its reply will be; the time for it runs from now.
+
+        Raises NotSentError where the connection was closed before, and ReplyLostError where writing fails.
+        """
+        transport = self._transport
+        if self._is_gone or transport.is_closing():
+            self._close()
+            raise NotSentError("the connection was closed before the request was written")
+        head, body = self._heads.head(request), request.body
+        reply = self._reply = self._loop.create_future()
+        due_s = self.due_s = self._loop.time() + self._timeout_s
+        if due_s < self.filed_s:
+            self._wheel.file(self)
+        try:
+            if len(body) > _JOINED_BYTES:
+                self._is_large = True
+                transport.writelines((head, body))
+            else:
+                transport.write(head + body)
+        except FOREIGN as error:
+            self._reply = None
+            self._close()
+            raise ReplyLostError(f"the request could not be written: {words(error)}") from None
+        return reply
+
+    def abandon(self, reply: "asyncio.Future[Reply]") -> None:
+        """Close where the reply is still to come; a reply that is there, or an error, is dropped."""
+        if self._reply is reply:
+            self._reply = None
+            self._close()
+        elif reply.done() and not reply.cancelled():
+            reply.exception()  # seen
+
+    def cut(self) -> None:
+        """Close, as the transport does."""
+        self._lose("the transport was closed before the reply came")
+
+    # Deadlines
+
+    def expire(self) -> None:
+        """Its time is over: of its exchange, or as an idle connection."""
+        self._lose(f"no reply within {self._timeout_s:g} s")
+
+    # What the loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin: it is the dialer's until it is given back."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's do not say that they are
+        self._has_tls = transport.get_extra_info("ssl_object") is not None
+        self._until_s = self._loop.time() + self._lifetime_s
+        self._is_gone = False
+
+    def data_received(self, data: bytes) -> None:
+        """Read a reply, or a piece of it."""
+        reply = self._reply
+        if reply is None:
+            self._close()  # nobody asked
+            return
+        try:
+            is_whole = self._reader.feed(data)
+        except UnreadableError as error:
+            self._lose(str(error))
+            return
+        if is_whole:
+            self._answer(reply)
+
+    def eof_received(self) -> None:
+        """Take what came as a whole reply where its end is the connection's; close in any case."""
+        reply = self._reply
+        if reply is not None and self._reader.finish():
+            self._answer(reply)
+        self._close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Lose what was awaited, and be forgotten."""
+        reply, self._reply = self._reply, None
+        if reply is not None and not reply.done():
+            reply.set_exception(ReplyLostError(f"the connection was lost before the reply came: {_reason(exc)}"))
+        self._is_gone = True
+        self._wheel.forget(self)
+        self._pool.lost(self)
+        self._reader.close()
+
+    def _answer(self, reply: "asyncio.Future[Reply]") -> None:
+        """Hand the reply over, and be idle before its caller goes on."""
+        reader = self._reader
+        self._reply = None
+        taken = reader.take()
+        if not reply.done():  # else cancelled, in this very step
+            reply.set_result(taken)
+        if reader.is_spent or (self._is_large and self._may_be_unsent(taken.status)):
+            self._close()
+            return
+        self._is_large = False
+        self.give_back()
+
+    def _may_be_unsent(self, status: int) -> bool:
+        """Whether some of a large request may still wait to be written when its reply has come.
+
+        Over TLS the loop does not say what it has encrypted and not written yet; a server that did not read the
+        request to its end will hardly say that it succeeded.
+        """
+        return bool(self._transport.get_write_buffer_size()) or (self._has_tls and status not in _SUCCESS)
+
+    def _close(self) -> None:
+        self._is_gone = True
+        self._pool.withdraw(self)
+        self._transport.abort()
+
+    def _lose(self, why: str) -> None:
+        reply, self._reply = self._reply, None
+        if reply is not None and not reply.done():
+            reply.set_exception(ReplyLostError(why))
+        self._close()
+
+
+def _reason(error: Exception | None) -> str:
+    return "the server closed it" if error is None else words(error)
