@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo check test bench clean
+.PHONY: setup demo check test crash bench clean
 
 setup: $(READY)
 
@@ -23,7 +23,11 @@ check: $(READY)
 	$(BIN)/lint-imports
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+# Processes killed a thousand times, and a journal's files damaged ten thousand times; some minutes.
+crash: $(READY)
+	CRASH_KILLS=1000 CRASH_BYTES=10000 $(BIN)/python -m pytest tests/crash --numprocesses auto --dist worksteal
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks all

@@ -21,6 +21,7 @@ from benchmarks.benchmark import Benchmark, configured, options_of
 from benchmarks.ceilings import Ceilings
 from benchmarks.contested import Contested
 from benchmarks.four_engines import FourEngines
+from benchmarks.journal import Journal
 from benchmarks.latency import Latency
 from benchmarks.lower_limit import LowerLimit
 from benchmarks.machine import this_machine
@@ -36,6 +37,7 @@ BENCHMARKS: Final[Mapping[str, type[Benchmark]]] = {
     "throughput": Throughput,
     "ceilings": Ceilings,
     "latency": Latency,
+    "journal": Journal,
     "contested": Contested,
     "lower_limit": LowerLimit,
     "four_engines": FourEngines,

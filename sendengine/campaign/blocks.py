@@ -3,10 +3,12 @@
 Gzip is recognised by what the file holds, since exports are often renamed. A byte-order mark of UTF-8 is dropped, a
 file in UTF-16 is refused. What cannot be read is an InputError that names the file.
 
-Units: bytes, of the text as it is after decompression.
+Units: bytes, of the text as it is after decompression; offsets count from the beginning of that text. A digest is of
+the file as it lies on disk.
 """
 
 import gzip
+import hashlib
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,18 +34,54 @@ class Stamp(Struct, frozen=True):
     written_ns: int
 
 
-def read_blocks(path: Path, *, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
-    """Give the file in blocks that end where a line ends, except perhaps the last; raises InputError.
+class Digest:
+    """The SHA-256 of a file, taken while it is read for another purpose."""
 
-    A line ends with a line feed, a carriage return, or both together, which no block tears apart.
+    __slots__ = ("_sum",)
+
+    def __init__(self) -> None:
+        self._sum = hashlib.sha256()
+
+    def take(self, data: bytes) -> None:
+        """Add the next bytes of the file."""
+        self._sum.update(data)
+
+    @property
+    def hex(self) -> str:
+        """The digest of what was taken."""
+        return self._sum.hexdigest()
+
+
+def read_blocks(
+    path: Path, *, block_bytes: int = BLOCK_BYTES, start: int = 0, digest: Digest | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """Give the file in blocks that end where a line ends, except perhaps the last, each with its offset.
+
+    A line ends with a line feed, a carriage return, or both together, which no block tears apart. ``start`` is the
+    offset of a line at which to begin: it is sought, and found at the cost of decompressing what is before it in a
+    file that is gzipped. With ``digest``, the whole file goes through it. Raises InputError.
     """
     try:
         with path.open("rb") as raw:
-            yield from _whole_lines(path, _opened(raw), block_bytes)
+            yield from _whole_lines(path, _opened(raw, digest), block_bytes, start)
+            if digest is not None:
+                while rest := raw.read(block_bytes):  # what follows gzipped data
+                    digest.take(rest)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: the gzip data is cut short or damaged ({error}); fetch the file again") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def file_digest(path: Path) -> str:
+    """Return a file's SHA-256 in hex; raises InputError."""
+    try:
+        with path.open("rb") as raw:
+            return hashlib.file_digest(raw, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
 
@@ -59,26 +97,50 @@ def file_stamp(path: Path) -> Stamp:
     return Stamp(status.st_size, status.st_mtime_ns)
 
 
-def _opened(raw: BinaryIO) -> BinaryIO | gzip.GzipFile:
+class _Tapped:
+    """A file that is read from its beginning to its end, each byte once, and goes through a digest on the way."""
+
+    __slots__ = ("_digest", "_raw")
+
+    def __init__(self, raw: BinaryIO, digest: Digest) -> None:
+        self._raw = raw
+        self._digest = digest
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._raw.read(size)
+        self._digest.take(data)
+        return data
+
+
+def _opened(raw: BinaryIO, digest: Digest | None) -> "BinaryIO | gzip.GzipFile | _Tapped":
     magic = raw.read(2)
     raw.seek(0)
-    return gzip.GzipFile(fileobj=raw) if magic == _GZIP else raw
+    source = raw if digest is None else _Tapped(raw, digest)
+    return gzip.GzipFile(fileobj=source, mode="rb") if magic == _GZIP else source  # type: ignore[arg-type]  # it only reads
 
 
-def _whole_lines(path: Path, source: BinaryIO | gzip.GzipFile, block_bytes: int) -> Iterator[bytes]:
+def _whole_lines(
+    path: Path, source: "BinaryIO | gzip.GzipFile | _Tapped", block_bytes: int, start: int
+) -> Iterator[tuple[int, bytes]]:
+    offset = start
+    if start and not isinstance(source, _Tapped):
+        source.seek(start)
     held = source.read(block_bytes)
-    if held.startswith(_UTF16_MARKS):
-        raise InputError(f"{path}: is UTF-16 text; save it as UTF-8")
-    held = held.removeprefix(_UTF8_MARK)
+    if not start:
+        if held.startswith(_UTF16_MARKS):
+            raise InputError(f"{path}: is UTF-16 text; save it as UTF-8")
+        if held.startswith(_UTF8_MARK):
+            held, offset = held[len(_UTF8_MARK) :], len(_UTF8_MARK)
     while more := source.read(block_bytes):
         end = _last_line_end(held)
         if end:
-            yield held[:end]
+            yield offset, held[:end]
         elif len(held) > LONGEST_LINE_BYTES:
             raise InputError(f"{path}: has a line of more than {LONGEST_LINE_BYTES:,} bytes; is it a text file?")
         held = held[end:] + more
+        offset += end
     if held:
-        yield held
+        yield offset, held
 
 
 def _last_line_end(held: bytes) -> int:

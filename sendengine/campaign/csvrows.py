@@ -16,8 +16,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from sendengine.campaign.blocks import read_blocks
-from sendengine.campaign.tables import UNREADABLE, Chunk, Chunks, Cursor, Fault, missing_column
+from sendengine.campaign.blocks import Digest, read_blocks
+from sendengine.campaign.tables import START, UNREADABLE, Chunk, Chunks, Cursor, Fault, Mark, missing_column
 from sendengine.errors import InputError
 
 _EXPORT_COLUMNS: Final = frozenset({"id", "identifier", "invalid_identifier"})
@@ -48,21 +48,30 @@ class _Header(Struct, frozen=True):
     is_export: bool
 
 
-def read_csv(path: Path, *, column: str, others: Sequence[str] = ()) -> Chunks:
+def read_csv(
+    path: Path, *, column: str, others: Sequence[str] = (), start: Mark = START, digest: Digest | None = None
+) -> Chunks:
     """Read a column of ids and other columns beside it, a chunk at a time.
 
     Raises InputError where the file cannot be read, lacks a column, or has a quote that is never closed. Rows with a
-    fault of their own are in their chunk's ``faults``. Empty lines are no rows.
+    fault of their own are in their chunk's ``faults``. Empty lines are no rows. ``start`` is where an earlier reading
+    had a chunk begin: the line of column names is read all the same. ``digest`` is of the whole file.
     """
     cursor = Cursor()
     header: _Header | None = None
+    if start is not START:
+        header = _header_of(path, column=column, others=others)
+        cursor = Cursor(start)
     rest = ""
-    for block in read_blocks(path):
+    for offset, block in read_blocks(path, start=start.offset, digest=digest):
+        cursor.offset = offset - _size(rest)
         text, is_whole = _decoded(block)
         is_whole = is_whole and not _UNDECODED.search(rest)
         text = rest + text
         if header is None:
+            whole_bytes = _size(text)
             header, text = _read_header(path, text, cursor, column=column, others=others)
+            cursor.offset += whole_bytes - _size(text)
         parsed = _parse(path, text, header, cursor, is_whole=is_whole)
         rest = parsed.rest
         if parsed.size:
@@ -73,6 +82,18 @@ def read_csv(path: Path, *, column: str, others: Sequence[str] = ()) -> Chunks:
         raise InputError(f"{path}: is empty; its first line must name the columns, such as {column!r}")
     if rest:
         raise InputError(f"{path}: line {cursor.line}: a quote is opened here and never closed; close it, or double it")
+
+
+def _size(text: str) -> int:
+    """Return how many bytes of the file a text was decoded from."""
+    return len(text.encode(errors="surrogateescape")) if text else 0
+
+
+def _header_of(path: Path, *, column: str, others: Sequence[str]) -> _Header | None:
+    """Read the line of column names alone; None where the file is empty."""
+    for _, block in read_blocks(path):
+        return _read_header(path, _decoded(block)[0], Cursor(), column=column, others=others)[0]
+    return None
 
 
 def _decoded(block: bytes) -> tuple[str, bool]:
@@ -202,8 +223,7 @@ def _chunk(parsed: _Rows, header: _Header, cursor: Cursor) -> Chunk:
     by_name: Mapping[str, Sequence[str]] = dict(zip(header.wanted, parsed.columns, strict=True))
     ids = by_name[header.wanted[0]]
     return Chunk(
-        first_row=cursor.row,
-        first_line=cursor.line,
+        start=cursor.mark,
         ids=ids,
         cells=by_name,
         faults=parsed.faults,

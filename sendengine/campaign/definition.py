@@ -16,9 +16,9 @@ from typing import Final, Literal
 from msgspec import Struct, ValidationError, convert, field
 from msgspec.structs import fields, replace
 
-from sendengine.campaign.spelling import TARGET_SLIPS, mend
 from sendengine.core.jobs import CreateNotification, Json, Urgency
 from sendengine.core.onesignal import ALIAS_CAP, CHANNELS
+from sendengine.core.spelling import TARGET_SLIPS, mend
 from sendengine.core.targets import Target, TargetKind
 from sendengine.errors import InputError, InvalidJobError
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from sendengine.campaign.blocks import Stamp, file_stamp, read_blocks
+from sendengine.campaign.blocks import Digest, Stamp, file_stamp, read_blocks
 from sendengine.campaign.idchecks import IdCheck
-from sendengine.campaign.joblines import read_job
 from sendengine.campaign.rowsets import Selection
-from sendengine.campaign.spelling import mend
 from sendengine.campaign.survey import BILLING_WARNING, FAULTS_KEPT
 from sendengine.campaign.tables import Fault
+from sendengine.core.joblines import read_job
 from sendengine.core.jobs import CreateNotification, Job
+from sendengine.core.spelling import mend
 from sendengine.errors import InvalidJobError
 
 
@@ -46,6 +46,7 @@ class JobsSurvey(Struct, frozen=True):
     audiences: Mapping[Audience, AudienceSize]
     selection: Selection
     stamp: Stamp
+    sha256: str
 
 
 def survey_jobs(
@@ -61,7 +62,8 @@ def survey_jobs(
     selection = Selection()
     faults: list[Fault] = []
     row = -1
-    for row, (line, job) in enumerate(read_jobs(path)):
+    digest = Digest()
+    for row, (line, job) in enumerate(read_jobs(path, digest=digest)):
         try:
             judge.admit(job)
         except InvalidJobError as error:
@@ -79,16 +81,25 @@ def survey_jobs(
         audiences=judge.audiences,
         selection=selection,
         stamp=stamp,
+        sha256=digest.hex,
     )
 
 
-def read_jobs(path: Path) -> Iterator[tuple[int, Job | InvalidJobError]]:
-    """Give each job of a file, or what is wrong with it, with its line; raises InputError. Empty lines are no jobs."""
-    number = 0
-    for block in read_blocks(path):
+def read_jobs(
+    path: Path, *, first_row: int = 0, digest: Digest | None = None
+) -> Iterator[tuple[int, Job | InvalidJobError]]:
+    """Give each job of a file, or what is wrong with it, with its line; raises InputError. Empty lines are no jobs.
+
+    Those before ``first_row`` are only counted.
+    """
+    number = row = 0
+    for _, block in read_blocks(path, digest=digest):
         for line in block.splitlines():
             number += 1
             if not line.strip():
+                continue
+            row += 1
+            if row <= first_row:
                 continue
             try:
                 yield number, read_job(line)

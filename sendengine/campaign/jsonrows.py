@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from sendengine.campaign.blocks import read_blocks
-from sendengine.campaign.tables import UNREADABLE, Chunk, Chunks, Cursor, Fault, missing_column
+from sendengine.campaign.blocks import Digest, read_blocks
+from sendengine.campaign.tables import START, UNREADABLE, Chunk, Chunks, Cursor, Fault, Mark, missing_column
 from sendengine.core.jobs import Json
 
 _ID: Final = "id"  # the name of the id in a typed row; the other columns are c0, c1, …
@@ -25,16 +25,18 @@ class _Shape(Struct, frozen=True):
     picks: tuple[Callable[[Struct], Json], ...]
 
 
-def read_jsonl(path: Path, *, column: str, others: Sequence[str] = ()) -> Chunks:
+def read_jsonl(
+    path: Path, *, column: str, others: Sequence[str] = (), start: Mark = START, digest: Digest | None = None
+) -> Chunks:
     """Read a column of ids and other columns beside it, a chunk at a time.
 
     An id is a text or a whole number. A cell that is missing is None. Raises InputError where the file cannot be
     read, or its first row lacks the column of ids; rows with a fault are in their chunk's ``faults``. Empty lines
-    are no rows.
+    are no rows. ``start`` is where an earlier reading had a chunk begin; ``digest`` is of the whole file.
     """
     shape = _shape(column, tuple(dict.fromkeys(name for name in others if name != column)))
-    cursor = Cursor()
-    for block in read_blocks(path):
+    cursor = Cursor(start)
+    for cursor.offset, block in read_blocks(path, start=start.offset, digest=digest):
         lines = block.splitlines()
         if cursor.row == 0:
             _check_first(path, lines, column)
@@ -125,4 +127,4 @@ def _chunk(
         for name, pick in zip(shape.others, shape.picks, strict=True)
     }
     cells[shape.column] = ids
-    return Chunk(first_row=cursor.row, first_line=cursor.line, ids=ids, cells=cells, faults=faults, lines=lines)
+    return Chunk(start=cursor.mark, ids=ids, cells=cells, faults=faults, lines=lines)

@@ -17,6 +17,7 @@ from sendengine.campaign.cells import custom_data_of, is_blank, property_value, 
 from sendengine.campaign.plan import Keys, Plan
 from sendengine.campaign.recipients import read_recipients
 from sendengine.campaign.rowsets import Selection
+from sendengine.campaign.tables import START, Chunk, Mark
 from sendengine.core.jobs import CreateNotification, Job, Json, TagValue, UpdateUser
 from sendengine.core.onesignal import CUSTOM_DATA_CAP_BYTES
 from sendengine.core.requests import NotificationRequest
@@ -31,7 +32,8 @@ class Pack(Struct, frozen=True):
     """One job of a campaign, and the stretch of the file that it stands for.
 
     The stretches follow one another without a gap: the rows that were sent are those of ``size`` rows from
-    ``first_row`` on that the selection keeps. ``size_bytes`` is about the size of the request's body.
+    ``first_row`` on that the selection keeps. ``size_bytes`` is about the size of the request's body. Packing can begin
+    anew behind it where it ``is_boundary``: nothing of an earlier row is held then.
     """
 
     job: Job
@@ -39,6 +41,7 @@ class Pack(Struct, frozen=True):
     first_row: int
     size: int
     size_bytes: int
+    is_boundary: bool = True
 
 
 class Rows(Struct, frozen=True):
@@ -56,9 +59,19 @@ class Rows(Struct, frozen=True):
         return (dict(zip(columns, row, strict=True)) for row in rows)
 
 
-def make_packs(plan: Plan, selection: Selection) -> Iterator[Pack]:
-    """Read the file again and give its jobs, in the order of its rows; raises InputError where it cannot be read."""
-    return packs_of(kept_rows(plan, selection), Writer(plan, selection, Keys(plan)))
+def make_packs(plan: Plan, selection: Selection, *, mark: Mark = START, first_row: int = 0) -> Iterator[Pack]:
+    """Read the file again and give its jobs, in the order of its rows; raises InputError where it cannot be read.
+
+    To go on behind a pack that is a boundary, give where it ended as ``first_row``, and a mark at or before that row.
+    Only where no recipient may stand in the file twice: the keys of those depend on all rows before (`can_begin_anew`).
+    """
+    rows = kept_rows(plan, selection, mark=mark, first_row=first_row)
+    return packs_of(rows, Writer(plan, selection, Keys(plan), first_row=first_row))
+
+
+def can_begin_anew(selection: Selection) -> bool:
+    """Whether packs and keys behind a boundary follow from the rows behind it alone."""
+    return not len(selection.repeats)
 
 
 def packs_of(stretches: Iterable[Rows], writer: "Writer") -> Iterator[Pack]:
@@ -71,17 +84,29 @@ def packs_of(stretches: Iterable[Rows], writer: "Writer") -> Iterator[Pack]:
     return _packs_of_data(stretches, writer) if campaign.pack_custom_data else _single_rows(stretches, writer)
 
 
-def kept_rows(plan: Plan, selection: Selection) -> Iterator[Rows]:
-    """Read the rows that are sent, some thousand at a time."""
+def kept_rows(plan: Plan, selection: Selection, *, mark: Mark = START, first_row: int = 0) -> Iterator[Rows]:
+    """Read the rows that are sent, from ``first_row`` on, some thousand at a time; reading begins at ``mark``."""
     recipients = plan.campaign.recipients
-    for chunk in read_recipients(recipients.file, column=recipients.column, others=plan.campaign.columns):
-        numbers: Sequence[int] = range(chunk.first_row, chunk.first_row + len(chunk.ids))
-        kept = selection.kept(chunk.first_row, len(chunk.ids))
+    for chunk in read_recipients(
+        recipients.file, column=recipients.column, others=plan.campaign.columns, start=mark if mark.row else START
+    ):
+        rows = _rows_from(chunk, first_row)
+        if not rows.ids:
+            continue
+        kept = selection.kept(rows.numbers[0], len(rows.ids))
         if kept is None:
-            yield Rows(numbers, chunk.ids, chunk.cells)
+            yield rows
         elif any(kept):
-            cells = {name: list(compress(column, kept)) for name, column in chunk.cells.items()}
-            yield Rows(list(compress(numbers, kept)), list(compress(chunk.ids, kept)), cells)
+            cells = {name: list(compress(column, kept)) for name, column in rows.cells.items()}
+            yield Rows(list(compress(rows.numbers, kept)), list(compress(rows.ids, kept)), cells)
+
+
+def _rows_from(chunk: Chunk, first_row: int) -> Rows:
+    skip = max(0, first_row - chunk.first_row)
+    numbers = range(chunk.first_row + skip, chunk.first_row + len(chunk.ids))
+    if not skip:
+        return Rows(numbers, chunk.ids, chunk.cells)
+    return Rows(numbers, chunk.ids[skip:], {name: column[skip:] for name, column in chunk.cells.items()})
 
 
 def rows_of(selection: Selection, *, first_row: int, size: int) -> Sequence[int]:
@@ -96,24 +121,24 @@ class Writer:
 
     __slots__ = ("_content", "_keys", "_message", "_start", "plan", "selection")
 
-    def __init__(self, plan: Plan, selection: Selection, keys: Keys) -> None:
+    def __init__(self, plan: Plan, selection: Selection, keys: Keys, *, first_row: int = 0) -> None:
         self.plan = plan
         self.selection = selection
         self._keys = keys
-        self._start = 0
+        self._start = first_row
         self._message, self._content = self._with_ttl(plan.campaign.message)
 
-    def notification(self, ids: Sequence[str], *, end: int) -> Iterator[Pack]:
+    def notification(self, ids: Sequence[str], *, end: int, is_boundary: bool = True) -> Iterator[Pack]:
         """Make the job of the rows up to ``end``; two of them, and so on, where it would exceed the cap of bytes."""
         target = self.plan.campaign.target(tuple(ids))
         body = self._body(target, self._content)
         if len(body) + _KEY_BYTES <= self.plan.max_bytes or len(ids) == 1:
-            yield self._pack(target, self._message, body, end=end)
+            yield self._pack(target, self._message, body, end=end, is_boundary=is_boundary)
             return
         half = len(ids) // 2
         middle = rows_of(self.selection, first_row=self._start, size=end - self._start)[half]
-        yield from self.notification(ids[:half], end=middle)
-        yield from self.notification(ids[half:], end=end)
+        yield from self.notification(ids[:half], end=middle, is_boundary=False)
+        yield from self.notification(ids[half:], end=end, is_boundary=is_boundary)
 
     def personal(self, ids: Sequence[str], custom_data: Mapping[str, Json], *, end: int) -> Pack:
         """Make the job of the rows up to ``end``, with custom data of their own."""
@@ -148,7 +173,9 @@ class Writer:
     def _body(self, target: Target, content: bytes) -> bytes:
         return canonical_body(NotificationRequest(self.plan.app_id, "", content, target, self.plan.campaign.channel))
 
-    def _pack(self, target: Target, message: Mapping[str, Json], body: bytes, *, end: int) -> Pack:
+    def _pack(
+        self, target: Target, message: Mapping[str, Json], body: bytes, *, end: int, is_boundary: bool = True
+    ) -> Pack:
         campaign = self.plan.campaign
         may_repeat = bool(self.selection.repeats.between(self._start, end - self._start))
         job = CreateNotification(
@@ -161,10 +188,10 @@ class Writer:
             idempotency_key=self._keys.key(body, may_repeat=may_repeat),
             on_ambiguous=campaign.on_ambiguous,
         )
-        return self._close(job, len(target.ids), len(body), end=end)
+        return self._close(job, len(target.ids), len(body), end=end, is_boundary=is_boundary)
 
-    def _close(self, job: Job, recipients: int, size_bytes: int, *, end: int) -> Pack:
-        pack = Pack(job, recipients, self._start, end - self._start, size_bytes)
+    def _close(self, job: Job, recipients: int, size_bytes: int, *, end: int, is_boundary: bool = True) -> Pack:
+        pack = Pack(job, recipients, self._start, end - self._start, size_bytes, is_boundary)
         self._start = end
         return pack
 

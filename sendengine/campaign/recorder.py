@@ -1,23 +1,25 @@
 """Keeps a run's books: what came of every row, in numbers and, line by line, in the run's directory.
 
-It sees every request that settles, as the engine's observer, and every job, through `Recorder.settled`. Lines are
-rendered on the event loop, some microseconds each, and written elsewhere: see `sendengine.campaign.rundir`.
+It sees every request and every job that settles, as the engine's observer. Lines are rendered on the event loop, some
+microseconds each, and written elsewhere: see `sendengine.campaign.linefiles`.
 
 Units: rows are counted from 1 in the files that people read, the first row being that below a header.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from copy import copy
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Protocol, assert_never
+from typing import Final, assert_never
 
-from sendengine.campaign.joblines import job_fields
+from sendengine.campaign.books import Books
 from sendengine.campaign.packs import rows_of
 from sendengine.campaign.report import JobCounts, RecipientCounts
 from sendengine.campaign.rundir import FAILURES, INVALID, REQUESTS, UNREACHABLE, RunDir
 from sendengine.campaign.tables import Fault
 from sendengine.campaign.work import Item, Work
+from sendengine.core.joblines import job_fields
 from sendengine.core.jobs import CreateNotification, Job
 from sendengine.core.outcomes import (
     OUTCOME_NAMES,
@@ -33,24 +35,7 @@ from sendengine.core.outcomes import (
 from sendengine.errors import StorageError
 from sendengine.ports import Part, RequestRecord
 
-
-class Settled(Protocol):
-    """What is read of an engine's receipt once its job has settled."""
-
-    @property
-    def job(self) -> Job:
-        """The job; another one's where both had the same key and content."""
-        ...
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """What came of it."""
-        ...
-
-    @property
-    def parts(self) -> Sequence[Part]:
-        """What came of which of its recipients."""
-        ...
+_ABANDONED: Final = OUTCOME_NAMES[Abandoned]
 
 
 class Ticket:
@@ -64,37 +49,61 @@ class Ticket:
 
 
 class Recorder:
-    """The books of one run. ``counts`` and ``recipients`` are up to date after every call."""
+    """The books of one run. ``counts`` and ``recipients`` are up to date after every call.
 
-    def __init__(self, work: Work, run_dir: RunDir) -> None:
-        self.counts = JobCounts()
-        self.recipients = RecipientCounts()
+    ``earlier`` are the books of the process that this one goes on for; ``first_row`` is where it goes on. Where the run
+    ``is_kept`` in a journal, what is abandoned goes on in a later process: it is counted in ``abandoned``, and has
+    neither settled nor a line among the failures.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        run_dir: RunDir,
+        *,
+        earlier: Books | None = None,
+        first_row: int = 0,
+        is_kept: bool = False,
+        is_durable: bool = False,
+    ) -> None:
+        self.counts = JobCounts() if earlier is None else copy(earlier.counts)
+        self.recipients = RecipientCounts() if earlier is None else copy(earlier.recipients)
+        self.abandoned = JobCounts()
         self._work = work
+        self._is_kept = is_kept
         self._position = 0
         self._tickets: dict[int, Ticket] = {}
         self._by_key: dict[str, Ticket] = {}
-        self._requests = run_dir.lines(REQUESTS)
-        self._failures = run_dir.lines(FAILURES)
-        self._unreachable = run_dir.lines(UNREACHABLE)
+        self._joined: dict[int, list[Ticket]] = {}
+        sizes = {} if earlier is None else earlier.sizes
+        self._files = {
+            file: run_dir.lines(file, size_bytes=sizes.get(file, 0) if is_kept else None, is_durable=is_durable)
+            for file in (REQUESTS, FAILURES, UNREACHABLE)
+        }
+        self.pass_over(first_row)
 
     # What happens to items
 
     def begin(self, item: Item) -> Ticket:
         """Enter an item that is about to be handed to the engine, and the rows before it that are left out."""
+        self.pass_over(item.end)
+        return self.attach(item)
+
+    def attach(self, item: Item) -> Ticket:
+        """Enter an item that an earlier process has handed to the engine's journal."""
         ticket = self._tickets[id(item.job)] = Ticket(item)
         if item.job.idempotency_key is not None:
             self._by_key[item.job.idempotency_key] = ticket
-        self.pass_over(item.end)
         return ticket
 
     def pass_over(self, end: int) -> None:
         """Count the rows up to ``end`` that are left out; the others are counted as they settle."""
-        if self._work.total < self._work.rows:
+        if self._work.total < self._work.rows and end > self._position:
             left_out = self._work.selection.counts(self._position, end - self._position)
             self.counts.invalid += left_out.invalid
             self.counts.duplicates += left_out.duplicates
             self.counts.excluded += left_out.excluded
-        self._position = end
+        self._position = max(self._position, end)
 
     def withdraw(self, ticket: Ticket) -> None:
         """Undo `begin`: the item was not handed over, and a later run sends it."""
@@ -108,15 +117,27 @@ class Recorder:
         self.counts.add(outcome, item.count)
         self._write_failure(ticket, Part(_ids(item.job), outcome), None)
 
-    def settled(self, ticket: Ticket, receipt: Settled) -> None:
-        """An item's job has settled."""
+    def taken(self, ticket: Ticket, job: Job, outcome: Outcome | None) -> None:
+        """The engine has taken an item; ``job`` is another's that has its key, and the item comes to what that does."""
+        if id(ticket.item.job) not in self._tickets:
+            return  # it has settled meanwhile, and was counted
+        if outcome is not None:  # its key was used before, for the same, and this came of it
+            self._forget(ticket)
+            self._count(ticket.item, outcome, (Part(_ids(job), outcome),))
+        elif job is not ticket.item.job:
+            self._forget(ticket)
+            self._joined.setdefault(id(job), []).append(ticket)
+
+    def job_settled(self, job: Job, outcome: Outcome, parts: Sequence[Part]) -> None:
+        """Count a job, as the engine's observer; others' jobs are passed over."""
+        ticket = self._tickets.get(id(job))
+        if ticket is None:
+            return
         self._forget(ticket)
-        item, outcome = ticket.item, receipt.outcome
-        if outcome is None:
-            raise AssertionError("a receipt that calls back has an outcome")
-        parts = receipt.parts or (Part(_ids(item.job), outcome),)
-        self._count(item, outcome, parts)
-        if receipt.job is not item.job:  # it joined an equal job with its key, whose failures are told there
+        parts = parts or (Part(_ids(job), outcome),)
+        for joined in (ticket, *self._joined.pop(id(job), ())):
+            self._count(joined.item, outcome, parts)
+        if self._goes_on(outcome, parts):
             return
         keys = {id(part): key for part, key in ticket.failed}
         for part in parts:
@@ -128,6 +149,8 @@ class Recorder:
         for job, part in record.parts:
             if not isinstance(part.outcome, Accepted) and (ticket := self._tickets.get(id(job))) is not None:
                 ticket.failed.append((part, record.key))
+        if self._is_kept and record.outcome == _ABANDONED:
+            return  # it goes on, and has its line then
         unsubscribed = [
             item for _, part in record.parts if isinstance(part.outcome, Accepted) for item in part.outcome.unsubscribed
         ]
@@ -148,24 +171,35 @@ class Recorder:
         }
         if unsubscribed:
             line["unsubscribed"] = unsubscribed
-        self._requests.append(line)
+        self._files[REQUESTS].append(line)
 
     # Files
 
     @property
     def has_lines(self) -> bool:
         """Whether lines wait to be written."""
-        return bool(self._requests.waiting or self._failures.waiting or self._unreachable.waiting)
+        return any(file.waiting for file in self._files.values())
+
+    def take(self) -> tuple[Sequence[Callable[[], None]], Mapping[str, int]]:
+        """Take the lines that wait: what writes them (raising OSError), and how long the files are then."""
+        writes = [write for file in self._files.values() if (write := file.take()) is not None]
+        return writes, {name: file.size_bytes for name, file in self._files.items()}
+
+    def kept_counts(self) -> JobCounts:
+        """What of the counts a later process goes on from."""
+        counts = copy(self.counts)
+        counts.invalid = counts.duplicates = counts.excluded = 0
+        return counts
 
     def flush(self) -> None:
         """Write the lines that wait, on any one thread at a time; raises StorageError."""
-        for file in (self._requests, self._failures, self._unreachable):
+        for file in self._files.values():
             file.flush()
 
     def close(self) -> None:
         """Write what waits, and close the files; raises StorageError."""
         with ExitStack() as files:
-            for file in (self._requests, self._failures, self._unreachable):
+            for file in self._files.values():
                 files.callback(file.close)
 
     def discard(self) -> None:
@@ -179,13 +213,21 @@ class Recorder:
         if job.idempotency_key is not None:
             self._by_key.pop(job.idempotency_key, None)
 
+    def _goes_on(self, outcome: Outcome, parts: Sequence[Part]) -> bool:
+        """Whether a later process goes on with a job."""
+        return self._is_kept and any(isinstance(each, Abandoned) for each in (outcome, *(p.outcome for p in parts)))
+
     def _count(self, item: Item, outcome: Outcome, parts: Sequence[Part]) -> None:
+        goes_on = self._goes_on(outcome, parts)
+        counts = self.abandoned if goes_on else self.counts
         if self._work.is_campaign:
             for part in parts:
-                self.counts.add(part.outcome, len(part.recipients))
-            self.counts.add(outcome, item.count - sum(len(part.recipients) for part in parts))
+                counts.add(part.outcome, len(part.recipients))
+            counts.add(outcome, item.count - sum(len(part.recipients) for part in parts))
         else:
-            self.counts.add(outcome, 1)
+            counts.add(outcome, 1)
+        if goes_on:
+            return
         job = item.job
         if isinstance(job, CreateNotification):
             self.recipients.targeted += len(job.to.ids) if job.to.is_listed else job.expected_recipients or 0
@@ -202,7 +244,7 @@ class Recorder:
             "maybe_sent": isinstance(outcome, Ambiguous) or getattr(outcome, "maybe_sent", False),
             "key": key,
         }
-        (self._unreachable if isinstance(outcome, Unreachable) else self._failures).append(line)
+        self._files[UNREACHABLE if isinstance(outcome, Unreachable) else FAILURES].append(line)
 
     def _rows_of(self, record: RequestRecord) -> list[list[int]]:
         if not record.parts:  # it was split: smaller requests tell what came of its rows

@@ -51,6 +51,10 @@ class JobCounts(Struct):
         """How many rows were to be sent, and were neither accepted nor unreachable."""
         return self.settled - self.accepted - self.unreachable
 
+    def __add__(self, other: "JobCounts") -> "JobCounts":
+        mine, others = asdict(self), asdict(other)
+        return JobCounts(**{name: count + others[name] for name, count in mine.items()})
+
     def add(self, outcome: Outcome, count: int) -> None:
         """Count rows that came to an outcome."""
         name = OUTCOME_NAMES[type(outcome)]

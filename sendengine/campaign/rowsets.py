@@ -1,6 +1,6 @@
 """Sets of rows of a file, a bit a row, and what the first pass over the file decided about each row."""
 
-from typing import Final
+from typing import Final, Self
 
 from msgspec import Struct, field
 
@@ -21,6 +21,19 @@ class RowSet:
 
     def __contains__(self, row: int) -> bool:
         return bool(self.between(row, 1))
+
+    @classmethod
+    def of(cls, bits: bytes) -> Self:
+        """Make a set of what `bits` returned."""
+        made = cls()
+        made._bits = bytearray(bits)
+        made._count = int.from_bytes(bits, "little").bit_count()
+        return made
+
+    @property
+    def bits(self) -> bytes:
+        """A bit a row, eight to a byte, the first as the lowest."""
+        return bytes(self._bits)
 
     def add(self, row: int) -> None:
         """Put a row in."""

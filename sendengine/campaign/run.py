@@ -4,39 +4,46 @@ The first request of a campaign goes alone and opens the way when it is accepted
 a jobs file, so that a wrong key costs one request. Then as much is under way as the engine can use, in bounded memory.
 Nothing more is dispatched once a stop was asked for, an app is held, the error budget is spent, or the disk fails.
 
+With a journal a run goes on where an earlier process left it: what has settled is passed over, what may have been sent
+goes again under its old key after the wait of a lost reply, and everything else goes at once.
+
 Units: seconds on the running loop's clock; reports carry the time of day.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, Literal, Protocol
+from typing import Final
 
 from msgspec import Struct
 
+from sendengine.campaign.books import with_earlier
+from sendengine.campaign.engineport import Engine
 from sendengine.campaign.errorbudget import ErrorBudget
 from sendengine.campaign.flow import Flow
-from sendengine.campaign.recorder import Recorder, Settled, Ticket
+from sendengine.campaign.house import House, Reason
+from sendengine.campaign.keeping import Keeping, item_of
+from sendengine.campaign.recorder import Recorder
 from sendengine.campaign.report import JobCounts, Report, render
 from sendengine.campaign.rundir import REPORT, RunDir
-from sendengine.campaign.watch import OutageWatch, held_app
 from sendengine.campaign.work import Item, Work
-from sendengine.core.jobs import CreateNotification, Job
-from sendengine.core.outcomes import Abandoned, Accepted, Expired, Unreachable
+from sendengine.core.jobs import CreateNotification, Job, UpdateUser
+from sendengine.core.outcomes import Abandoned, Accepted, Expired, Outcome, Unreachable
+from sendengine.engine.past import Past, RecoveredReceipt
+from sendengine.engine.receipts import Receipt
 from sendengine.errors import (
     AppHeldError,
     EngineClosedError,
     InputError,
     InvalidJobError,
     KeyReusedError,
+    SendEngineError,
     StorageError,
 )
-from sendengine.journal.threads import on_a_thread
-from sendengine.ports import RequestRecord
+from sendengine.ports import Part, RequestRecord
 from sendengine.telemetry.counters import LaneCounters
-from sendengine.telemetry.snapshots import EngineStats
 
 ALONE: Final = 5
 """Single recipients that are tried, one after another, before a campaign of a request a row is taken for faulty."""
@@ -48,44 +55,10 @@ FIRST_WAIT_S: Final = 10.0
 # not by the clock: uvloop's stands still between two turns of the loop.
 _SLICE_WORK: Final = 2000
 _ITEM_WORK: Final = 200
-_LOOK_S: Final = 0.1
-_LOOKS_A_FLUSH: Final = 3
+_PASSING_WORK: Final = 20  # of an item that is done
 
-Reason = Literal["stopped", "aborted", "guard", "storage", "input"]
 _EXIT_OF: Final[Mapping[Reason, int]] = {"stopped": 75, "aborted": 130, "guard": 4, "storage": 5, "input": 75}
 _EXIT_NOT_ALL: Final = 3
-
-
-class Receipt(Settled, Protocol):
-    """What `SendEngine.submit` returns, as far as it is used here."""
-
-    def add_done_callback(self, callback: Callable[["Receipt"], None]) -> None:
-        """Call back when the job has settled, or at once where it has."""
-        ...
-
-
-class Engine(Protocol):
-    """What a run needs of `sendengine.SendEngine`."""
-
-    async def submit(self, job: Job) -> Receipt:
-        """Admit a job."""
-        ...
-
-    def stats(self) -> EngineStats:
-        """Look at lanes and apps."""
-        ...
-
-    def counters(self) -> Mapping[str, LaneCounters]:
-        """Return what each lane has done."""
-        ...
-
-    def begin_drain(self) -> None:
-        """Take no more jobs."""
-        ...
-
-    async def abort(self, *, grace_s: float | None = None) -> None:
-        """Abandon what waits, let what is on the wire finish within ``grace_s``, and close."""
-        ...
 
 
 class RunOptions(Struct, frozen=True, kw_only=True):
@@ -102,12 +75,16 @@ class RunOptions(Struct, frozen=True, kw_only=True):
 
 
 class Progress(Struct, frozen=True):
-    """How far a run is: ``done`` of ``total`` recipients, or jobs, have come to an outcome."""
+    """How far a run is: ``done`` of ``total`` recipients, or jobs, have come to an outcome.
+
+    ``problem`` says why nothing new is begun at the moment: a disk that is full.
+    """
 
     done: int
     total: int
     in_flight: int
     counts: JobCounts
+    problem: str | None = None
 
 
 class RunResult(Struct, frozen=True):
@@ -121,33 +98,58 @@ class RunResult(Struct, frozen=True):
 class Run:
     """One run. Make it, give it to the engine as its observer, then `send`."""
 
-    def __init__(self, work: Work, *, run_dir: RunDir, options: RunOptions) -> None:
-        """Open the run's files; raises StorageError."""
+    def __init__(self, work: Work, *, run_dir: RunDir, options: RunOptions, keeping: Keeping | None = None) -> None:
+        """Open the run's files; raises StorageError. Without ``keeping``, nothing of the run outlives its process."""
         self._work = work
         self._run_dir = run_dir
         self._options = options
-        self._recorder = Recorder(work, run_dir)
+        self._keeping = keeping
+        self._started_at = datetime.now(UTC)
+        self._recorder = Recorder(
+            work,
+            run_dir,
+            earlier=None if keeping is None else keeping.earlier,
+            first_row=0 if keeping is None else keeping.first_row,
+            is_kept=keeping is not None,
+            is_durable=options.durability == "durable",
+        )
+        self._house = House(
+            work,
+            run_dir=run_dir,
+            recorder=self._recorder,
+            max_outage_s=options.max_outage_s,
+            writes_lines=keeping is None,
+            problem=lambda: None if keeping is None else keeping.problem,
+            stop_for=self._stop_for,
+        )
         self._flow = Flow()
         self._budget = None if options.max_error_rate is None else ErrorBudget(options.max_error_rate)
-        self._outage = OutageWatch(max_s=options.max_outage_s)
-        self._apps: set[str | None] = set()
         self._is_open = not work.is_campaign
         self._refused_alone = 0
         self._halt: tuple[Reason, str] | None = None
-        self._is_over = asyncio.Event()
         self._judging: asyncio.Event | None = None
+        self._handing: set[asyncio.Task[None]] = set()
         self._engine: Engine | None = None
         self._aborting: asyncio.Task[None] | None = None
+        if keeping is not None:
+            if keeping.earlier is not None:
+                self._started_at = datetime.fromisoformat(keeping.earlier.started_at)
+            keeping.open(self._recorder, self._lanes)
 
     @property
     def progress(self) -> Progress:
         """How far the run is, at this moment."""
         counts = self._recorder.counts
-        return Progress(counts.settled, self._work.total, self._flow.items, counts)
+        problem = None if self._keeping is None else self._keeping.problem
+        return Progress(counts.settled, self._work.total, self._flow.items, counts, problem)
 
     def request_settled(self, record: RequestRecord) -> None:
         """Take note of a settled request: the engine's observer."""
         self._recorder.request_settled(record)
+
+    def job_settled(self, job: Job, outcome: Outcome, parts: Sequence[Part]) -> None:
+        """Take note of a settled job: the engine's observer."""
+        self._recorder.job_settled(job, outcome, parts)
 
     def stop(self) -> None:
         """Read and dispatch nothing more; what is on the wire finishes, the rest stays for a later run."""
@@ -167,66 +169,122 @@ class Run:
         more and leaves what was dispatched to the engine; no report is written.
         """
         self._engine = engine
-        started_at = datetime.now(UTC)
-        house = asyncio.get_running_loop().create_task(self._keep_house(engine))
+        house = asyncio.get_running_loop().create_task(self._house.keep(engine))
         try:
+            self._attach(engine.recovered)
             await self._dispatch(engine)
             await self._flow.until_idle()
+            if self._keeping is not None:
+                self._keeping.end()
+                if self._keeping.damage is not None:
+                    self._stop_for("storage", self._keeping.damage)
             if self._halt is not None:
                 await engine.abort(grace_s=0 if self._halt[0] == "aborted" else self._options.stop_grace_s)
         except BaseException:
             self._recorder.discard()
             raise
         finally:
-            self._is_over.set()
+            self._house.leave()
             await asyncio.gather(house, return_exceptions=True)
         house.result()
-        return await self._finish(engine, started_at)
+        return await self._finish(engine)
 
     # Dispatching
+
+    def _attach(self, recovered: Sequence[RecoveredReceipt]) -> None:
+        """Follow the jobs that the journal gave back: the recorder knows them already."""
+        for found in recovered:
+            item = item_of(found)
+            self._flow.enter(item.size_bytes)
+            self._house.apps.add(item.job.app)
+            found.receipt.add_done_callback(partial(self._settled, item, asyncio.Event()))
 
     async def _dispatch(self, engine: Engine) -> None:
         """Hand the items to the engine, one after another, as there is room."""
         try:
             await self._dispatch_all(engine)
-        except (AppHeldError, EngineClosedError) as error:
-            self._stop_for("guard" if isinstance(error, AppHeldError) else "stopped", str(error))
         except InputError as error:
             if not self._recorder.counts.settled and not self._flow.items:
                 raise
             self._stop_for("input", str(error))
+        finally:
+            await asyncio.gather(*self._handing)
 
     async def _dispatch_all(self, engine: Engine) -> None:
         done = 0
-        for item in self._work.items():
-            done += _ITEM_WORK + item.count
+        keeping = self._keeping
+        for item in self._work.items() if keeping is None else self._work.items(keeping.first_row):
+            is_done = keeping is not None and keeping.is_done(item)
+            done += _PASSING_WORK if is_done else _ITEM_WORK + item.count
             if done > _SLICE_WORK:
                 await asyncio.sleep(0)
                 done = 0
-            await (self._flow.until_room() if self._is_open else self._flow.until_idle())
+            if is_done:
+                self._recorder.pass_over(item.end)
+                continue
+            await self._flow.until_room()
             if self._halt is not None:
                 return
             await self._submit(item, engine)
         self._recorder.pass_over(self._work.rows)
 
     async def _submit(self, item: Item, engine: Engine) -> None:
+        """Hand an item over; wait for it where it goes alone, or where the next must not overtake it."""
+        past = None if self._keeping is None else self._keeping.past_of(item)
+        is_first_of_app = item.job.app not in self._house.apps
+        self._house.apps.add(item.job.app)
+        over = asyncio.Event()
+        handing = self._hand_over(item, engine, past=past, over=over)
+        if self._keeping is None or self._work.is_campaign or is_first_of_app or _must_keep_its_place(item.job):
+            await handing
+        else:  # each waits for the disk, and all that wait go there together
+            task = asyncio.get_running_loop().create_task(handing)
+            self._handing.add(task)
+            task.add_done_callback(self._handing.discard)
+            return
+        if (
+            self._work.is_campaign and not self._is_open and past is None
+        ):  # one with a past may wait, and proves nothing
+            self._judging = over
+            await over.wait()
+        elif is_first_of_app and not self._work.is_campaign:
+            self._judging = over
+            await self._until_judged(over)
+
+    async def _hand_over(self, item: Item, engine: Engine, *, past: Past | None, over: asyncio.Event) -> None:
+        """Submit an item, and follow it."""
         ticket = self._recorder.begin(item)
+        self._flow.enter(item.size_bytes)
         try:
-            receipt = await engine.submit(item.job)
+            receipt = await engine.submit_row(item.job, row=item.first_row, past=past)
         except (InvalidJobError, KeyReusedError) as error:
             self._recorder.refused(ticket, str(error))
-            return
+            if self._keeping is not None:
+                self._keeping.refused(item)
+            self._left(item, over)
+        except (AppHeldError, EngineClosedError, StorageError) as error:
+            self._recorder.withdraw(ticket)
+            self._left(item, over)
+            self._stop_for(self._reason_of(error, engine), str(error))
         except BaseException:
             self._recorder.withdraw(ticket)
+            self._left(item, over)
             raise
-        self._flow.enter(item.size_bytes)
-        over = asyncio.Event()
-        receipt.add_done_callback(partial(self._settled, ticket, over))
-        if item.job.app not in self._apps:
-            self._apps.add(item.job.app)
-            if not self._work.is_campaign:
-                self._judging = over
-                await self._until_judged(over)
+        else:
+            self._recorder.taken(ticket, receipt.job, receipt.outcome)
+            if self._keeping is not None:
+                self._keeping.taken(item)
+            receipt.add_done_callback(partial(self._settled, item, over))
+
+    @staticmethod
+    def _reason_of(error: SendEngineError, engine: Engine) -> Reason:
+        if isinstance(error, AppHeldError):
+            return "guard"
+        return "stopped" if isinstance(error, EngineClosedError) and engine.storage_failure is None else "storage"
+
+    def _left(self, item: Item, over: asyncio.Event) -> None:
+        self._flow.leave(item.size_bytes)
+        over.set()
 
     async def _until_judged(self, over: asyncio.Event) -> None:
         """Wait for the first job of an app, whose key may be wrong."""
@@ -234,14 +292,13 @@ class Run:
             async with asyncio.timeout(FIRST_WAIT_S):
                 await over.wait()
 
-    def _settled(self, ticket: Ticket, over: asyncio.Event, receipt: Receipt) -> None:
-        """Book an item that has come to its end, and see whether going on makes sense."""
-        self._recorder.settled(ticket, receipt)
+    def _settled(self, item: Item, over: asyncio.Event, receipt: Receipt) -> None:
+        """An item has come to its end, and the recorder has counted it: see whether going on makes sense."""
         over.set()
         if self._work.is_campaign and not isinstance(receipt.outcome, (Abandoned, Expired)):
             outcomes = [receipt.outcome, *(part.outcome for part in receipt.parts)]
-            self._judge(ticket.item, is_error=not any(isinstance(item, (Accepted, Unreachable)) for item in outcomes))
-        self._flow.leave(ticket.item.size_bytes)
+            self._judge(item, is_error=not any(isinstance(each, (Accepted, Unreachable)) for each in outcomes))
+        self._flow.leave(item.size_bytes)
 
     def _judge(self, item: Item, *, is_error: bool) -> None:
         """Open the way after a first success; stop where the message seems to be at fault, or too much fails.
@@ -261,65 +318,62 @@ class Run:
         elif self._budget is not None and self._budget.is_spent:
             self._stop_for("guard", f"the error budget is spent: {self._budget}; failures.jsonl says why")
 
-    # Stopping and watching
+    # Stopping
 
     def _stop_for(self, reason: Reason, why: str) -> None:
         """Dispatch nothing more; the first reason stands."""
         if self._halt is not None:
             return
         self._halt = (reason, why)
+        self._house.is_stopping = True
         self._flow.cut()
         if self._judging is not None:
             self._judging.set()
         if self._engine is not None:
             self._engine.begin_drain()
 
-    async def _keep_house(self, engine: Engine) -> None:
-        """Write lines and look after apps and outages until the run is over."""
-        loop = asyncio.get_running_loop()
-        looks = 0
-        while not await self._over_within(_LOOK_S):
-            looks += 1
-            if (held := held_app(engine.stats().apps, used=self._apps)) is not None:
-                self._stop_for("guard", held)
-            if (out := self._outage.look(engine.counters(), now_s=loop.time())) is not None:
-                self._stop_for("stopped", out)
-            if looks % _LOOKS_A_FLUSH == 0 and self._recorder.has_lines:
-                await self._write(self._recorder.flush)
-
-    async def _over_within(self, seconds: float) -> bool:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._is_over.wait()
-        return self._is_over.is_set()
-
-    async def _write(self, work: Callable[[], None]) -> None:
-        try:
-            await on_a_thread(work)
-        except StorageError as error:
-            self._stop_for("storage", str(error))
-
     # The end
 
-    async def _finish(self, engine: Engine, started_at: datetime) -> RunResult:
-        await self._write(self._recorder.close)
+    async def _finish(self, engine: Engine) -> RunResult:
+        await self._close_books(engine)
         stats = engine.stats()
+        recorder = self._recorder
         report = Report(
             run=self._run_dir.run,
             name=self._work.name,
-            started_at=started_at.isoformat(timespec="milliseconds"),
+            started_at=self._started_at.isoformat(timespec="milliseconds"),
             finished_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             durability=self._options.durability,
             exit_code=self._exit_code(),
-            jobs=self._recorder.counts,
-            recipients=self._recorder.recipients,
+            jobs=recorder.counts + recorder.abandoned,
+            recipients=recorder.recipients,
             lanes={
-                name: counters.entry(ceiling=stats.lanes[name].ceiling) for name, counters in engine.counters().items()
+                name: counters.entry(ceiling=stats.lanes[name].ceiling if name in stats.lanes else 0.0)
+                for name, counters in self._lanes().items()
             },
         )
-        await self._write(lambda: self._run_dir.write(REPORT, render(report)))
+        await self._house.write(lambda: self._run_dir.write(REPORT, render(report)))
         why = "" if self._halt is None or not self._is_cut_short else self._halt[1]
+        await self._house.close(engine, exit_code=self._exit_code(), why=why)
         return RunResult(self._exit_code(), why, report)
+
+    async def _close_books(self, engine: Engine) -> None:
+        if self._keeping is None:
+            await self._house.write(self._recorder.close)
+            return
+        if self._halt is None:  # otherwise the engine is closed, and its journal
+            try:
+                await self._keeping.flush()
+            except StorageError as error:
+                self._stop_for("storage", str(error))
+        if engine.storage_failure is not None:
+            self._stop_for("storage", engine.storage_failure)
+        self._recorder.discard()
+
+    def _lanes(self) -> Mapping[str, LaneCounters]:
+        """What the lanes have counted, earlier processes included."""
+        own = {} if self._engine is None else self._engine.counters()
+        return own if self._keeping is None else with_earlier(own, self._keeping.earlier_lanes)
 
     @property
     def _is_cut_short(self) -> bool:
@@ -336,3 +390,8 @@ class Run:
         if counts.not_accepted or (counts.unreachable and self._options.fail_on_unreachable):
             return _EXIT_NOT_ALL
         return 0
+
+
+def _must_keep_its_place(job: Job) -> bool:
+    """Whether the next job could overtake it while its key is looked up, and that would matter."""
+    return isinstance(job, UpdateUser) and job.idempotency_key is not None

@@ -1,68 +1,43 @@
 """A run's directory: made before anything is recorded as begun, readable by its owner only.
 
-It holds ``report.json`` and lines of JSON: ``requests.jsonl``, ``failures.jsonl``, ``unreachable.jsonl``,
-``invalid.jsonl``. Its name begins with the time, so that names sort by time. Lines gather in memory and are written
-together by whoever calls `LineFile.flush`, off the event loop. Whatever the disk refuses is a StorageError.
+It holds ``manifest.json``, what was fixed before anything was begun; ``journal.db``, how far the run is; lines of JSON:
+``requests.jsonl``, ``failures.jsonl``, ``unreachable.jsonl``, ``invalid.jsonl``; ``status.json`` and ``control.json``,
+by which other processes watch and steer it; and ``report.json``. Its name begins with the time, so that names sort by
+time. Whatever the disk refuses is a StorageError.
 
 Units: times are UTC.
 """
 
 import contextlib
+import fcntl
 import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
-import orjson
-
-from sendengine.errors import StorageError
+from sendengine.campaign.disk import as_storage_error, replace_whole, sync_directory
+from sendengine.campaign.linefiles import LineFile
+from sendengine.errors import InputError
 
 REPORT: Final = "report.json"
+MANIFEST: Final = "manifest.json"
+JOURNAL: Final = "journal.db"
+STATUS: Final = "status.json"
+CONTROL: Final = "control.json"
 REQUESTS: Final = "requests.jsonl"
 FAILURES: Final = "failures.jsonl"
 UNREACHABLE: Final = "unreachable.jsonl"
 INVALID: Final = "invalid.jsonl"
+_LOCK: Final = "lock"
 _SPOOLED: Final = "input.jsonl"
 _LONGEST_NAME: Final = 60
-
-
-class LineFile:
-    """Lines of JSON, appended in memory and written by `flush`, which may run on another thread."""
-
-    __slots__ = ("_descriptor", "_held", "path")
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._held: list[bytes] = []
-        with _as_storage_error(path):
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-
-    def append(self, line: object) -> None:
-        """Hold a line until the next `flush`; ``line`` is anything that has a JSON form."""
-        self._held.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-
-    @property
-    def waiting(self) -> int:
-        """How many lines have not been written yet."""
-        return len(self._held)
-
-    def flush(self) -> None:
-        """Write what is held; raises StorageError, and the lines are lost then."""
-        held, self._held = self._held, []
-        if held:
-            with _as_storage_error(self.path):
-                _write_all(self._descriptor, b"".join(held))
-
-    def close(self) -> None:
-        """Write what is held, and close."""
-        try:
-            self.flush()
-        finally:
-            os.close(self._descriptor)
+_LOCK_TRIES: Final = 10
+_LOCK_PAUSE_S: Final = 0.02
 
 
 class RunDir:
@@ -78,12 +53,13 @@ class RunDir:
         """Make a new directory under ``runs_dir``; raises StorageError."""
         moment = f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03}Z"
         slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:_LONGEST_NAME] or "run"
-        with _as_storage_error(runs_dir):
+        with as_storage_error(runs_dir):
             runs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             while True:
                 path = runs_dir / f"{moment}-{slug}-{secrets.token_hex(2)}"
                 with contextlib.suppress(FileExistsError):
                     path.mkdir(mode=0o700)
+                    sync_directory(runs_dir)
                     return cls(path)
 
     @property
@@ -91,52 +67,72 @@ class RunDir:
         """The run's name."""
         return self.path.name
 
-    def lines(self, file: str) -> LineFile:
-        """Open a file of lines for appending; raises StorageError."""
-        return LineFile(self.path / file)
+    def lines(self, file: str, *, size_bytes: int | None = None, is_durable: bool = False) -> LineFile:
+        """Open a file of lines for appending, cut back to ``size_bytes`` where that is given; raises StorageError."""
+        return LineFile(self.path / file, size_bytes=size_bytes, is_durable=is_durable)
 
-    def write(self, file: str, content: bytes) -> None:
+    def write(self, file: str, content: bytes, *, is_durable: bool = True) -> None:
         """Write a file whole, or leave it as it was: it is renamed into its place. Raises StorageError."""
-        path = self.path / file
-        draft = path.with_suffix(".tmp")
-        with _as_storage_error(path):
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            try:
-                _write_all(descriptor, content)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            draft.replace(path)
+        replace_whole(self.path / file, content, is_durable=is_durable)
+
+    def has(self, file: str) -> bool:
+        """Whether a file is there."""
+        return (self.path / file).exists()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from working on this run; raises InputError where one does, and StorageError."""
+        with as_storage_error(self.path):
+            descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if not _taken(descriptor):
+                raise InputError(f"{self.path}: another process is working on this run; `sendengine status` watches it")
+            yield
+        finally:
+            os.close(descriptor)
+
+    @property
+    def is_going_on(self) -> bool:
+        """Whether a process is working on this run."""
+        try:
+            descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
     def read(self, file: str) -> bytes:
         """Read a file; raises StorageError."""
         path = self.path / file
-        with _as_storage_error(path):
+        with as_storage_error(path):
             return path.read_bytes()
 
     def spool(self, source: BinaryIO) -> Path:
         """Copy a stream, such as standard input, into the directory, and return where; raises StorageError."""
         path = self.path / _SPOOLED
-        with _as_storage_error(path), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as copy:
+        with as_storage_error(path), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as copy:
             shutil.copyfileobj(source, copy)
         return path
 
 
 def find_runs(runs_dir: Path) -> list[RunDir]:
     """Return the runs of a directory, the latest last; raises StorageError."""
-    with _as_storage_error(runs_dir):
+    with as_storage_error(runs_dir):
         return [RunDir(path) for path in sorted(runs_dir.iterdir()) if path.is_dir()] if runs_dir.is_dir() else []
 
 
-def _write_all(descriptor: int, content: bytes) -> None:
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-
-
-@contextlib.contextmanager
-def _as_storage_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written or read: {error.strerror or error}") from None
+def _taken(descriptor: int) -> bool:
+    """Take the lock; who only looks whether it is taken holds it for an instant, and is waited for."""
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return True
+    return False

@@ -14,18 +14,20 @@ from typing import Final
 
 from msgspec import Struct
 
-from sendengine.campaign.blocks import Stamp, file_stamp
+from sendengine.campaign.blocks import Digest, Stamp, file_stamp
 from sendengine.campaign.cells import cell_faults, unchanged_rows
 from sendengine.campaign.definition import Campaign
 from sendengine.campaign.fingerprints import Fingerprints, HashOf
 from sendengine.campaign.idchecks import IdCheck, same_recipient_key
 from sendengine.campaign.recipients import read_recipients
 from sendengine.campaign.rowsets import Selection
-from sendengine.campaign.tables import Chunk, Fault
+from sendengine.campaign.tables import Chunk, Fault, Mark
 from sendengine.errors import InputError
 
 FAULTS_KEPT: Final = 10_000
 """Faults that are listed; further ones are counted."""
+
+MARK_ROWS: Final = 16_384
 
 BILLING_WARNING: Final = (
     "last_active, session_count and session_time can make a user count as active, and be billed for"
@@ -36,7 +38,8 @@ class Survey(Struct, frozen=True):
     """What the first pass found. ``rows`` is the sum of the counts behind it.
 
     ``unusable`` of the excluded are rows that an export of OneSignal's calls so, or of users without an id;
-    ``unchanged`` are rows without a value to set. ``faults`` lists the first `FAULTS_KEPT` invalid rows.
+    ``unchanged`` are rows without a value to set. ``faults`` lists the first `FAULTS_KEPT` invalid rows. ``marks`` are
+    places at which reading the recipients can begin, at least `MARK_ROWS` apart; ``sha256`` is of that file.
     """
 
     rows: int
@@ -50,6 +53,8 @@ class Survey(Struct, frozen=True):
     warnings: tuple[str, ...]
     selection: Selection
     stamp: Stamp
+    sha256: str
+    marks: tuple[Mark, ...]
 
 
 def survey_campaign(
@@ -66,12 +71,13 @@ def survey_campaign(
     recipients = campaign.recipients
     stamp = file_stamp(recipients.file)
     first_pass = _FirstPass(campaign, only_to=only_to, hash_of=hash_of)
-    for chunk in read_recipients(recipients.file, column=recipients.column, others=campaign.columns):
+    digest = Digest()
+    for chunk in read_recipients(recipients.file, column=recipients.column, others=campaign.columns, digest=digest):
         first_pass.take(chunk)
         if when_read is not None:
             when_read(first_pass.rows)
     first_pass.compare()
-    return first_pass.result(stamp)
+    return first_pass.result(stamp, digest.hex)
 
 
 class _FirstPass:
@@ -88,10 +94,13 @@ class _FirstPass:
         self._faults: list[Fault] = []
         self._unusable = 0
         self._unchanged = 0
+        self._marks_of_chunks: list[Mark] = []
 
     def take(self, chunk: Chunk) -> None:
         """Check the rows of a chunk, and fingerprint those that may be sent to."""
         size = len(chunk.ids)
+        if not self._marks_of_chunks or chunk.first_row >= self._marks_of_chunks[-1].row + MARK_ROWS:
+            self._marks_of_chunks.append(chunk.start)
         excluded = set(chunk.unusable)
         faults = dict(chunk.faults)
         for index, problem in self._ids.faults(chunk.ids).items():
@@ -174,7 +183,7 @@ class _FirstPass:
             else:
                 seen.add(key)
 
-    def result(self, stamp: Stamp) -> Survey:
+    def result(self, stamp: Stamp, sha256: str) -> Survey:
         """Sum up."""
         selection = self._selection
         left_out = len(selection.invalid) + len(selection.duplicates) + len(selection.excluded)
@@ -190,4 +199,6 @@ class _FirstPass:
             warnings=(BILLING_WARNING,) if "last_active" in self._campaign.properties else (),
             selection=selection,
             stamp=stamp,
+            sha256=sha256,
+            marks=tuple(self._marks_of_chunks),
         )

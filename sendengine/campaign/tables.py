@@ -3,7 +3,7 @@
 Files are read a chunk of some thousand rows at a time, column by column, because an object a row would cost more
 than everything else that is done with it.
 
-Units: rows are counted from 0, lines from 1 as an editor shows them.
+Units: rows are counted from 0, lines from 1 as an editor shows them; offsets are bytes of the text, decompressed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,8 +12,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from sendengine.campaign.spelling import mend
 from sendengine.core.jobs import Json
+from sendengine.core.spelling import mend
 from sendengine.errors import InputError
 
 UNREADABLE: Final = ""
@@ -31,25 +31,41 @@ class Fault(Struct, frozen=True, gc=False):
         return f"line {self.line}: {self.field}: {self.reason}" if self.field else f"line {self.line}: {self.reason}"
 
 
+class Mark(Struct, frozen=True, gc=False):
+    """A place in a file at which reading can begin: the row and the line there, and the offset of its first byte."""
+
+    row: int
+    line: int
+    offset: int
+
+
+START: Final = Mark(0, 1, 0)
+"""The beginning of a file."""
+
+
 class Chunk(Struct, frozen=True):
     """Rows that were read together. ``ids`` and every list of ``cells`` have one entry a row.
 
     ``faults`` are by index in the chunk; such a row's id is `UNREADABLE`. ``unusable`` are the rows that the file
     itself, an export of OneSignal's, calls unusable. ``lines`` tells where each row starts, where rows and lines
-    differ.
+    differ. Reading can begin again at ``start``.
     """
 
-    first_row: int
-    first_line: int
+    start: Mark
     ids: Sequence[str]
     cells: Mapping[str, Sequence[Json]]
     faults: Mapping[int, Fault]
     unusable: Sequence[int] = ()
     lines: Sequence[int] | None = None
 
+    @property
+    def first_row(self) -> int:
+        """The number of its first row."""
+        return self.start.row
+
     def line(self, index: int) -> int:
         """Return the line on which a row of this chunk starts."""
-        return self.first_line + index if self.lines is None else self.lines[index]
+        return self.start.line + index if self.lines is None else self.lines[index]
 
     def fault(self, index: int, field: str, reason: str) -> Fault:
         """Make a fault of a row of this chunk."""
@@ -57,13 +73,19 @@ class Chunk(Struct, frozen=True):
 
 
 class Cursor:
-    """How far a reader has come."""
+    """How far a reader has come: the place at which its next chunk begins."""
 
-    __slots__ = ("line", "row")
+    __slots__ = ("line", "offset", "row")
 
-    def __init__(self) -> None:
-        self.row = 0
-        self.line = 1
+    def __init__(self, start: Mark = START) -> None:
+        self.row = start.row
+        self.line = start.line
+        self.offset = start.offset
+
+    @property
+    def mark(self) -> Mark:
+        """That place."""
+        return Mark(self.row, self.line, self.offset)
 
 
 Chunks = Iterator[Chunk]

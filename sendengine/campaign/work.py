@@ -5,21 +5,23 @@ Units: rows are counted from 0.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import Struct
 
 from sendengine.campaign.blocks import Stamp, file_stamp
 from sendengine.campaign.definition import Campaign, load_campaign
 from sendengine.campaign.jobsfile import Audience, AudienceSize, JobsSurvey, read_jobs, survey_jobs
-from sendengine.campaign.packs import Pack, make_packs
+from sendengine.campaign.packs import Pack, can_begin_anew, make_packs
 from sendengine.campaign.plan import Plan, make_plan
 from sendengine.campaign.rehearsal import make_test_packs
 from sendengine.campaign.rowsets import Selection
-from sendengine.campaign.spelling import mend
 from sendengine.campaign.survey import Survey, survey_campaign
+from sendengine.campaign.tables import START, Mark
 from sendengine.core.jobs import CreateNotification, Job
+from sendengine.core.spelling import mend
 from sendengine.errors import InputError, InvalidJobError
 from sendengine.settings import Settings
 
@@ -32,7 +34,7 @@ _CHANNEL_OF: Final = {"email": "email", "phone_number": "sms"}
 class Item(Struct, frozen=True):
     """A job, how many it counts, and the stretch of the file that it stands for: ``first_row`` up to ``end``.
 
-    ``size_bytes`` is about the size of its request's body.
+    ``size_bytes`` is about the size of its request's body. A later run can begin at ``end`` where it ``is_boundary``.
     """
 
     job: Job
@@ -40,17 +42,31 @@ class Item(Struct, frozen=True):
     first_row: int
     end: int
     size_bytes: int = 0
+    is_boundary: bool = True
+
+
+class Items(Protocol):
+    """Reads an input again, and gives its items."""
+
+    def __call__(self, first_row: int = 0) -> Iterator[Item]:
+        """Give the items from a row on; raises InputError."""
+        ...
 
 
 class Work(Struct, frozen=True):
-    """What a run sends. ``total`` is how many recipients (jobs, of a jobs file) are sent, of ``rows`` in the file."""
+    """What a run sends. ``total`` is how many recipients (jobs, of a jobs file) are sent, of ``rows`` in the file.
+
+    ``plan`` is that of a campaign. ``items`` gives all of it, or, with the end of an item that is a boundary, what is
+    behind that.
+    """
 
     name: str
     is_campaign: bool
     rows: int
     total: int
     selection: Selection
-    items: Callable[[], Iterator[Item]]
+    items: "Items"
+    plan: Plan | None = None
 
 
 class CampaignInput(Struct, frozen=True):
@@ -91,22 +107,19 @@ class CampaignInput(Struct, frozen=True):
     def work(self, plan: Plan) -> Work:
         """Return what a run of this plan sends."""
         survey = self.survey
-
-        def items() -> Iterator[Item]:
-            _check_unchanged(self.campaign.recipients.file, survey.stamp)
-            for pack in make_packs(plan, survey.selection):
-                yield _item(pack)
-
-        return Work(self.name, True, survey.rows, survey.to_send, survey.selection, items)  # noqa: FBT003 - a record
+        return campaign_work(
+            plan, survey.selection, rows=survey.rows, total=survey.to_send, stamp=survey.stamp, marks=survey.marks
+        )
 
     def test_work(self, plan: Plan, ids: Sequence[str], *, run: str, only_to: Sequence[str] = ()) -> Work:
         """Return what a test sends: the campaign to ``ids`` alone, under keys of the run; raises InputError."""
         packs = list(make_test_packs(plan, self.survey.selection, ids, run=run, only_to=only_to))
         count = sum(pack.recipients for pack in packs)
 
-        def items() -> Iterator[Item]:
+        def items(first_row: int = 0) -> Iterator[Item]:
             for pack in packs:
-                yield _item(pack)
+                if pack.first_row >= first_row:
+                    yield _item(pack)
 
         return Work(self.name, True, count, count, Selection(), items)  # noqa: FBT003 - a record
 
@@ -128,20 +141,50 @@ class JobsInput(Struct, frozen=True):
     def work(self) -> Work:
         """Return what a run of this file sends."""
         survey = self.survey
-
-        def items() -> Iterator[Item]:
-            _check_unchanged(self.path, survey.stamp)
-            for row, (line, job) in enumerate(read_jobs(self.path)):
-                if row in survey.selection.invalid:
-                    continue
-                if isinstance(job, InvalidJobError):
-                    raise InputError(f"{self.path}: line {line}: {job}; the file has changed while it was sent")
-                yield Item(job, 1, row, row + 1, _JOB_BYTES + _ID_BYTES * _named(job))
-
-        return Work(self.name, False, survey.rows, survey.to_send, survey.selection, items)  # noqa: FBT003 - a record
+        return jobs_work(
+            self.path,
+            survey.selection,
+            name=self.name,
+            rows=survey.rows,
+            total=survey.to_send,
+            stamp=survey.stamp,
+        )
 
 
 LoadedInput = CampaignInput | JobsInput
+
+
+def campaign_work(
+    plan: Plan, selection: Selection, *, rows: int, total: int, stamp: Stamp, marks: Sequence[Mark]
+) -> Work:
+    """Return what a run of a plan sends; its file must be as it was when ``stamp`` was taken."""
+
+    def items(first_row: int = 0) -> Iterator[Item]:
+        _check_unchanged(plan.campaign.recipients.file, stamp)
+        if not can_begin_anew(selection):
+            packs = make_packs(plan, selection)
+            yield from (_item(pack) for pack in packs if pack.first_row >= first_row)
+            return
+        mark = max((mark for mark in marks if mark.row <= first_row), key=attrgetter("row"), default=START)
+        for pack in make_packs(plan, selection, mark=mark, first_row=first_row):
+            yield _item(pack)
+
+    return Work(plan.campaign.name, True, rows, total, selection, items, plan)  # noqa: FBT003 - a record
+
+
+def jobs_work(path: Path, selection: Selection, *, name: str, rows: int, total: int, stamp: Stamp) -> Work:
+    """Return what a run of a jobs file sends; the file must be as it was when ``stamp`` was taken."""
+
+    def items(first_row: int = 0) -> Iterator[Item]:
+        _check_unchanged(path, stamp)
+        for row, (line, job) in enumerate(read_jobs(path, first_row=first_row), first_row):
+            if row in selection.invalid:
+                continue
+            if isinstance(job, InvalidJobError):
+                raise InputError(f"{path}: line {line}: {job}; the file has changed while it was sent")
+            yield Item(job, 1, row, row + 1, _JOB_BYTES + _ID_BYTES * _named(job))
+
+    return Work(name, False, rows, total, selection, items)  # noqa: FBT003 - a record
 
 
 def load_input(
@@ -179,7 +222,8 @@ def refuse_faults(loaded: LoadedInput, *, skip_invalid: bool) -> None:
 
 
 def _item(pack: Pack) -> Item:
-    return Item(pack.job, pack.recipients, pack.first_row, pack.first_row + pack.size, pack.size_bytes)
+    end = pack.first_row + pack.size
+    return Item(pack.job, pack.recipients, pack.first_row, end, pack.size_bytes, pack.is_boundary)
 
 
 def _named(job: Job) -> int:

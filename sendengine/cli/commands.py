@@ -5,6 +5,7 @@ from typing import Final
 import click
 
 from sendengine.cli.config import config_group
+from sendengine.cli.dead import dead_group
 from sendengine.cli.demo import demo_command
 from sendengine.cli.doctor import doctor_command
 from sendengine.cli.exits import Exit, exit_of
@@ -12,8 +13,12 @@ from sendengine.cli.init import init_command
 from sendengine.cli.mock import mock_command
 from sendengine.cli.output import note, show_error
 from sendengine.cli.report import report_command
+from sendengine.cli.resume import resume_command
+from sendengine.cli.retry import retry_command
+from sendengine.cli.runs import runs_group
 from sendengine.cli.send import send_command
 from sendengine.cli.validate import validate_command
+from sendengine.cli.watching import continue_command, pause_command, rate_command, status_command
 from sendengine.errors import SendEngineError
 
 
@@ -53,7 +58,15 @@ COMMANDS: Final = (
     init_command,
     validate_command,
     send_command,
+    resume_command,
+    retry_command,
+    status_command,
+    pause_command,
+    continue_command,
+    rate_command,
     report_command,
+    runs_group,
+    dead_group,
     config_group,
     doctor_command,
 )

@@ -42,3 +42,15 @@ def share_of(text: str) -> float:
 
 
 yes_option: Final = click.option("--yes", "is_sure", is_flag=True, help="Do not ask.")
+share_option: Final = click.option(
+    "--share",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="PART",
+    help="Use this part of the ceilings, above 0 and at most 1; never above the settings.",
+)
+rate_option: Final = click.option(
+    "--rate",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    help="At most N requests/s in each lane; never above the settings.",
+)

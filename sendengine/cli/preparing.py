@@ -78,8 +78,8 @@ def prepare(choices: Choices, place: RunPlace, *, is_exact: bool, is_asked: bool
 
 def _work(loaded: LoadedInput, choices: Choices, settings: Settings, place: RunPlace) -> Work:
     if not isinstance(loaded, CampaignInput):
-        if choices.test or choices.edition > 1:
-            raise click.UsageError("--test and --edition are for campaigns; a jobs file says itself whom it is for")
+        if choices.test:
+            raise click.UsageError("--test is for campaigns; a jobs file says itself whom it is for")
         return loaded.work()
     plan = loaded.plan(settings, now=datetime.now(UTC), edition=choices.edition)
     if not choices.test:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from sendengine.campaign.report import parse
-from sendengine.campaign.rundir import REPORT, RunDir, find_runs
+from sendengine.campaign.rundir import MANIFEST, REPORT, RunDir, find_runs
 from sendengine.cli.options import json_option, runs_dir_option
 from sendengine.cli.output import say, show_json
 from sendengine.cli.summary import as_json, summary_lines
@@ -31,7 +31,7 @@ def report_command(*, run: str, runs_dir: Path, is_json: bool) -> None:
 
 def find_run(name: str, runs_dir: Path) -> RunDir:
     """Find a run by its directory, its name, or the start of it; raises InputError."""
-    if Path(name, REPORT).exists():
+    if any(Path(name, file).exists() for file in (REPORT, MANIFEST)):
         return RunDir(Path(name))
     runs = find_runs(runs_dir)
     if name == "latest" and runs:

@@ -6,25 +6,34 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 import click
-from msgspec.structs import replace
 
 from sendengine.campaign.errorbudget import DEFAULT_RATE
+from sendengine.campaign.manifest import Manifest
 from sendengine.campaign.recorder import write_invalid
 from sendengine.campaign.run import RunOptions
-from sendengine.cli import overview, summary
+from sendengine.campaign.rundir import RunDir
+from sendengine.cli import overview
 from sendengine.cli.asking import Expectation, confirm, is_terminal
+from sendengine.cli.beginning import Beginning, ending_of, with_limits
+from sendengine.cli.carrying import carry_out
 from sendengine.cli.exits import Exit
 from sendengine.cli.forecast import reached
-from sendengine.cli.loop import run
-from sendengine.cli.options import config_option, json_option, runs_dir_option, share_of, yes_option
+from sendengine.cli.options import (
+    config_option,
+    json_option,
+    rate_option,
+    runs_dir_option,
+    share_of,
+    share_option,
+    yes_option,
+)
 from sendengine.cli.output import note, say, show_json
 from sendengine.cli.preparing import Choices, RunPlace, prepare
 from sendengine.cli.rendering import render, text_of
-from sendengine.cli.session import Session, how_to_go_on, perform
+from sendengine.cli.session import Session
 from sendengine.errors import InputError, SettingsError
 
 _SAMPLES: Final = 3
-_STOPPED_EARLY: Final = frozenset({Exit.STOPPED, Exit.ABORTED})
 
 
 @click.command("send")
@@ -36,19 +45,9 @@ _STOPPED_EARLY: Final = frozenset({Exit.STOPPED, Exit.ABORTED})
 @click.option("--expect", type=click.IntRange(0), metavar="N", help="Stop unless there are N recipients (or jobs).")
 @click.option("--within", type=share_of, default="0%", metavar="PART", help="By how much --expect may be missed: 2%.")
 @click.option("--test", metavar="ID,ID", help="Send the campaign to these recipients alone, under keys of their own.")
-@click.option("--edition", type=click.IntRange(1), default=1, show_default=True, help="2 sends a campaign once more.")
-@click.option(
-    "--share",
-    type=click.FloatRange(0, 1, min_open=True),
-    metavar="PART",
-    help="Use this part of the ceilings, above 0 and at most 1; never above the settings.",
-)
-@click.option(
-    "--rate",
-    type=click.FloatRange(0, min_open=True),
-    metavar="N",
-    help="At most N requests/s in each lane; never above the settings.",
-)
+@click.option("--edition", type=click.IntRange(1), default=1, show_default=True, help="2 sends the same once more.")
+@share_option
+@rate_option
 @click.option("--skip-invalid", is_flag=True, help="Leave rows out that cannot be sent, instead of sending nothing.")
 @click.option(
     "--max-error-rate",
@@ -83,7 +82,8 @@ def send_command(  # noqa: PLR0913 - the options of a command line
     """Send a campaign or a jobs file (- is standard input), and leave a report.
 
     On a terminal it shows what it is going to do, and asks. Ctrl-C lets what is on the wire finish and exits 75; a
-    second one gives it up and exits 130.
+    second one gives it up and exits 130; `sendengine resume` goes on with either. A campaign, or a jobs file of the
+    same content, that was begun before is refused.
     """
     choices = Choices(
         source=source,
@@ -124,44 +124,46 @@ def _look(choices: Choices, *, is_json: bool) -> None:
 
 def _send(choices: Choices, place: RunPlace, options: RunOptions, *, is_sure: bool, is_json: bool) -> int:
     """Send, and return the exit code; a run's directory stays only where something was begun."""
+    beginning = None
     try:
         shown = prepare(choices, place, is_exact=False, is_asked=is_terminal())
+        if not choices.test:
+            beginning = Beginning(shown, edition=choices.edition)
+            beginning.check()
+        loaded = shown.loaded
+        run_dir = place.get(loaded.name)
+        note(f"Run {run_dir.run}")
         for line in overview.lines(shown):
             note(line)
-        loaded = shown.loaded
         if not confirm(name=loaded.name, recipients=reached(loaded, shown.work), is_sure=is_sure):
             note("Nothing was sent.")
             place.drop()
             return Exit.USAGE
-        run_dir = place.get(loaded.name)
         if loaded.survey.invalid:
             write_invalid(run_dir, loaded.survey.faults)
-        session = Session(
-            work=shown.work,
-            run_dir=run_dir,
-            settings=shown.settings,
-            apps={audience.app for audience in loaded.audiences},
-            lanes=shown.forecast.requests,
-            noun=loaded.noun,
-            options=replace(
-                options,
-                max_outage_s=shown.settings.retry.max_outage_s,
-                stop_grace_s=shown.settings.stopping.drain_timeout_s,
-            ),
-        )
     except BaseException:
         place.drop()
         raise
-    try:
-        result = run(lambda: perform(session))
-    except (SettingsError, InputError):
-        place.drop()
-        raise
-    if is_json:
-        show_json(summary.as_json(result.report, folder=run_dir.path, why=result.why))
-    else:
-        for line in summary.summary_lines(result.report, folder=run_dir.path, why=result.why):
-            say(line)
-    if result.exit_code in _STOPPED_EARLY:
-        note(how_to_go_on(loaded, read=result.report.jobs.read, source=choices.source, folder=run_dir.path))
-    return result.exit_code
+    with run_dir.locked():
+        try:
+            manifest = None if beginning is None else beginning.enter(run_dir, ending_of(options))
+            return carry_out(_session(shown, run_dir, options, manifest), is_json=is_json)
+        except (SettingsError, InputError):  # nothing was sent
+            if beginning is not None:
+                beginning.undo()
+            place.drop()
+            raise
+
+
+def _session(shown: overview.Overview, run_dir: RunDir, options: RunOptions, manifest: Manifest | None) -> Session:
+    loaded, settings = shown.loaded, shown.settings
+    return Session(
+        work=shown.work,
+        run_dir=run_dir,
+        settings=settings,
+        apps={audience.app for audience in loaded.audiences},
+        lanes=shown.forecast.requests,
+        noun=loaded.noun,
+        options=with_limits(options, settings, manifest),
+        manifest=manifest if manifest is not None and manifest.durability != "memory" else None,
+    )

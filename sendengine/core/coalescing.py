@@ -126,6 +126,11 @@ class PendingChanges(Generic[M]):
             fit, rest = _fit(rest, _Merged({}, {}, {}), self._max_modifications)
             sets.append(ChangeSet([fit], size=_size(fit), is_closed=not job.coalesce))
 
+    def close(self) -> None:
+        """Let nothing merge into what waits."""
+        for change_set in self._sets:
+            change_set.is_closed = True
+
     def take(self) -> ChangeSet[M] | None:
         """Take the next request's changes; nothing merges into them any more. None where nothing waits."""
         return self._sets.pop(0) if self._sets else None

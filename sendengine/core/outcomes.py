@@ -107,7 +107,9 @@ def merge(portions: Sequence[tuple[tuple[str, ...], Outcome]]) -> Outcome:
     worst = max(outcomes, key=severity)
     if isinstance(worst, Accepted):
         return _merge_accepted([outcome for outcome in outcomes if isinstance(outcome, Accepted)], attempts=attempts)
-    missed = tuple(item for recipients, outcome in portions if not isinstance(outcome, Accepted) for item in recipients)
+    missed = tuple(
+        dict.fromkeys(item for ids, outcome in portions if not isinstance(outcome, Accepted) for item in ids)
+    )
     maybe_sent = any(getattr(outcome, "maybe_sent", False) for outcome in outcomes)
     match worst:
         case Expired():

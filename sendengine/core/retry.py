@@ -38,7 +38,7 @@ HIGH_LIMIT_S: Final = 900.0  # from its first attempt on, a high job is tried no
 _LONGEST_S: Final = 60.0
 _NOT_SENT_S: Final = 0.5
 _NOT_SENT_LONGEST_S: Final = 2.0  # normal jobs
-_LOST_HIGH_S: Final = 2.0
+LOST_HIGH_S: Final = 2.0
 _FAULT_S: Final = 2.0
 
 
@@ -133,7 +133,7 @@ class RetryPolicy(Struct, frozen=True, gc=False):
                 longest_s = _LONGEST_S if high else _NOT_SENT_LONGEST_S
                 return Again(now_s + _doubled(_NOT_SENT_S, doublings, chance, longest_s=longest_s), now_s)
             case ReplyLost():
-                least_s = _LOST_HIGH_S if high else self.lost_reply_wait_s
+                least_s = LOST_HIGH_S if high else self.lost_reply_wait_s
                 wait_s = max(least_s, _doubled(least_s, doublings, chance))
                 # A loop that was away may notice the loss after the wait is over.
                 return Again(max(now_s, attempt.sent_at_s + wait_s), max(now_s, attempt.sent_at_s + least_s))

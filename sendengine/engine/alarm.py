@@ -35,3 +35,10 @@ class Alarm:
     def _rings(self) -> None:
         self._timer = None
         self._ring()
+
+
+def earliest(one_s: float | None, other_s: float | None) -> float | None:
+    """The earlier of two instants, each of which may be never."""
+    if one_s is None:
+        return other_s
+    return one_s if other_s is None else min(one_s, other_s)

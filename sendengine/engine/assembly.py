@@ -16,6 +16,7 @@ from sendengine.core.packing import Packer
 from sendengine.engine.app import App
 from sendengine.engine.books import Books
 from sendengine.engine.connections import ConnectionBudget
+from sendengine.engine.custody import Custody
 from sendengine.engine.intake import Intake
 from sendengine.engine.lane import Lane
 from sendengine.engine.notifications import NotificationSource
@@ -62,6 +63,7 @@ def make_lane(  # noqa: PLR0913 - what a lane shares with its engine, all named 
     learned: LearnedRates,
     connections: ConnectionBudget,
     observer: Observer | None,
+    custody: Custody | None,
     when_settled: Callable[[Receipt], None],
     when_crashed: Callable[[BaseException], None],
     lanes: int,
@@ -71,7 +73,7 @@ def make_lane(  # noqa: PLR0913 - what a lane shares with its engine, all named 
     name = f"{app.name}/{group.value}"
     ceiling = ceiling_of(app.settings, group)
     intake = Intake(max_jobs=settings.intake.max_jobs, max_bytes=settings.intake.max_bytes // lanes)
-    books = Books(lane=name, intake=intake, observer=observer, when_settled=when_settled)
+    books = Books(lane=name, intake=intake, observer=observer, custody=custody, when_settled=when_settled)
     controller = BackoffController(
         ceiling=ceiling,
         missing_retry_after_s=settings.retry.missing_retry_after_s,
@@ -90,6 +92,7 @@ def make_lane(  # noqa: PLR0913 - what a lane shares with its engine, all named 
             lane=name, lost_reply_wait_s=settings.retry.lost_reply_wait_s, chance=random.random, now_s=now_s
         ),
         counters=LaneCounters(),
+        custody=custody,
         connections=connections,
         missing_retry_after_s=settings.retry.missing_retry_after_s,
         when_crashed=when_crashed,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from sendengine.core.outcomes import OUTCOME_NAMES, Outcome
+from sendengine.engine.custody import Custody
 from sendengine.engine.intake import Intake
 from sendengine.engine.receipts import Receipt
 from sendengine.engine.sealed import Sealed
@@ -18,13 +19,20 @@ class Books:
     """One lane's. Every recipient of every job is booked exactly once."""
 
     def __init__(
-        self, *, lane: str, intake: Intake, observer: Observer | None, when_settled: Callable[[Receipt], None]
+        self,
+        *,
+        lane: str,
+        intake: Intake,
+        observer: Observer | None,
+        custody: Custody | None,
+        when_settled: Callable[[Receipt], None],
     ) -> None:
         self.outcomes: dict[str, int] = {}
         self.unsettled = 0
         self._lane = lane
         self._intake = intake
         self._observer = observer
+        self._custody = custody
         self._when_settled = when_settled
 
     @property
@@ -38,8 +46,8 @@ class Books:
 
     def book(self, settled: Sequence[Settled]) -> None:
         """Book portions that no request carried: expired or abandoned while they waited."""
-        for receipt, recipients, outcome in settled:
-            self._book(receipt, Part(recipients, outcome))
+        parts = [(receipt, Part(recipients, outcome)) for receipt, recipients, outcome in settled]
+        self._show(self._enter(None, parts))
 
     def close(
         self,
@@ -54,8 +62,7 @@ class Books:
         """A request is over: book its portions and show it to the observer; no ``outcome`` where it was split."""
         sealed.is_over = True
         parts = [(receipt, Part(recipients, what)) for receipt, recipients, what in settled]
-        for receipt, part in parts:
-            self._book(receipt, part)
+        over = self._enter(sealed, parts)
         if self._observer is not None:
             epoch_s = time.time() - now_s  # to date what the loop's clock measured
             self._observer.request_settled(
@@ -75,12 +82,28 @@ class Books:
                     settled_at_s=now_s + epoch_s,
                 )
             )
+        self._show(over)
 
-    def _book(self, receipt: Receipt, part: Part) -> None:
+    def _enter(self, sealed: Sealed | None, parts: Sequence[tuple[Receipt, Part]]) -> Sequence[Receipt]:
+        """Book portions on their receipts and in the journal; returns the jobs that have settled with them."""
+        over = [receipt for receipt, part in parts if self._book(receipt, part)]
+        if self._custody is not None:
+            self._custody.settle(sealed, parts)
+        return over
+
+    def _book(self, receipt: Receipt, part: Part) -> bool:
         if receipt.is_settled or not receipt.book(part):
-            return
+            return False
         self.unsettled -= 1
         self._intake.leave(receipt.size_bytes, high=receipt.is_high)
         name = OUTCOME_NAMES[type(receipt.settle())]
         self.outcomes[name] = self.outcomes.get(name, 0) + 1
         self._when_settled(receipt)
+        return True
+
+    def _show(self, over: Sequence[Receipt]) -> None:
+        if self._observer is None:
+            return
+        for receipt in over:
+            if receipt.outcome is not None:
+                self._observer.job_settled(receipt.job, receipt.outcome, receipt.parts)

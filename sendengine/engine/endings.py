@@ -28,7 +28,7 @@ from sendengine.core.verdicts import (
     Verdict,
 )
 from sendengine.engine.sealed import Sealed
-from sendengine.engine.source import Settled
+from sendengine.engine.source import OVERDUE, Settled
 from sendengine.errors import NotSentError, ReplyLostError
 
 if TYPE_CHECKING:
@@ -167,6 +167,8 @@ def _repeat(lane: "Lane", sealed: Sealed, failure: Failure, *, last: str) -> Non
             return
     if again is not None:
         lane.counters.retries += 1
+        if not sealed.has_key and sealed.maybe_sent:
+            sealed.held_until_s = again.at_s
         lane.again(sealed, at_s=again.at_s, not_before_s=again.not_before_s)
         return
     give_up(lane, sealed, last=last, now_s=now_s)
@@ -174,10 +176,12 @@ def _repeat(lane: "Lane", sealed: Sealed, failure: Failure, *, last: str) -> Non
 
 def expired(lane: "Lane", sealed: Sealed, *, now_s: float) -> None:
     """Its deadline has passed while it waited: expired if it was never received, else given up."""
-    if sealed.maybe_sent:
-        give_up(lane, sealed, last="its deadline passed before it could be repeated", now_s=now_s)
-    else:
-        lane.close(sealed, lane.source.unseal(sealed, now_s=now_s), now_s=now_s, outcome=Expired())
+    if sealed.maybe_sent and sealed.has_key:
+        give_up(lane, sealed, last=OVERDUE, now_s=now_s)
+        return
+    resolution = lane.source.unseal(sealed, now_s=now_s)
+    outcome = resolution.settled[0][2] if resolution.settled else Expired()
+    lane.close(sealed, resolution, now_s=now_s, outcome=outcome)
 
 
 def give_up(lane: "Lane", sealed: Sealed, *, last: str, now_s: float) -> None:

@@ -5,44 +5,45 @@ Units: seconds; instants are the running loop's ``time()``, except ``expires_at`
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from math import ceil
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from msgspec import Struct
 
-from sendengine.core.jobs import CreateNotification, Job
+from sendengine.core.jobs import Job
 from sendengine.core.onesignal import EndpointGroup
 from sendengine.core.outcomes import Accepted, Outcome
 from sendengine.engine import assembly
-from sendengine.engine.admission import channel_of, check_fence, deadline_of, render, weigh
+from sendengine.engine.admissions import Admissions, group_of
 from sendengine.engine.app import App
 from sendengine.engine.audience import set_limit
 from sendengine.engine.connections import ConnectionBudget
+from sendengine.engine.custody import Custody
 from sendengine.engine.events import announce
 from sendengine.engine.guard import Guard
-from sendengine.engine.keys import KeyTable, fingerprint, wire_key
+from sendengine.engine.journals import Journals
 from sendengine.engine.lane import Lane
 from sendengine.engine.mapping import map_jobs
 from sendengine.engine.memory import memorise, recall
 from sendengine.engine.monitor import Monitor
+from sendengine.engine.past import Ages, Past, RecoveredReceipt
 from sendengine.engine.receipts import Receipt
+from sendengine.engine.recovery import Recovery
 from sendengine.engine.shielding import shielded
 from sendengine.engine.unawaited import UnawaitedFailures
 from sendengine.errors import (
     AppHeldError,
     EngineClosedError,
-    IntakeFullError,
     InvalidJobError,
-    KeyReusedError,
-    SendEngineError,
     SendFailedError,
+    StorageError,
 )
 from sendengine.journal.threads import on_a_thread
 from sendengine.journal.volume_ledger import open_volume_ledger
-from sendengine.ports import Observer, Transport
+from sendengine.ports import Journal, Observer, Transport
 from sendengine.settings import AppSettings, Settings, read_key
 from sendengine.telemetry.counters import LaneCounters
 from sendengine.telemetry.snapshots import EngineStats
@@ -52,7 +53,6 @@ TransportFactory = Callable[[AppSettings, str], Transport]
 """Makes an app's transport from its settings and its API key."""
 
 _log = logging.getLogger("sendengine")
-_TURN: Final = 32  # submits, about a millisecond's work
 
 
 class Health(Struct, frozen=True):
@@ -71,7 +71,7 @@ class SendEngine:
 
     Use it with ``async with``, in one event loop. Leaving drains: what waits is sent, for up to
     ``stopping.drain_timeout_s``, shielded from cancellation. ``observer`` sees every request that settles;
-    ``open_transport`` replaces the transport that the settings name.
+    ``open_transport`` replaces the transport that the settings name, ``journal`` the one that they ask for.
     """
 
     def __init__(
@@ -80,17 +80,22 @@ class SendEngine:
         *,
         observer: Observer | None = None,
         open_transport: TransportFactory | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self._settings = settings
         self._observer = observer
         self._open_transport = open_transport
         self._apps: dict[str, App] = {}
         self._lanes: dict[str, Lane] = {}
-        self._keys: dict[str, KeyTable] = {}
+        self._journals = Journals(settings, given=journal)
+        self._custody = Custody(self._storage_failed) if self._journals.are_wanted else None
+        self._recovered: Sequence[RecoveredReceipt] = ()
+        self._storage_failure: str | None = None
         self._monitor = Monitor(self._lanes, self._apps)
         self._is_open = False
-        self._is_accepting = False
-        self._submits = 0
+        self._admissions = Admissions(
+            apps=self._apps, lanes=self._lanes, when_admitted=self._monitor.wake, when_turned_back=self._settled
+        )
         self._crashes: list[str] = []
         self._unawaited = UnawaitedFailures()
         self._idle = asyncio.Event()
@@ -107,7 +112,9 @@ class SendEngine:
         try:
             for name in self._settings.apps:
                 self._open_app(name, keys[name], learned=rates, connections=connections)
-            self._is_open = self._is_accepting = True
+            await self._recover()
+            self._is_open = True
+            self._admissions.is_open = self._storage_failure is None
         finally:
             if not self._is_open:  # one of several could not be opened
                 await self._close()
@@ -122,41 +129,29 @@ class SendEngine:
     # Jobs
 
     async def submit(self, job: Job, *, timeout_s: float | None = None) -> Receipt:
-        """Admit a job, waiting for room in its lane, and return its receipt.
+        """Admit a job, waiting for room in its lane and, with a journal, for the disk; return its receipt.
 
-        Raises IntakeFullError after ``timeout_s``, InvalidJobError, KeyReusedError, AppHeldError, or
-        EngineClosedError; then the job was not taken. Cancelling it while it waits takes nothing either.
+        Raises IntakeFullError after ``timeout_s``, InvalidJobError, KeyReusedError, AppHeldError, EngineClosedError or
+        StorageError; then the job was not taken. Cancelling it while it waits takes nothing either, except that a job
+        that is just being written is taken all the same.
         """
-        self._submits += 1
-        if not self._submits % _TURN:  # a caller with a long list must not keep the loop from its work
-            await asyncio.sleep(0)
-        lane = self._lane_of(job)
-        content = render(job)
-        size_bytes = weigh(job, content=content)
-        high = job.urgency == "high"
-        if not lane.intake.try_enter(size_bytes, high=high):
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await lane.intake.enter(size_bytes, high=high)
-            except TimeoutError:
-                raise IntakeFullError(
-                    f"{lane.name} had no room for {timeout_s} s: {lane.intake.jobs} jobs wait or are in flight"
-                ) from None
-            try:
-                self._lane_of(job)  # since room was given, the app may have been held, or the engine begun to stop
-            except SendEngineError:
-                lane.intake.leave(size_bytes, high=high)
-                raise
-        return self._admit(job, lane, content, size_bytes)
+        return await self._admissions.submit(job, timeout_s=timeout_s)
+
+    async def submit_row(self, job: Job, *, row: int, past: Past | None = None) -> Receipt:
+        """Admit the job of a row of an input as `submit` does, but without waiting for the disk.
+
+        It is sent when it is there; one whose writing failed ends as Abandoned. ``past`` is what an earlier process
+        did of it. A caller's key is compared with those of this process only.
+        """
+        return await self._admissions.submit_row(job, row=row, past=past)
 
     def submit_nowait(self, job: Job) -> Receipt:
-        """Admit a job at once, or raise as `submit` does: IntakeFullError where there is no room."""
-        lane = self._lane_of(job)
-        content = render(job)
-        size_bytes = weigh(job, content=content)
-        if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
-            raise IntakeFullError(f"{lane.name} has no room: {lane.intake.jobs} jobs wait or are in flight")
-        return self._admit(job, lane, content, size_bytes)
+        """Admit a job at once, or raise as `submit` does: IntakeFullError where there is no room.
+
+        With a journal the job goes to the disk afterwards and is sent when it is there; one whose writing failed ends
+        as Abandoned. A caller's key is compared with those of this process only.
+        """
+        return self._admissions.submit_nowait(job)
 
     async def send(self, job: Job) -> Accepted:
         """Submit a job and wait for it. Raises SendFailedError where it ends in anything but Accepted."""
@@ -171,9 +166,10 @@ class SendEngine:
         """Submit ``jobs`` and yield each with its outcome as it settles, at most ``in_flight`` under way.
 
         Closing the iterator early stops taking jobs; those that were admitted are sent all the same. What `submit`
-        raises for a job, and what ``jobs`` raises, comes out here, after the outcomes of what was admitted.
+        raises for a job, and what ``jobs`` raises, comes out here, after the outcomes of what was admitted. With a
+        journal it does not wait for the disk before it takes the next one.
         """
-        return map_jobs(self.submit, jobs, in_flight=in_flight)
+        return map_jobs(self._admissions.submit_streamed, jobs, in_flight=in_flight)
 
     # Watching
 
@@ -187,7 +183,19 @@ class SendEngine:
 
     def health(self) -> Health:
         """For probes: whether the engine works, and whether it takes jobs."""
-        return Health(not self._crashes, self._is_accepting, tuple(self._crashes))
+        problems = [*self._crashes, *filter(None, [self._storage_failure, *self._journals.problems])]
+        is_alive = not self._crashes and self._storage_failure is None
+        return Health(is_alive, self._admissions.is_open, tuple(problems))
+
+    @property
+    def recovered(self) -> Sequence[RecoveredReceipt]:
+        """The receipts of jobs that an earlier process left in the journal, in the order of their acceptance."""
+        return self._recovered
+
+    @property
+    def storage_failure(self) -> str | None:
+        """What the disk said when it failed for good; None while it works."""
+        return self._storage_failure
 
     def resume_app(self, name: str) -> None:
         """Let a held app go on: its key is read again, and what waited is sent."""
@@ -195,12 +203,31 @@ class SendEngine:
             raise InvalidJobError("app", f"{name!r} is not configured; there are {', '.join(self._apps)}")
         self._apps[name].resume()
 
+    # Slowing down
+
+    def pause(self) -> None:
+        """Put nothing new on the wire until `unpause`; jobs are taken all the same."""
+        for lane in self._lanes.values():
+            lane.pace.pause()
+        announce("paused", "nothing new is sent until somebody says so")
+
+    def unpause(self) -> None:
+        """Go on after `pause`."""
+        announce("unpaused", "sending goes on")
+        for lane in self._lanes.values():
+            lane.pace.unpause()
+
+    def limit_rate(self, rate: float | None) -> None:
+        """Send at most ``rate`` requests a second in each lane, never above its ceiling; None: as the settings say."""
+        for lane in self._lanes.values():
+            lane.pace.cap(rate)
+
     # Stopping
 
     def begin_drain(self) -> None:
         """Take no more jobs; what was admitted goes on."""
-        if self._is_accepting:
-            self._is_accepting = False
+        if self._admissions.is_open:
+            self._admissions.is_open = False
             announce("draining", "no more jobs are taken; what was admitted is sent")
             for lane in self._lanes.values():
                 lane.intake.turn_away(EngineClosedError("the engine is draining"))
@@ -210,7 +237,7 @@ class SendEngine:
         self.begin_drain()
         try:
             async with asyncio.timeout(self._settings.stopping.drain_timeout_s):
-                await self._until(lambda: all(lane.books.is_settled or lane.is_stuck for lane in self._lanes.values()))
+                await self._until(lambda: self._is_settled(or_stuck=True))
         except TimeoutError:
             announce("drain_timeout", "not everything was sent in time; the rest is abandoned", level=logging.WARNING)
         await self.abort()
@@ -223,12 +250,11 @@ class SendEngine:
         self.begin_drain()
         if not self._is_open:
             return
-        for lane in self._lanes.values():
-            lane.stop()
+        self._stop_lanes()
         grace_s = self._settings.stopping.grace_s if grace_s is None else grace_s
         try:
             async with asyncio.timeout(grace_s):
-                await self._until(lambda: all(lane.books.is_settled for lane in self._lanes.values()))
+                await self._until(self._is_settled)
         except TimeoutError:
             announce("grace_over", "what is still on the wire is abandoned", level=logging.WARNING)
         if self._ending is None:
@@ -242,7 +268,6 @@ class SendEngine:
     ) -> None:
         loop = asyncio.get_running_loop()
         app = self._apps[name] = self._make_app(name, self._settings.apps[name], api_key)
-        self._keys[name] = KeyTable()
         for group in EndpointGroup:
             lane = assembly.make_lane(
                 app,
@@ -251,6 +276,7 @@ class SendEngine:
                 learned=learned,
                 connections=connections,
                 observer=self._observer,
+                custody=self._custody,
                 when_settled=self._settled,
                 when_crashed=self._crashed,
                 lanes=len(self._settings.apps) * len(EndpointGroup),
@@ -284,62 +310,49 @@ class SendEngine:
             when_changed=self._app_changed,
         )
 
-    def _lane_of(self, job: Job) -> Lane:
-        """The lane that would take a job now. Raises what `submit` raises for a job that none takes."""
-        if not self._is_accepting:
-            raise EngineClosedError("the engine takes no jobs: it is not entered with 'async with', or it is draining")
-        app = self._app_of(job)
-        is_notification = isinstance(job, CreateNotification)
-        app.check_open(channel=channel_of(job))
-        if app.settings.only_to:
-            check_fence(job, app.settings.only_to)
-        group = EndpointGroup.CREATE_NOTIFICATION if is_notification else EndpointGroup.UPDATE_USER
-        return self._lanes[f"{app.name}/{group.value}"]
-
-    def _app_of(self, job: Job) -> App:
-        if job.app is None and len(self._apps) == 1:
-            return next(iter(self._apps.values()))
-        app = self._apps.get(job.app or "")
-        if app is not None:
-            return app
-        what = "missing, and several apps are configured" if job.app is None else f"{job.app!r} is not configured"
-        raise InvalidJobError("app", f"{what}; name one of: {', '.join(self._apps)}")
-
-    def _admit(self, job: Job, lane: Lane, content: bytes, size_bytes: int) -> Receipt:
-        """Make the receipt of a job whose room in the intake is taken."""
-        now_s = asyncio.get_running_loop().time()
-        deadline_s = deadline_of(job, now_s=now_s)
-        receipt = Receipt(job, submitted_at_s=now_s, deadline_s=deadline_s, size_bytes=size_bytes)
-        try:
-            known = None if job.idempotency_key is None else self._join(job, receipt, app=lane.app)
-        except KeyReusedError:
-            lane.intake.leave(size_bytes, high=receipt.is_high)
-            raise
-        if known is not None:
-            lane.intake.leave(size_bytes, high=receipt.is_high)
-            return known
-        self._idle.clear()
-        self._monitor.wake()
-        lane.admit(receipt, content=content, now_s=now_s)
-        return receipt
-
-    def _join(self, job: Job, receipt: Receipt, *, app: App) -> Receipt | None:
-        """The receipt of the job that used this key first, or None: this one is the first."""
-        key = wire_key(app.settings.app_id, job.idempotency_key or "")
-        print_ = fingerprint(job)
-        known = self._keys[app.name].join(key, job, fingerprint=print_)
-        if known is None:
-            self._keys[app.name].register(key, fingerprint=print_, receipt=receipt)
-        return known
+    async def _recover(self) -> None:
+        """Open the journals, and put back what an earlier process left before anything new is taken."""
+        if not self._journals.are_wanted:
+            return
+        ages = self._journals.settings
+        recovery = Recovery(
+            lanes=self._lanes,
+            lane_of=lambda job, app: self._lanes.get(f"{app}/{group_of(job).value}"),
+            readmit=self._admissions.readmit,
+            ages=Ages(ages.max_age_high_s, ages.max_age_normal_s),
+        )
+        found = [pair async for pair in self._journals.open(when_failed=self._storage_failed)]
+        recovery.restore(found, own=self._journals.own)
+        self._admissions.journal = self._journals.own
+        self._recovered = recovery.receipts
+        if recovery.receipts:
+            self._monitor.wake()
+        recovery.announce()
 
     def _settled(self, receipt: Receipt) -> None:
-        job = receipt.job
         self._unawaited.watch(receipt)
-        if job.idempotency_key is not None:
-            app = self._app_of(job)
-            self._keys[app.name].settle(wire_key(app.settings.app_id, job.idempotency_key), receipt)
-        if not self._is_accepting:
+        self._admissions.settled(receipt)
+        if not self._admissions.is_open:
             self._idle.set()
+
+    def _is_settled(self, *, or_stuck: bool = False) -> bool:
+        """Whether every job that was taken has settled, or else waits for a person."""
+        if self._admissions.writing:
+            return False
+        return all(lane.books.is_settled or (or_stuck and lane.is_stuck) for lane in self._lanes.values())
+
+    def _storage_failed(self, error: StorageError) -> None:
+        """The disk has failed for good: take nothing more, and let what is on the wire finish."""
+        if self._storage_failure is not None:
+            return
+        self._storage_failure = str(error)
+        announce("storage_failed", f"no more jobs are taken: {error}", level=logging.CRITICAL)
+        self.begin_drain()
+        asyncio.get_running_loop().call_soon(self._stop_lanes)  # not in the middle of a lane's own step
+
+    def _stop_lanes(self) -> None:
+        for lane in self._lanes.values():
+            lane.stop()
 
     def _app_changed(self, app: App) -> None:
         """An app was held or reopened."""
@@ -359,7 +372,9 @@ class SendEngine:
 
     def _crashed(self, error: BaseException) -> None:
         _log.critical("a worker broke; restart the engine", exc_info=error)
-        self._crashes.append(f"a worker broke: {type(error).__name__}")
+        problem = f"a worker broke: {type(error).__name__}"
+        if problem not in self._crashes:
+            self._crashes.append(problem)
 
     async def _until(self, is_so: Callable[[], bool]) -> None:
         """Wait until a condition holds that changes only when something settles or an app changes."""
@@ -376,6 +391,7 @@ class SendEngine:
         self._monitor.stop()
         for app in self._apps.values():
             await app.aclose()
+        await self._journals.aclose()
         await on_a_thread(partial(memorise, self._settings.state_dir, list(self._lanes.values())))
         self._is_open = False
         announce("stopped", "the engine has stopped")

@@ -17,13 +17,14 @@ _NORMAL_SHARE = 0.75
 class Intake:
     """The bound of one lane: jobs enter when they are admitted and leave when they settle."""
 
-    __slots__ = ("_bytes", "_jobs", "_max_bytes", "_max_jobs", "_normal_bytes", "_normal_jobs", "_outside")
+    __slots__ = ("_bytes", "_invited", "_jobs", "_max_bytes", "_max_jobs", "_normal_bytes", "_normal_jobs", "_outside")
 
     def __init__(self, *, max_jobs: int, max_bytes: int) -> None:
         self._max_jobs = max_jobs
         self._max_bytes = max_bytes
         self._jobs = self._normal_jobs = 0
         self._bytes = self._normal_bytes = 0
+        self._invited = 0  # have room, and are on their way in
         self._outside: dict[bool, deque[tuple[int, asyncio.Future[None]]]] = {True: deque(), False: deque()}
 
     @property
@@ -37,8 +38,8 @@ class Intake:
         return self._bytes
 
     def try_enter(self, size_bytes: int, *, high: bool) -> bool:
-        """Go in if there is room and nobody of the same urgency waits outside."""
-        if self._outside[high] or self._outside[True] or not self._has_room(size_bytes, high=high):
+        """Go in if there is room and nobody of the same urgency waits outside, or is on the way in."""
+        if self._invited or self._outside[high] or self._outside[True] or not self._has_room(size_bytes, high=high):
             return False
         self._enter(size_bytes, high=high)
         return True
@@ -49,14 +50,22 @@ class Intake:
             return
         turn = asyncio.get_running_loop().create_future()
         self._outside[high].append((size_bytes, turn))
+        if high or not self._outside[True]:
+            self._let_in(high=high)  # there may be room, and somebody on the way in
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._invited -= 1
                 self.leave(size_bytes, high=high)
             else:
                 self._let_in(high=high)  # whoever stood behind may be smaller
             raise
+        self._invited -= 1
+
+    def enter_anyhow(self, size_bytes: int, *, high: bool) -> None:
+        """Go in although there may be no room: a job that an earlier process let in."""
+        self._enter(size_bytes, high=high)
 
     def leave(self, size_bytes: int, *, high: bool) -> None:
         """A job has settled: its room is free, and whoever is next outside goes in."""
@@ -105,6 +114,7 @@ class Intake:
             elif self._has_room(size_bytes, high=high):
                 outside.popleft()
                 self._enter(size_bytes, high=high)
+                self._invited += 1
                 turn.set_result(None)
             else:
                 return

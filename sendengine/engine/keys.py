@@ -1,11 +1,13 @@
 """Callers' idempotency keys: what goes on the wire for them, and which job each has been used for.
 
 The same key and body again joins the first receipt; another body raises KeyReusedError, because OneSignal would drop
-it silently. Without a journal the memory is this process's, and holds the last `REMEMBERED` settled keys.
+it silently. The memory is this process's, and holds the last `REMEMBERED` settled keys; behind it stands the
+journal's, where there is one, which holds 30 days.
 
 Source: OneSignal's idempotency page: a key is a UUID, kept for 30 days; the first body under it is the one processed.
 """
 
+import asyncio
 import re
 from collections import OrderedDict
 from hashlib import blake2b
@@ -18,6 +20,7 @@ from sendengine.core.jobs import CreateNotification, Job
 from sendengine.core.outcomes import Outcome
 from sendengine.engine.receipts import Receipt
 from sendengine.errors import KeyReusedError
+from sendengine.ports import Journal, KeyRecall
 
 REMEMBERED: Final = 100_000
 
@@ -44,8 +47,8 @@ def portion_key(key: str, ids: tuple[str, ...]) -> str:
 def fingerprint(job: Job) -> bytes:
     """What must be equal for two jobs to count as the same under one key."""
     if isinstance(job, CreateNotification):
-        what: object = ["n", job.channel, job.to.kind, job.to.label, job.to.ids, job.to.excluded, job.to.rules]
-        body: object = job.message
+        what: object = ["n", job.channel, job.to.kind, job.to.label, job.to.ids, job.to.excluded]
+        body: object = [job.message, [dict(rule) for rule in job.to.rules]]
     else:
         what, body = ["u", job.user.label, job.user.ids], [job.tags, job.properties, job.deltas]
     return blake2b(orjson.dumps([what, body], option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
@@ -54,11 +57,13 @@ def fingerprint(job: Job) -> bytes:
 class KeyTable:
     """The keys of one app that callers have used."""
 
-    __slots__ = ("_settled", "_under_way")
+    __slots__ = ("_asked", "_held", "_settled", "_under_way")
 
     def __init__(self) -> None:
         self._under_way: dict[str, tuple[bytes, Receipt]] = {}
         self._settled: OrderedDict[str, tuple[bytes, Outcome]] = OrderedDict()
+        self._asked: dict[str, asyncio.Future[None]] = {}  # the journal is asked about it
+        self._held: dict[str, asyncio.Future[None]] = {}  # its job is on the way to the disk
 
     def join(self, key: str, job: Job, *, fingerprint: bytes) -> Receipt | None:
         """The receipt of the job that used this key first; None where it is new. Raises KeyReusedError."""
@@ -70,15 +75,62 @@ class KeyTable:
             return Receipt.settled(job, settled[1])
         return None
 
+    async def recall(self, key: str, journal: Journal, *, app: str, job: Job, fingerprint: bytes) -> None:
+        """Bring to mind what the journal remembers of a key that is new here; asked by one caller at a time.
+
+        The job that used the key first is on disk afterwards, or was turned back. Raises StorageError, and
+        KeyReusedError where a job with another body is under way elsewhere. Cancelling it lets the next caller ask.
+        """
+        is_asked = False
+        while True:
+            if (busy := self._asked.get(key) or self._held.get(key)) is not None:
+                await asyncio.wait([busy])
+            elif is_asked or key in self._under_way or key in self._settled:
+                return
+            else:
+                known = await self._ask(key, journal, app=app)
+                is_asked = True
+                if known is not None and known.outcome is not None:
+                    self._remember(key, known.fingerprint, known.outcome)
+                elif known is not None:
+                    _check_same(job, known.fingerprint, fingerprint)
+
+    def hold(self, key: str) -> None:
+        """The job of a key is on its way to the disk: who comes with the same key waits to see it there."""
+        self._held[key] = asyncio.get_running_loop().create_future()
+
+    def release(self, key: str) -> None:
+        """The job of a key is on disk, or was turned back."""
+        self._held.pop(key).set_result(None)
+
     def register(self, key: str, *, fingerprint: bytes, receipt: Receipt) -> None:
-        """Remember a new key. What it was used for is kept whole only while it is under way."""
-        self._under_way[key] = (fingerprint, receipt)
+        """Remember a new key. What it was used for is kept whole only while it is under way.
+
+        Of two jobs that earlier processes accepted under one key, the first is the one that others join.
+        """
+        self._under_way.setdefault(key, (fingerprint, receipt))
 
     def settle(self, key: str, receipt: Receipt) -> None:
         """The job of a key has settled: from now on only its outcome is kept."""
-        fingerprint, _ = self._under_way.pop(key)
-        if receipt.outcome is not None:
-            self._settled[key] = (fingerprint, receipt.outcome)
+        known = self._under_way.get(key)
+        if known is not None and known[1] is receipt and receipt.outcome is not None:
+            del self._under_way[key]
+            self._remember(key, known[0], receipt.outcome)
+
+    def forget(self, key: str) -> None:
+        """The job of a key was not taken after all."""
+        self._under_way.pop(key, None)
+
+    async def _ask(self, key: str, journal: Journal, *, app: str) -> KeyRecall | None:
+        asked = self._asked[key] = asyncio.get_running_loop().create_future()
+        try:
+            return await journal.recall(key, app=app)
+        finally:
+            del self._asked[key]
+            asked.set_result(None)
+
+    def _remember(self, key: str, fingerprint: bytes, outcome: Outcome) -> None:
+        self._settled[key] = (fingerprint, outcome)
         if len(self._settled) > REMEMBERED:
             self._settled.popitem(last=False)
 

@@ -16,10 +16,11 @@ from typing import Final
 from sendengine.core.onesignal import EndpointGroup
 from sendengine.core.outcomes import Abandoned, Expired, Outcome
 from sendengine.engine import endings
-from sendengine.engine.alarm import Alarm
+from sendengine.engine.alarm import Alarm, earliest
 from sendengine.engine.app import App
 from sendengine.engine.books import Books
 from sendengine.engine.connections import ConnectionBudget
+from sendengine.engine.custody import Custody
 from sendengine.engine.deadlines import SealedDeadlines
 from sendengine.engine.intake import Intake
 from sendengine.engine.pace import Pace
@@ -31,7 +32,7 @@ from sendengine.engine.sealed import Sealed
 from sendengine.engine.source import Resolution, Source
 from sendengine.engine.worker import StaleRequestError, Worker
 from sendengine.limiter import GateClosedError
-from sendengine.telemetry.counters import Cause, LaneCounters
+from sendengine.telemetry.counters import LaneCounters
 
 _LIMIT_REACHED: Final = "the application limit has no room, and its policy is to reject"
 _NORMAL_TURN: Final = 10  # of ten pulls while both urgencies wait, one is for a normal job
@@ -52,6 +53,7 @@ class Lane:
         pace: Pace,
         retries: Retries,
         counters: LaneCounters,
+        custody: Custody | None,
         connections: ConnectionBudget,
         missing_retry_after_s: float,
         when_crashed: Callable[[BaseException], None],
@@ -65,11 +67,13 @@ class Lane:
         self.pace = pace
         self.retries = retries
         self.counters = counters
+        self.custody = custody
         self.limiter = pace.limiter
         self.transport = app.transport
         self._time = asyncio.get_running_loop().time
         self.missing_retry_after_s = missing_retry_after_s
         self.in_flight = 0
+        self.keeping = 0  # requests on their way to the disk
         self.pool = WorkerPool(
             name=name,
             app=app,
@@ -81,7 +85,7 @@ class Lane:
         self._returns = Returns(retries)
         self._deadlines = SealedDeadlines()
         self._parked: list[Sealed] = []  # of a channel that is held
-        self._approaching = 0  # taken, and waiting for connection or permit
+        self.approaching = 0  # taken, and waiting for the disk, a connection or a permit
         self._sequence = 0
         self._pulls = 0
         self._alarm = Alarm(self._wake)
@@ -97,6 +101,13 @@ class Lane:
         """Take a job whose room in the intake is paid for; ``content`` is what was rendered of it."""
         self.books.open()
         self.source.add(receipt, content=content, now_s=now_s)
+        self.added(receipt, now_s=now_s)
+
+    def added(self, receipt: Receipt, *, now_s: float) -> None:
+        """A job has been given to the source."""
+        if self._is_stopped:  # it reached the disk too late
+            self._withdraw_all()
+            return
         if receipt.deadline_s is not None:
             self._arm(now_s=now_s)
         self.kick()
@@ -105,12 +116,12 @@ class Lane:
         """Put a worker to work if there is something that may go; that one will put the next to work."""
         if not (self.source.waiting or self._returns.count):
             return
-        if self._approaching + self.pool.busy >= self.pace.lookahead and not self._high_is_waiting():
+        if self.approaching + self.pool.busy >= self.pace.lookahead and not self._high_is_waiting():
             return
         now_s = self._time()
         if self._is_stopped:
             return
-        if self._may_send(now_s=now_s) and self._has_ready(now_s=now_s):
+        if self._may_send(now_s=now_s) and self.has_ready(now_s=now_s):
             if self.pool.busy < self.source.waiting + self._returns.count:
                 self.pool.engage()
         else:
@@ -157,28 +168,14 @@ class Lane:
     def is_stuck(self) -> bool:
         """Whether what waits cannot go until a person does something."""
         is_held = self.app.is_held or (len(self._parked) == self.waiting and bool(self._parked))
-        return is_held and not self.in_flight and not self._approaching
-
-    def bound_by(self, *, now_s: float) -> Cause | None:
-        """What keeps the lane from going faster at this moment; None while there is nothing to do."""
-        if not self.waiting and not self._approaching:
-            return "input" if self.in_flight else None
-        if self.app.is_paused or not self.pace.is_open or self.retries.is_outage:
-            return "hold"
-        if self.source.is_guarded and self.app.guard.is_short:
-            return "guard"
-        if self.limiter.waiting:
-            return "rate"
-        if not self.pool.has_idle and self._has_ready(now_s=now_s):
-            return "connections"
-        return "user" if self.group is EndpointGroup.UPDATE_USER else "input"
+        return is_held and not self.in_flight and not self.approaching
 
     # What workers ask of it
 
     def take(self) -> Sealed | None:
         """The next request for a worker's hands, or None: nothing may go now."""
         now_s = self._time()
-        if self._approaching >= 2 * self.pace.lookahead and not self._high_is_waiting():
+        if self.approaching >= 2 * self.pace.lookahead and not self._high_is_waiting():
             return None
         if self._is_stopped:
             return None
@@ -188,7 +185,7 @@ class Lane:
             return None
         if self.retries.is_outage or sealed.is_probe:
             self.retries.take_probe(sealed, now_s=now_s)
-        self._approaching += 1
+        self.approaching += 1
         self.kick()
         return sealed
 
@@ -204,7 +201,7 @@ class Lane:
         if sealed.deadline_s is not None and now_s >= sealed.deadline_s:
             raise StaleRequestError
         sealed.launch(now_s=now_s)
-        self._approaching -= 1
+        self.approaching -= 1
         self.in_flight += 1
         self.counters.sent(now_s=now_s)
         self.retries.launched(sealed, now_s=now_s)
@@ -216,7 +213,12 @@ class Lane:
             sealed.is_launched = False
             self.in_flight -= 1
         else:
-            self._approaching -= 1
+            self.approaching -= 1
+
+    def not_kept(self, sealed: Sealed) -> None:
+        """The disk did not take it, so it must not be sent."""
+        self.land(sealed)
+        self._abandon(sealed)
 
     def gate_closed(self, sealed: Sealed) -> None:
         """The gate closed while the request waited for its permit."""
@@ -244,10 +246,12 @@ class Lane:
         """Put a request back at the head, in its old order: it was not judged."""
         if self._is_stopped:
             self._abandon(sealed)
-        else:
-            self._returns.push(sealed)
-            self._deadlines.watch(sealed)
-            self.kick()
+            return
+        if self.custody is not None:
+            self.custody.landed(sealed)
+        self._returns.push(sealed)
+        self._deadlines.watch(sealed)
+        self.kick()
 
     def enqueue(self, sealed: Sealed) -> None:
         """Line up a request that takes the place of another."""
@@ -259,6 +263,8 @@ class Lane:
         if self._is_stopped:
             self._abandon(sealed)
             return
+        if self.custody is not None:
+            self.custody.landed(sealed)
         earliest_s = sealed.sent_at_s + self.source.pause_s if sealed.first_sent_at_s is not None else 0.0
         soon_s = at_s if not_before_s is None else not_before_s
         self._returns.push_later(sealed, at_s=max(at_s, earliest_s), not_before_s=max(soon_s, earliest_s))
@@ -305,7 +311,7 @@ class Lane:
             and not (self.source.is_guarded and self.app.guard.is_short)
         )
 
-    def _has_ready(self, *, now_s: float) -> bool:
+    def has_ready(self, *, now_s: float) -> bool:
         """Whether a request may be taken now, as far as can be told without taking it."""
         if self._returns.is_due(now_s=now_s):
             return True
@@ -315,7 +321,7 @@ class Lane:
     def _high_is_waiting(self) -> bool:
         """Whether a high job may pass the bound on what approaches, which is for normal ones."""
         is_waiting = self.source.has_high or self._returns.is_high
-        return is_waiting and self._approaching + self.pool.busy < 3 * self.pace.lookahead
+        return is_waiting and self.approaching + self.pool.busy < 3 * self.pace.lookahead
 
     def _choose(self, *, now_s: float) -> Sealed | None:
         """The next request that may go; those whose channel is held, and those rejected, are passed on the way."""
@@ -372,17 +378,17 @@ class Lane:
 
     def _arm(self, *, now_s: float) -> None:
         """Set the timer for the next instant at which something may go or expire."""
-        expiry_s = _earliest(self.source.next_expiry_s(), self._deadlines.next_s())
+        expiry_s = earliest(self.source.next_expiry_s(), self._deadlines.next_s())
         if expiry_s is not None and expiry_s <= now_s:
             self._expire(now_s=now_s)
-            expiry_s = _earliest(self.source.next_expiry_s(), self._deadlines.next_s())
-        at_s = _earliest(expiry_s, self._next_try_s(now_s))
+            expiry_s = earliest(self.source.next_expiry_s(), self._deadlines.next_s())
+        at_s = earliest(expiry_s, self._next_try_s(now_s))
         if at_s is not None:
             self._alarm.set(at_s)
 
     def _next_try_s(self, now_s: float) -> float | None:
         """The next instant at which something may go that may not go now; in an outage, as a probe."""
-        due_s = _earliest(self.source.next_due_s(now_s=now_s), self._returns.next_s())
+        due_s = earliest(self.source.next_due_s(now_s=now_s), self._returns.next_s())
         probe_s = self.retries.next_probe_at_s
         if due_s is not None and probe_s is not None:
             due_s = max(due_s, probe_s)
@@ -391,9 +397,3 @@ class Lane:
     def _wake(self) -> None:
         self._arm(now_s=self._time())
         self.kick()
-
-
-def _earliest(one_s: float | None, other_s: float | None) -> float | None:
-    if one_s is None:
-        return other_s
-    return one_s if other_s is None else min(one_s, other_s)

@@ -8,9 +8,10 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from sendengine.core.onesignal import EndpointGroup
 from sendengine.engine.app import App
 from sendengine.engine.lane import Lane
-from sendengine.telemetry.counters import LaneCounters
+from sendengine.telemetry.counters import Cause, LaneCounters
 from sendengine.telemetry.loop_lag import LoopLag
 from sendengine.telemetry.snapshots import AppStats, EngineStats, LaneStats
 
@@ -87,7 +88,7 @@ class Monitor:
             if lane.books.is_settled:
                 continue
             is_busy = True
-            cause = lane.bound_by(now_s=now_s)
+            cause = bound_by(lane, now_s=now_s)
             if cause is not None:
                 lane.counters.note(cause, passed_s)
         if is_busy:
@@ -96,6 +97,21 @@ class Monitor:
         self._timer = None
         if self._lag is not None:
             self._lag.stop()
+
+
+def bound_by(lane: Lane, *, now_s: float) -> Cause | None:
+    """What keeps a lane from going faster at this moment; None while there is nothing to do."""
+    if not lane.waiting and not lane.approaching:
+        return "input" if lane.in_flight else None
+    if lane.app.is_paused or not lane.pace.is_open or lane.retries.is_outage:
+        return "hold"
+    if lane.source.is_guarded and lane.app.guard.is_short:
+        return "guard"
+    if lane.limiter.waiting or lane.keeping:
+        return "rate" if lane.limiter.waiting else "journal"
+    if not lane.pool.has_idle and lane.has_ready(now_s=now_s):
+        return "connections"
+    return "user" if lane.group is EndpointGroup.UPDATE_USER else "input"
 
 
 def _lane_stats(lane: Lane, *, now_s: float, epoch_s: float) -> LaneStats:
@@ -130,6 +146,8 @@ def _hold(lane: Lane, *, now_s: float) -> tuple[str | None, float | None]:
     guard = lane.app.guard
     if lane.app.held is not None:
         return lane.app.held, None
+    if lane.pace.is_paused:
+        return "paused", None
     if not lane.pace.is_open:
         return "OneSignal answered 429", lane.pace.opens_at_s
     if lane.retries.is_outage:

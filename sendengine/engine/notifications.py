@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from sendengine.core.drafts import PackKey
 from sendengine.core.drafts import Share as PackShare
-from sendengine.core.jobs import CreateNotification
+from sendengine.core.jobs import CreateNotification, Job
 from sendengine.core.onesignal import TTL_MAX_S
 from sendengine.core.outcomes import Accepted, Expired, Rejected, Unreachable
 from sendengine.core.packing import Pack, Packer
@@ -82,22 +82,43 @@ class NotificationSource:
 
     def add(self, receipt: Receipt, *, content: bytes, now_s: float) -> None:
         """Take an admitted job."""
-        job = _notification(receipt)
-        to = job.to
-        deadline_s = receipt.deadline_s
+        job = _notification(receipt.job)
+        self._add(receipt, job, content=content, alone=_goes_alone(job), now_s=now_s)
+
+    def restore(
+        self,
+        receipt: Receipt,
+        job: Job,
+        *,
+        content: bytes,
+        now_s: float,
+        not_before_s: float | None,
+        is_foreign: bool,
+    ) -> Sealed | None:
+        """Take what is left of a job; where it may have been received, it is sealed as it was then."""
+        left = _notification(job)
+        if any(isinstance(part.outcome, Accepted) for part in receipt.parts):
+            _remember(self._accepted, _subject_of(_group_of(left, content, None)), None)
+        if not_before_s is None:
+            self._add(receipt, left, content=content, alone=is_foreign or _goes_alone(left), now_s=now_s)
+            return None
+        ids = left.to.ids if left.to.is_listed else ()
+        group = _group_of(left, content, receipt.deadline_s)
+        share = PackShare(receipt, ids)
+        pack = Pack(group, (share,), ids, now_s, receipt.deadline_s, receipt.size_bytes, True, receipt.is_high)  # noqa: FBT003 - a record
+        sealed = self._seal(pack, _plain((share,)), now_s=now_s)
+        sealed.is_counted = True
+        sealed.maybe_received_at_s = sealed.sent_at_s = now_s
+        return sealed
+
+    def _add(self, receipt: Receipt, job: CreateNotification, *, content: bytes, alone: bool, now_s: float) -> None:
         self._packer.add(
             receipt,
-            group=PackKey(
-                content,
-                job.channel,
-                to.kind,
-                to.label,
-                None if deadline_s is None else int(deadline_s // 60),
-            ),
-            ids=to.ids if to.is_listed else (),
-            alone=_goes_alone(job),
+            group=_group_of(job, content, receipt.deadline_s),
+            ids=job.to.ids if job.to.is_listed else (),
+            alone=alone,
             high=receipt.is_high,
-            deadline_s=deadline_s,
+            deadline_s=receipt.deadline_s,
             now_s=now_s,
         )
 
@@ -186,7 +207,7 @@ class NotificationSource:
         return False
 
     def _seal(self, pack: Pack[Receipt], shares: Sequence[Share], *, now_s: float) -> Sealed:
-        first = _notification(pack.shares[0].member)
+        first = _notification(pack.shares[0].member.job)
         target = first.to if not first.to.is_listed else Target(pack.group.kind, pack.ids, pack.group.label)
         request = NotificationRequest(
             self._app_id,
@@ -267,8 +288,12 @@ _NEVER_FITS: Final = Refused(
 )
 
 
-def _notification(receipt: Receipt) -> CreateNotification:
-    job = receipt.job
+def _group_of(job: CreateNotification, content: bytes, deadline_s: float | None) -> PackKey:
+    minute = None if deadline_s is None else int(deadline_s // 60)
+    return PackKey(content, job.channel, job.to.kind, job.to.label, minute)
+
+
+def _notification(job: Job) -> CreateNotification:
     if not isinstance(job, CreateNotification):
         raise TypeError(f"a lane of notifications was given {type(job).__name__}")
     return job

@@ -6,7 +6,7 @@ Units: seconds on the running loop's clock; rates in requests a second.
 import asyncio
 import logging
 from collections.abc import Callable
-from math import ceil
+from math import ceil, inf
 from typing import Final
 
 from sendengine.core.backoff import BackoffController, RateChange
@@ -27,6 +27,9 @@ class Pace:
         self.lookahead = _LEAST_LOOKAHEAD  # how many requests may wait for their permits
         self.throttled_replies = 0
         self.held_s = 0.0
+        self._disk_s = 0.0  # how long a request waits for the disk before it waits for its permit
+        self._cap = inf
+        self._is_paused = False
         self._fruitless = 0  # epochs since anything was accepted,
         self._fruitless_since_s = 0.0  # and when the first of them began
         self._is_closed = False
@@ -41,12 +44,17 @@ class Pace:
     @property
     def is_open(self) -> bool:
         """Whether anything may be sent."""
-        return self._closed_at_s is None
+        return self._closed_at_s is None and not self._is_paused
 
     @property
     def opens_at_s(self) -> float | None:
-        """When the gate opens; None while it is open."""
-        return None if self.is_open else self.controller.gate_until_s
+        """When the gate opens; None while it is open, or closed until somebody opens it."""
+        return None if self._closed_at_s is None else self.controller.gate_until_s
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether somebody has closed the gate until further notice."""
+        return self._is_paused
 
     def start(self) -> None:
         """Set the rate that the controller begins with: it may remember a lower one."""
@@ -89,6 +97,31 @@ class Pace:
         """Since when the gate has opened and closed again, so often at least, without anything being accepted."""
         return self._fruitless_since_s if self._fruitless >= least_epochs else None
 
+    def pause(self) -> None:
+        """Let nothing more out, until `unpause`."""
+        self._is_paused = True
+        self.limiter.close_gate()
+
+    def unpause(self) -> None:
+        """Go on, unless the gate is closed for another reason."""
+        if not self._is_paused:
+            return
+        self._is_paused = False
+        if self._closed_at_s is None and not self._is_closed:
+            self._reopen(asyncio.get_running_loop().time())
+
+    def cap(self, rate: float | None) -> None:
+        """Send at most ``rate`` requests a second, whatever the controller says; None: as it says."""
+        self._cap = inf if rate is None else rate
+        if self.is_open and not self._is_closed:
+            self._set_rate(asyncio.get_running_loop().time())
+
+    def look_ahead(self, *, disk_s: float) -> None:
+        """A request takes so long to reach the disk: those whose permits come meanwhile are taken ahead."""
+        if not 0.8 * self._disk_s <= disk_s <= 1.2 * self._disk_s:  # it varies all the time; what matters is how much
+            self._disk_s = disk_s
+            self._look_ahead()
+
     def held_for_s(self, *, now_s: float) -> float:
         """How long the gate has been closed, in all."""
         return self.held_s + (0.0 if self._closed_at_s is None else now_s - self._closed_at_s)
@@ -110,7 +143,11 @@ class Pace:
         if self._closed_at_s is not None:
             self.held_s += now_s - self._closed_at_s
             self._closed_at_s = None
-        self.limiter.open_gate(rate=self.controller.pace(now_s=now_s))
+        if not self._is_paused:
+            self._reopen(now_s)
+
+    def _reopen(self, now_s: float) -> None:
+        self.limiter.open_gate(rate=min(self._cap, self.controller.pace(now_s=now_s)))
         self._look_ahead()
         self._announce_milestone(now_s)
         self._poll_if_needed()
@@ -119,7 +156,7 @@ class Pace:
 
     def _set_rate(self, now_s: float) -> None:
         is_busy = self.limiter.waiting > 0
-        self.limiter.set_rate(self.controller.pace(now_s=now_s, is_busy=is_busy))
+        self.limiter.set_rate(min(self._cap, self.controller.pace(now_s=now_s, is_busy=is_busy)))
         self._announce_milestone(now_s)
         self._look_ahead()
 
@@ -129,7 +166,7 @@ class Pace:
             self._announce(change, level=logging.INFO)
 
     def _look_ahead(self) -> None:
-        self.lookahead = max(_LEAST_LOOKAHEAD, ceil(self.limiter.rate * LOOKAHEAD_S))
+        self.lookahead = max(_LEAST_LOOKAHEAD, ceil(self.limiter.rate * (LOOKAHEAD_S + self._disk_s)))
 
     def _poll(self) -> None:
         self._polling = None

@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import Callable, Generator
 
 from sendengine.core.jobs import CreateNotification, Job
-from sendengine.core.outcomes import OUTCOME_NAMES, Outcome, merge
-from sendengine.ports import Part
+from sendengine.core.outcomes import OUTCOME_NAMES, Abandoned, Outcome, merge
+from sendengine.ports import Journal, Part
 
 
 class Receipt:
@@ -25,9 +25,11 @@ class Receipt:
         "_waiters",
         "_when_dropped",
         "deadline_s",
+        "home",
         "is_awaited",
         "is_begun",
         "job",
+        "record",
         "size_bytes",
         "submitted_at_s",
     )
@@ -39,6 +41,8 @@ class Receipt:
         self.size_bytes = size_bytes
         self.is_awaited = False  # somebody has asked for the outcome
         self.is_begun = False  # a request with a part of it was sealed
+        self.home: Journal | None = None  # where it is on disk,
+        self.record = 0  # and its id there
         self._left = _portions(job)
         self._outcome: Outcome | None = None
         self._parts: tuple[Part, ...] = ()
@@ -90,6 +94,11 @@ class Receipt:
         return self._parts
 
     @property
+    def is_complete(self) -> bool:
+        """Whether every portion is booked."""
+        return self._left <= 0
+
+    @property
     def is_high(self) -> bool:
         """Whether a person is waiting for it."""
         return self.job.urgency == "high"
@@ -118,6 +127,12 @@ class Receipt:
         self._parts = (*self._parts, part)
         self._left -= len(part.recipients) or 1
         return self._left <= 0
+
+    def turn_back(self) -> None:
+        """It was not taken after all: whoever joined it is told so."""
+        ids = self.job.to.ids if isinstance(self.job, CreateNotification) else self.job.user.ids
+        self._parts = (Part(ids, Abandoned(maybe_sent=False, not_sent=ids)),)
+        self.settle()
 
     def settle(self) -> Outcome:
         """Fix the outcome from the parts, wake everybody who waits for it, and return it."""

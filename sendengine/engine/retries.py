@@ -9,7 +9,7 @@ from collections.abc import Callable
 from sendengine.core.answers import AnswerWindow
 from sendengine.core.breaker import Breaker
 from sendengine.core.budget import RetryBudget
-from sendengine.core.retry import Again, Attempt, Failure, RetryPolicy
+from sendengine.core.retry import LOST_HIGH_S, Again, Attempt, Failure, RetryPolicy
 from sendengine.engine.events import announce
 from sendengine.engine.sealed import Sealed
 
@@ -87,9 +87,13 @@ class Retries:
             attempt,
             now_s=now_s,
             high=sealed.is_high,
-            deadline_s=sealed.deadline_s,
+            deadline_s=sealed.last_deadline_s,
             chance=self._chance(),
         )
+
+    def wait_after_restart_s(self, *, high: bool) -> float:
+        """How long what was on the wire when a process died may still be at work: as after a lost reply."""
+        return LOST_HIGH_S if high else self._lost_reply_wait_s
 
     def definite_at_s(self, sealed: Sealed) -> float:
         """From when on a refusal of a keyed request is definite.

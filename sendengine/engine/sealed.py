@@ -10,6 +10,7 @@ from sendengine.core.requests import NotificationRequest, Request
 from sendengine.core.retry import Tries
 from sendengine.core.wire import WireRequest, encode
 from sendengine.engine.receipts import Receipt
+from sendengine.ports import Journal
 
 IMPLIED_CHANNEL: Final = {"email": "email", "phone_number": "sms"}
 
@@ -28,6 +29,7 @@ class Sealed:
         "held_until_s",
         "is_counted",
         "is_high",
+        "is_kept",
         "is_launched",
         "is_over",
         "is_probe",
@@ -35,6 +37,7 @@ class Sealed:
         "is_watched",
         "maybe_received_at_s",
         "origin",
+        "records",
         "request",
         "sealed_at_s",
         "sent_at_s",
@@ -70,6 +73,8 @@ class Sealed:
         self.is_probe = False  # this attempt tries whether an outage is over
         self.is_waiting = False  # to be sent again, in the lane's hands and not in a worker's
         self.is_watched = False  # the lane looks after its deadline
+        self.is_kept = False  # on disk, where it has to be before its attempt,
+        self.records: tuple[tuple[Journal, int], ...] = ()  # and its ids there
         self.tries: Tries | None = None
         self.sequence = 0
         self.attempts = 0
@@ -100,6 +105,14 @@ class Sealed:
     def has_key(self) -> bool:
         """Whether OneSignal remembers it, so that a repeat is answered with the first success."""
         return isinstance(self.request, NotificationRequest)
+
+    @property
+    def last_deadline_s(self) -> float | None:
+        """Until when a repeat is of use: a pack ends with its first deadline, a user's jobs each by itself."""
+        if self.has_key or self.deadline_s is None:
+            return self.deadline_s
+        deadlines = [receipt.deadline_s for receipt, _ in self.shares]
+        return None if None in deadlines else max(deadline for deadline in deadlines if deadline is not None)
 
     def amend(self, request: Request) -> None:
         """Send this instead from now on: what must not be repeated has been left out."""

@@ -1,14 +1,17 @@
 """What a lane draws its requests from: packs of notifications, or users with pending changes."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
+from sendengine.core.jobs import Job
 from sendengine.core.outcomes import Outcome
 from sendengine.core.verdicts import NobodyReached, Refused, Took
 from sendengine.engine.receipts import Receipt
 from sendengine.engine.sealed import Sealed, Share
+
+OVERDUE: Final = "its deadline passed before it could be repeated"
 
 Settled = tuple[Receipt, tuple[str, ...], Outcome]
 """What came of some of a job's recipients."""
@@ -54,6 +57,23 @@ class Source(Protocol):
         """Take an admitted job; ``content`` is a notification's canonical message."""
         ...
 
+    def restore(
+        self,
+        receipt: Receipt,
+        job: Job,
+        *,
+        content: bytes,
+        now_s: float,
+        not_before_s: float | None,
+        is_foreign: bool,
+    ) -> Sealed | None:
+        """Take ``job``, what is left of a receipt's job after an earlier process.
+
+        With ``not_before_s`` an attempt of it may have been received, and nothing of it goes earlier; a request that
+        is sealed at once for that is returned. ``is_foreign`` jobs share no request of a key with others.
+        """
+        ...
+
     def pull(self, *, now_s: float, prefer_normal: bool) -> Sealed | None:
         """Seal the next request that may go now."""
         ...
@@ -75,7 +95,7 @@ class Source(Protocol):
         ...
 
     def unseal(self, sealed: Sealed, *, now_s: float) -> Resolution:
-        """Take back a request that was never on the wire and whose deadline has passed for some of its jobs."""
+        """Take back a request whose deadline has passed for some of its jobs; one with a key was never received."""
         ...
 
     def took(self, sealed: Sealed, verdict: Took | NobodyReached, *, now_s: float) -> Resolution:

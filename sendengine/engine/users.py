@@ -13,14 +13,14 @@ from heapq import heapify, heappop, heappush
 from typing import Final
 
 from sendengine.core.coalescing import ChangeSet, PendingChanges, leave_out, take_apart, without_uncertain_deltas
-from sendengine.core.jobs import UpdateUser
+from sendengine.core.jobs import Job, UpdateUser
 from sendengine.core.onesignal import USER_INTERVAL_S
-from sendengine.core.outcomes import Accepted, Ambiguous, Expired, Rejected
+from sendengine.core.outcomes import Accepted, Ambiguous, Expired, GaveUp, Rejected
 from sendengine.core.requests import UserRequest
 from sendengine.core.verdicts import Fault, NobodyReached, Refused, Took
 from sendengine.engine.receipts import Receipt
 from sendengine.engine.sealed import Sealed, Share
-from sendengine.engine.source import Resolution, Settled
+from sendengine.engine.source import OVERDUE, Resolution, Settled
 
 PAUSE_S: Final = USER_INTERVAL_S + 0.05  # the wire may bring two requests closer together
 _SPARE: Final = 100  # deadlines of jobs that are settled may stay, beside as many as there are of waiting ones
@@ -107,11 +107,43 @@ class UserSource:
     def add(self, receipt: Receipt, *, content: bytes, now_s: float) -> None:  # noqa: ARG002 - the port's
         """Take an admitted job; it merges into what waits for its user."""
         job = _update(receipt)
+        self._add(receipt, job, self._user_of(job), now_s=now_s)
+
+    def restore(
+        self,
+        receipt: Receipt,
+        job: Job,
+        *,
+        content: bytes,  # noqa: ARG002 - the port's
+        now_s: float,
+        not_before_s: float | None,
+        is_foreign: bool,
+    ) -> None:
+        """Take what is left of a job, in its turn; where it may have been received, its user waits.
+
+        One of another journal goes alone: a crash could leave it there although what it was merged with, and what came
+        after it, had settled, and it would be sent once more, last.
+        """
+        if not isinstance(job, UpdateUser):
+            raise TypeError(f"a lane of user updates was given {type(job).__name__}")
+        user = self._user_of(job)
+        if not_before_s is not None:
+            self._hold(user, until_s=not_before_s)
+        if is_foreign:
+            user.pending.close()
+        self._add(receipt, job, user, now_s=now_s)
+        if is_foreign:
+            user.pending.close()
+
+    def _user_of(self, job: UpdateUser) -> _User:
         key = (job.user.label, job.user.ids[0])
         shard = self._users[hash(key) % _SHARDS]
         user = shard.get(key)
         if user is None:
             user = shard[key] = _User(key, max_modifications=self._max_modifications)
+        return user
+
+    def _add(self, receipt: Receipt, job: UpdateUser, user: _User, *, now_s: float) -> None:
         if not len(user.pending):
             user.since_s = now_s
         user.pending.add(receipt, job)
@@ -174,7 +206,10 @@ class UserSource:
         return list(withdrawn.values())
 
     def unseal(self, sealed: Sealed, *, now_s: float) -> Resolution:
-        """Its deadline has passed for some of its jobs: the others wait again, before everything else of the user."""
+        """Its deadline has passed for some of its jobs: the others wait again, before everything else of the user.
+
+        Where it may have been received, nothing goes before its repeat would have gone.
+        """
         origin = _origin(sealed)
         user = origin.user
         rest, gone = leave_out(origin.changes, lambda receipt: _is_over(receipt, now_s))
@@ -185,8 +220,9 @@ class UserSource:
             self._put_back(user, [rest])
         self._release(origin, sealed, now_s=now_s)
         ids = user.key[1:]
-        expired: list[Settled] = [(receipt, ids, Expired(ids)) for receipt in over]
-        return Resolution([*origin.ambiguous, *expired], is_replaced=rest is not None)
+        outcome = GaveUp(OVERDUE, sealed.attempts, maybe_sent=True, not_sent=ids) if sealed.maybe_sent else Expired(ids)
+        ended: list[Settled] = [(receipt, ids, outcome) for receipt in over]
+        return Resolution([*origin.ambiguous, *ended], is_replaced=rest is not None)
 
     def took(self, sealed: Sealed, verdict: Took | NobodyReached, *, now_s: float) -> Resolution:  # noqa: ARG002 - the port's
         """Every job that was merged into it is accepted."""
@@ -281,11 +317,16 @@ class UserSource:
         ready_at_s = sealed.sent_at_s + PAUSE_S if sealed.first_sent_at_s is not None else now_s
         ready_at_s = max(ready_at_s, sealed.held_until_s)
         if ready_at_s > now_s:
-            user.is_cooling = True
-            self._count += 1
-            heappush(self._cooling, (ready_at_s, self._count, user))
+            self._hold(user, until_s=ready_at_s)
         else:
             self._queue_or_forget(user)
+
+    def _hold(self, user: _User, *, until_s: float) -> None:
+        """Let nothing of a user go before; a user is held once at a time."""
+        if not user.is_cooling:
+            user.is_cooling = True
+            self._count += 1
+            heappush(self._cooling, (until_s, self._count, user))
 
     def _put_back(self, user: _User, sets: Sequence[ChangeSet[Receipt]]) -> None:
         user.pending.put_back_front(sets)

@@ -8,8 +8,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from sendengine.engine import endings
+from sendengine.engine.custody import Custody
 from sendengine.engine.sealed import Sealed
-from sendengine.errors import NotSentError, ReplyLostError
+from sendengine.errors import NotSentError, ReplyLostError, StorageError
 from sendengine.limiter import GateClosedError
 
 if TYPE_CHECKING:
@@ -47,11 +48,12 @@ class Worker:
                 sealed = self._sealed = lane.take()
                 if sealed is None:
                     await self._park()
-                else:
+                    continue
+                if sealed.is_kept or lane.custody is None or await self._keep(sealed, lane.custody):
                     await self._exchange(sealed)
-                    self._sealed = None
-                    if lane.pool.must_shrink:
-                        return
+                self._sealed = None
+                if lane.pool.must_shrink:
+                    return
         finally:
             if self._sealed is not None:
                 lane.interrupted(self._sealed)
@@ -67,6 +69,20 @@ class Worker:
             else:
                 self._lane.pool.waking -= 1
             self._turn = None
+
+    async def _keep(self, sealed: Sealed, custody: Custody) -> bool:
+        """Wait until the request is on disk; False where it never will be."""
+        lane = self._lane
+        lane.keeping += 1
+        try:
+            await custody.keep(sealed, lane=lane.name)
+        except StorageError:
+            lane.not_kept(sealed)
+            return False
+        finally:
+            lane.keeping -= 1
+        lane.pace.look_ahead(disk_s=2 * custody.flush_s)
+        return True
 
     async def _exchange(self, sealed: Sealed) -> None:
         lane = self._lane

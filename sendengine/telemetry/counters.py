@@ -8,6 +8,8 @@ Units: ``_s`` is seconds; instants are the running loop's ``time()``; ``rate`` i
 from collections import Counter
 from typing import Final, Literal, TypedDict
 
+from msgspec import Struct
+
 from sendengine.telemetry.histogram import Histogram
 
 Cause = Literal["rate", "connections", "input", "hold", "user", "guard", "journal"]
@@ -41,6 +43,26 @@ class LaneEntry(TypedDict):
     bound_by: dict[Cause, float]
 
 
+class LaneRecord(Struct, frozen=True):
+    """A lane's counts as they are kept for a later process.
+
+    ``latency`` pairs the histogram's buckets with their counts; ``span_s`` is from the first request to the last.
+    """
+
+    requests: int = 0
+    retries: int = 0
+    not_sent: int = 0
+    lost: int = 0
+    epochs: int = 0
+    peak_1s: int = 0
+    held_s: float = 0.0
+    span_s: float = 0.0
+    longest_s: float = 0.0
+    replies: dict[int, int] = {}
+    bound_s: dict[Cause, float] = {}
+    latency: tuple[tuple[int, int], ...] = ()
+
+
 class LaneCounters:
     """One lane's counts since its engine started.
 
@@ -51,8 +73,8 @@ class LaneCounters:
     """
 
     __slots__ = (
-        "_bound_s", "_first_sent_at_s", "_last_sent_at_s", "_replies", "epochs", "held_s", "latency", "lost",
-        "not_sent", "peak_1s", "requests", "retries",
+        "_bound_s", "_earlier_s", "_first_sent_at_s", "_last_sent_at_s", "_replies", "epochs", "held_s", "latency",
+        "lost", "not_sent", "peak_1s", "requests", "retries",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -68,6 +90,7 @@ class LaneCounters:
         self._bound_s: dict[Cause, float] = dict.fromkeys(CAUSES, 0.0)
         self._first_sent_at_s: float | None = None
         self._last_sent_at_s = 0.0
+        self._earlier_s = 0.0  # the span of earlier processes
 
     def __repr__(self) -> str:
         return f"<LaneCounters {self.requests} requests, {dict(self._replies)}, {self.retries} retries>"
@@ -105,15 +128,50 @@ class LaneCounters:
     @property
     def mean_rate(self) -> float:
         """Requests a second from the first one written to the last, which is taken for a second at least."""
-        if self._first_sent_at_s is None:
-            return 0.0
-        return self.requests / max(_SHORTEST_S, self._last_sent_at_s - self._first_sent_at_s)
+        return self.requests / max(_SHORTEST_S, self._span_s) if self.requests else 0.0
+
+    @property
+    def _span_s(self) -> float:
+        now = 0.0 if self._first_sent_at_s is None else self._last_sent_at_s - self._first_sent_at_s
+        return self._earlier_s + now
 
     @property
     def bound_by(self) -> dict[Cause, float]:
         """For each cause its share of all seconds that were noted; they add up to 1, or are all 0."""
         noted_s = sum(self._bound_s.values())
         return {cause: seconds / noted_s if noted_s else 0.0 for cause, seconds in self._bound_s.items()}
+
+    def record(self) -> LaneRecord:
+        """Return the counts as a later process can `absorb` them."""
+        return LaneRecord(
+            requests=self.requests,
+            retries=self.retries,
+            not_sent=self.not_sent,
+            lost=self.lost,
+            epochs=self.epochs,
+            peak_1s=self.peak_1s,
+            held_s=self.held_s,
+            span_s=self._span_s,
+            longest_s=self.latency.max_ms / 1e3,
+            replies=dict(self._replies),
+            bound_s={cause: seconds for cause, seconds in self._bound_s.items() if seconds},
+            latency=tuple((bucket, count) for bucket, count in enumerate(self.latency.counts) if count),
+        )
+
+    def absorb(self, earlier: LaneRecord) -> None:
+        """Add what an earlier process counted."""
+        self.requests += earlier.requests
+        self.retries += earlier.retries
+        self.not_sent += earlier.not_sent
+        self.lost += earlier.lost
+        self.epochs += earlier.epochs
+        self.peak_1s = max(self.peak_1s, earlier.peak_1s)
+        self.held_s += earlier.held_s
+        self._earlier_s += earlier.span_s
+        self._replies.update(earlier.replies)
+        for cause, seconds in earlier.bound_s.items():
+            self._bound_s[cause] += seconds
+        self.latency.absorb(earlier.latency, longest_s=earlier.longest_s)
 
     def entry(self, *, ceiling: float) -> LaneEntry:
         """Render the lane's entry of ``report.json``."""

@@ -9,7 +9,7 @@ costs nine. Percentiles are by nearest rank, as the middle of the bucket and nev
 """
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from math import ceil
 from typing import Final
@@ -65,6 +65,12 @@ class Histogram:
         for bucket, count in enumerate(other.counts):
             self._counts[bucket] += count
         self._longest_s = max(self._longest_s, other.max_ms / 1e3)
+
+    def absorb(self, counted: Iterable[tuple[int, int]], *, longest_s: float) -> None:
+        """Count what another one had in its buckets, given as pairs of bucket and count."""
+        for bucket, count in counted:
+            self._counts[bucket] += count
+        self._longest_s = max(self._longest_s, longest_s)
 
     @property
     def counts(self) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 import pytest
 
-from benchmarks import backlog, ceilings, four_engines, latency, lower_limit, mock, pacing, throughput
+from benchmarks import backlog, ceilings, four_engines, journal, latency, lower_limit, mock, pacing, throughput
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.benchmark import Benchmark, configured, options_of
 from benchmarks.fresh import in_fresh_process
@@ -26,6 +26,7 @@ TINY: dict[str, Benchmark] = {
     "throughput": throughput.Throughput(jobs=20, warm=5, connections=2, rounds=1, loop="asyncio"),
     "ceilings": ceilings.Ceilings(seconds=0.3, latency_ms=1),
     "latency": latency.Latency(waiting=10, jobs=2, latency_ms=1, settle_s=0.02),
+    "journal": journal.Journal(seconds=0.1, latency_ms=1, rate=200),
     "lower_limit": lower_limit.LowerLimit(case="bucket", seconds=0.1, limit=900, ceiling=600, latency_ms=1),
     "four_engines": four_engines.FourEngines(engines=2, seconds=0.3, ceiling=100, latency_ms=1, setup_s=0.2),
 }
@@ -41,7 +42,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     async def many(function: Callable[[Task], Found], tasks: Sequence[Task]) -> list[Found]:
         return await asyncio.gather(*(asyncio.to_thread(function, task) for task in tasks))
 
-    for module in (backlog, ceilings, latency, lower_limit, mock, pacing, throughput):
+    for module in (backlog, ceilings, journal, latency, lower_limit, mock, pacing, throughput):
         monkeypatch.setattr(module, "in_fresh_process", one)
     monkeypatch.setattr(four_engines, "in_fresh_processes", many)
     thresholds = gc.get_threshold()

@@ -106,6 +106,8 @@ def test_a_row_set_is_a_set(rows: set[int], first: int, size: int) -> None:
     assert len(kept) == len(rows)
     assert [row in kept for row in range(80)] == [row in rows for row in range(80)]
     assert kept.between(first, size) == sum(1 << (row - first) for row in rows if first <= row < first + size)
+    again = RowSet.of(kept.bits)
+    assert (len(again), again.between(0, 80)) == (len(kept), kept.between(0, 80))
 
 
 def test_a_selection_says_what_is_left_out_and_why() -> None:

@@ -4,6 +4,8 @@ import csv
 import gzip
 import io
 import json
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sendengine.campaign import blocks, csvrows
+from sendengine.campaign.blocks import Digest, file_digest
 from sendengine.campaign.recipients import read_recipients
 from sendengine.campaign.tables import Fault
 from sendengine.core.jobs import Json
@@ -155,8 +158,15 @@ def test_whatever_a_csv_writer_writes_is_read_in_blocks_of_any_size(
     path = tmp_path_factory.getbasetemp() / "written.csv"
     path.write_bytes(text.getvalue().encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(csvrows, "read_blocks", lambda file: blocks.read_blocks(file, block_bytes=block_bytes))
+        patch.setattr(csvrows, "read_blocks", partial(blocks.read_blocks, block_bytes=block_bytes))
+        digest = Digest()
+        chunks = list(read_recipients(path, column="external_id", others=["b"], digest=digest))
         assert read(path, "external_id", "b") == [(item, last) for _, item, last in rows]
+        for chunk in chunks:  # reading can begin again wherever a chunk begins
+            rest = read_recipients(path, column="external_id", others=["b"], start=chunk.start)
+            found = [pair for part in rest for pair in zip(part.ids, part.cells["b"], strict=True)]
+            assert found == [(item, last) for _, item, last in rows[chunk.first_row :]]
+    assert digest.hex == sha256(path.read_bytes()).hexdigest()
 
 
 # JSON Lines
@@ -234,6 +244,24 @@ def test_a_line_without_an_end_is_refused_in_bounded_memory(tmp_path: Path, monk
 def test_a_carriage_return_and_its_line_feed_are_never_torn_apart(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"ab\r\ncd\r\n")
     for size in range(1, 9):
-        read_blocks = list(blocks.read_blocks(tmp_path / "a.txt", block_bytes=size))
-        assert b"".join(read_blocks) == b"ab\r\ncd\r\n"
-        assert all(block.endswith(b"\n") for block in read_blocks), size
+        found = list(blocks.read_blocks(tmp_path / "a.txt", block_bytes=size))
+        assert b"".join(block for _, block in found) == b"ab\r\ncd\r\n"
+        assert all(block.endswith(b"\n") for _, block in found), size
+        assert all(b"ab\r\ncd\r\n".startswith(block, offset) for offset, block in found), size
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz"])
+def test_a_file_of_any_kind_is_read_again_from_a_mark(tmp_path: Path, name: str) -> None:
+    rows = [f"ü{number}" for number in range(20_000)]
+    lines = [json.dumps({"external_id": row}) for row in rows] if "jsonl" in name else ["external_id", *rows]
+    content = b"\xef\xbb\xbf" + "".join(f"{line}\r\n" for line in lines).encode()
+    path = tmp_path / name
+    path.write_bytes((gzip.compress(content) + bytes(9)) if name.endswith("gz") else content)
+    digest = Digest()
+    chunks = list(read_recipients(path, column="external_id", digest=digest))
+    assert digest.hex == file_digest(path)
+    assert len(chunks) > 2
+    for chunk in chunks:
+        again = list(read_recipients(path, column="external_id", start=chunk.start))
+        assert [item for part in again for item in part.ids] == rows[chunk.first_row :]
+        assert again[0].line(0) == chunk.line(0)

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from sendengine import NotSentError, ReplyLostError, SendEngine, StorageError
 from sendengine.campaign import flow, run
 from sendengine.campaign.jobsfile import Audience, AudienceSize
+from sendengine.campaign.linefiles import LineFile
 from sendengine.campaign.recorder import write_invalid
 from sendengine.campaign.report import Report, parse
 from sendengine.campaign.run import Progress, Run, RunOptions, RunResult
-from sendengine.campaign.rundir import LineFile, RunDir
+from sendengine.campaign.rundir import RunDir
 from sendengine.campaign.tables import Fault
 from sendengine.campaign.work import CampaignInput, Item, Work, load_input, refuse_faults
 from sendengine.errors import InputError
@@ -419,8 +420,8 @@ def test_a_disk_that_fails_stops_the_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_an_input_that_breaks_half_way_stops_the_run(tmp_path: Path) -> None:
     def breaking(work: Work) -> Work:
-        def items() -> Iterator[Item]:
-            for count, item in enumerate(work.items()):
+        def items(first_row: int = 0) -> Iterator[Item]:
+            for count, item in enumerate(work.items(first_row)):
                 if count == 2:
                     raise InputError("recipients.csv: cannot be read")
                 yield item

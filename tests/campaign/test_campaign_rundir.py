@@ -13,7 +13,7 @@ import pytest
 from sendengine.campaign.report import JobCounts, RecipientCounts, Report, parse, render
 from sendengine.campaign.rundir import RunDir, find_runs
 from sendengine.core.outcomes import Accepted, Ambiguous, Unreachable
-from sendengine.errors import StorageError
+from sendengine.errors import InputError, StorageError
 from sendengine.telemetry.counters import LaneCounters
 
 NOW = datetime(2026, 11, 21, 22, 30, 15, 123_000, tzinfo=UTC)
@@ -66,6 +66,38 @@ def test_lines_are_written_together_and_appended(tmp_path: Path) -> None:
     assert run_dir.read("failures.jsonl") == '{"to":["ü"]}\n[1]\n'.encode() * 2
 
 
+def test_a_file_of_lines_is_cut_back_to_what_was_committed(tmp_path: Path) -> None:
+    run_dir = made(tmp_path)
+    lines = run_dir.lines("failures.jsonl")
+    for number in range(3):
+        lines.append(number)
+        lines.flush()
+    lines.close()
+    again = run_dir.lines("failures.jsonl", size_bytes=4)
+    assert (run_dir.read("failures.jsonl"), again.size_bytes) == (b"0\n1\n", 4)
+    again.append(7)
+    write = again.take()
+    assert write is not None
+    assert again.size_bytes == 6  # it has its place before it is written,
+    write()
+    write()  # and may be written there again
+    assert run_dir.read("failures.jsonl") == b"0\n1\n7\n"
+    assert again.take() is None
+    again.close()
+
+
+def test_a_run_is_worked_on_by_one_process_at_a_time(tmp_path: Path) -> None:
+    run_dir = made(tmp_path)
+    assert not run_dir.is_going_on
+    with run_dir.locked():
+        assert run_dir.is_going_on
+        with pytest.raises(InputError, match="another process is working on this run"), run_dir.locked():
+            pass
+    assert not run_dir.is_going_on
+    with run_dir.locked():
+        pass
+
+
 def test_standard_input_is_spooled(tmp_path: Path) -> None:
     path = made(tmp_path).spool(io.BytesIO(b"line\n" * 50_000))
     assert path.name == "input.jsonl"
@@ -78,12 +110,13 @@ def test_a_full_disk_is_a_storage_error_that_names_the_file(tmp_path: Path, monk
     lines = run_dir.lines("requests.jsonl")
     lines.append({})
 
-    def no_space(descriptor: int, content: memoryview) -> int:
-        del descriptor, content
+    def no_space(descriptor: int, content: memoryview, place: int = 0) -> int:
+        del descriptor, content, place
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", no_space)
+        patch.setattr(os, "pwrite", no_space)
         with pytest.raises(StorageError, match=r"requests\.jsonl: cannot be written or read: No space left on device"):
             lines.flush()
         with pytest.raises(StorageError, match=r"report\.json"):

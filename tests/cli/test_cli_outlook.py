@@ -10,7 +10,6 @@ from sendengine.campaign.report import JobCounts, RecipientCounts, Report
 from sendengine.campaign.work import CampaignInput, LoadedInput, Work, load_input
 from sendengine.cli.forecast import Limit, deliveries, forecast, held_s, reached
 from sendengine.cli.overview import lines, overview
-from sendengine.cli.session import how_to_go_on
 from sendengine.cli.summary import as_json, summary_lines
 from sendengine.settings import AppSettings, BatchingSettings, Settings
 from sendengine.telemetry.counters import LaneEntry
@@ -221,22 +220,3 @@ def test_the_summary_of_a_good_run_is_short() -> None:
 def test_the_summary_for_programs_is_the_report_with_its_place() -> None:
     shown = as_json(report_with(accepted=100), folder=Path("runs/r"), why="")
     assert (shown["directory"], shown["schema"], shown["why"]) == ("runs/r", 1, "")
-
-
-@pytest.mark.parametrize(
-    ("text", "advice"),
-    [
-        (CAMPAIGN, "give the same command again, with the files unchanged"),
-        (UPDATES, "give the same command again; to set the same values once more changes nothing"),
-    ],
-)  # fmt: skip
-def test_a_stopped_campaign_goes_on_with_the_same_command(tmp_path: Path, text: str, advice: str) -> None:
-    loaded = campaign(tmp_path, text, count=3)
-    assert advice in how_to_go_on(loaded, read=2, source="campaign.toml", folder=Path("runs/r"))
-
-
-def test_a_stopped_jobs_file_goes_on_with_its_failures_and_the_rest(tmp_path: Path) -> None:
-    advice = how_to_go_on(jobs(tmp_path, UPDATE), read=1200, source="jobs.jsonl", folder=Path("runs/r"))
-    assert "the first 1,200 jobs of jobs.jsonl were begun" in advice
-    assert "stand in runs/r/failures.jsonl" in advice
-    assert "from job 1,201 on" in advice

@@ -185,7 +185,7 @@ def test_a_campaign_is_sent_and_reported(mock_url: str) -> None:
     assert (found["jobs"]["read"], found["jobs"]["accepted"]) == (5, 5)
     assert requests_of(mock_url, "create_notification") == 1
     (folder,) = runs()
-    assert CANARY not in "".join(path.read_text() for path in folder.iterdir())
+    assert CANARY.encode() not in b"".join(path.read_bytes() for path in folder.iterdir())
 
 
 def test_the_result_for_programs_is_the_report() -> None:
@@ -256,20 +256,67 @@ def test_a_test_goes_to_the_named_recipients_alone_under_keys_of_its_own(mock_ur
     assert [folder.name.split("-", 3)[1:3] for folder in runs()] == [["black", "friday"]] * 2
 
 
-def test_the_same_campaign_sent_again_by_mistake_reaches_nobody_twice(mock_url: str) -> None:
-    for _ in range(2):
-        assert run("send", "campaign.toml").exit_code == 0
-    ledger = admin(mock_url, "ledger")
-    assert (ledger["recipients"], ledger["replays"]) == (5, 1)
+def test_the_same_campaign_sent_again_by_mistake_is_refused(mock_url: str) -> None:
+    assert run("send", "campaign.toml").exit_code == 0
+    (folder,) = runs()
+    result = run("send", "campaign.toml")
+    assert result.exit_code == 2
+    assert f"as run {folder.name}; to go on with it: sendengine resume {folder.name}; to send it again" in result.stderr
+    assert "--edition 2" in result.stderr
+    assert runs() == [folder]
+    campaign("u-9", "u-8")  # whatever it says now
+    assert run("send", "campaign.toml").exit_code == 2
+    assert admin(mock_url, "ledger")["recipients"] == 5
+    campaign("u-1", "u-2", "u-3", "u-4", "u-5")
     assert run("send", "campaign.toml", "--edition", "2").exit_code == 0
     assert admin(mock_url, "ledger")["recipients"] == 10
+
+
+def test_the_same_campaign_from_another_state_directory_reaches_nobody_twice(mock_url: str) -> None:
+    for folder in ("here", "there"):
+        with Path("sendengine.toml").open("r+") as file:
+            text = file.read()
+            file.seek(0)
+            file.write(f'state_dir = "{folder}"\n' + text.partition("\n")[2] if text.startswith("state") else "")
+            file.write("" if text.startswith("state") else f'state_dir = "{folder}"\n{text}')
+        assert run("send", "campaign.toml", "--runs-dir", folder).exit_code == 0
+    ledger = admin(mock_url, "ledger")
+    assert (ledger["recipients"], ledger["replays"]) == (5, 1)
+
+
+def test_a_jobs_file_of_the_same_content_is_refused_whatever_its_name(mock_url: str) -> None:
+    Path("jobs.jsonl").write_bytes(jobs(3))
+    Path("copy.jsonl").write_bytes(jobs(3))
+    assert run("send", "jobs.jsonl").exit_code == 0
+    result = run("send", "copy.jsonl")
+    assert result.exit_code == 2
+    assert "was begun before" in result.stderr
+    assert run("send", "copy.jsonl", "--edition", "2").exit_code == 0
+    assert admin(mock_url, "ledger")["recipients"] == 6
+    Path("copy.jsonl").write_bytes(jobs(4))
+    assert run("send", "copy.jsonl").exit_code == 0
+
+
+def test_a_dry_run_and_a_test_do_not_count_as_begun() -> None:
+    assert run("send", "campaign.toml", "--dry-run").exit_code == 0
+    assert run("send", "campaign.toml", "--test", "u-1").exit_code == 0
+    assert run("send", "campaign.toml").exit_code == 0
+
+
+def test_what_was_not_begun_after_all_can_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.delenv("SHOP_KEY")
+        assert run("send", "campaign.toml").exit_code == 2
+    result = run("send", "campaign.toml")
+    assert result.exit_code == 0
+    assert result.stderr.startswith(f"Run {runs()[0].name}\n")
 
 
 def test_a_test_of_a_jobs_file_is_a_usage_error() -> None:
     Path("jobs.jsonl").write_bytes(jobs(3))
     result = run("send", "jobs.jsonl", "--test", "u-1")
     assert result.exit_code == 2
-    assert "--test and --edition are for campaigns" in result.stderr
+    assert "--test is for campaigns" in result.stderr
 
 
 def test_share_and_rate_show_in_the_report() -> None:
@@ -327,7 +374,7 @@ def test_a_wrong_key_costs_one_request_ends_in_4_and_is_never_shown(
     assert "held" in result.stdout
     assert requests_of(mock_url, "create_notification") == 1
     (folder,) = runs()
-    assert "os_v2_app_wrong55" not in "".join(path.read_text() for path in folder.iterdir())
+    assert b"os_v2_app_wrong55" not in b"".join(path.read_bytes() for path in folder.iterdir())
 
 
 def test_a_missing_key_ends_in_2_and_leaves_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,7 +467,7 @@ def test_one_signal_lets_what_is_on_the_wire_finish_and_ends_in_75(slow_url: str
     code, said = stopped_run(slow_url, signals=1)
     assert code == 75
     assert any(line.startswith("Stopping: nothing more is sent") for line in said)
-    assert any(line.startswith("Go on: give the same command again") for line in said)
+    assert any(line.startswith(f"Go on: sendengine resume {runs()[0].name}") for line in said)
     found = report()
     assert cast("int", found["exit_code"]) == 75
     assert found["jobs"]["accepted"] >= 1  # what was on the wire has finished

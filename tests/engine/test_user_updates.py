@@ -8,8 +8,19 @@ from random import Random
 
 import pytest
 
-from sendengine import Accepted, Ambiguous, Expired, Rejected, ReplyLostError, UpdateUser, external_id
+from sendengine import (
+    Accepted,
+    Ambiguous,
+    Expired,
+    GaveUp,
+    Outcome,
+    Rejected,
+    ReplyLostError,
+    UpdateUser,
+    external_id,
+)
 from sendengine.engine.users import UserSource
+from sendengine.settings import RetrySettings
 from tests.support.engines import (
     MOMENT_S,
     SOON,
@@ -355,3 +366,23 @@ def test_a_users_hold_outlives_the_job_that_met_it(tmp_path: Path) -> None:
             assert transport.arrivals[1].at_s - transport.arrivals[0].at_s >= 5
 
     run_virtually(main())
+
+
+def test_a_deadline_ends_its_own_job_and_not_those_that_were_merged_with_it(tmp_path: Path) -> None:
+    transport = first([ReplyLostError("reset")])
+
+    async def main() -> list[Outcome]:
+        async with make_engine(tmp_path, transport, retry=RetrySettings(lost_reply_wait_s=20)) as engine:
+            engine.pause()
+            short = await engine.submit(UpdateUser(external_id("u"), tags={"a": 1}, expires_in_s=5))
+            patient = await engine.submit(UpdateUser(external_id("u"), tags={"b": 2}))
+            engine.unpause()
+            return [await settled(short), await settled(patient)]
+
+    gave_up, accepted = run_virtually(main())
+    assert isinstance(gave_up, GaveUp)
+    assert gave_up.maybe_sent
+    assert isinstance(accepted, Accepted)
+    lost, repeat = transport.arrivals
+    assert (lost.tags, repeat.tags) == ({"a": "1", "b": "2"}, {"b": "2"})
+    assert repeat.at_s - lost.at_s >= 20

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,12 +13,14 @@ from sendengine import (
     EngineStats,
     Job,
     LaneStats,
+    Outcome,
     Rejected,
     RequestRecord,
     SendEngine,
     UpdateUser,
     external_id,
 )
+from sendengine.ports import Part
 from sendengine.settings import CeilingSettings
 from tests.support.engines import (
     CREATE,
@@ -34,19 +37,10 @@ from tests.support.engines import (
 )
 from tests.support.events import listening
 from tests.support.fake_transport import Answer, Arrival, FakeTransport, accept, first, json_reply, refuse, throttle
+from tests.support.journalled import Watcher
 from tests.support.virtual_loop import run_virtually
 
 SLOW = {"ceilings": CeilingSettings(create_notification=10)}
-
-
-class Watcher:
-    """An observer that keeps what it is shown."""
-
-    def __init__(self) -> None:
-        self.records: list[RequestRecord] = []
-
-    def request_settled(self, record: RequestRecord) -> None:
-        self.records.append(record)
 
 
 def test_stats_are_a_frozen_snapshot_of_every_lane(tmp_path: Path) -> None:
@@ -168,6 +162,9 @@ def test_an_observer_that_raises_breaks_a_worker_and_loses_no_job(tmp_path: Path
         def request_settled(self, record: RequestRecord) -> None:
             raise ZeroDivisionError(record.outcome)
 
+        def job_settled(self, job: Job, outcome: Outcome, parts: Sequence[Part]) -> None:
+            raise ZeroDivisionError(job, outcome, parts)
+
     transport = FakeTransport(lambda arrival: refuse("Incorrect: [bad]") if "bad" in arrival.ids else accept(arrival))
 
     async def main() -> None:
@@ -241,6 +238,17 @@ def test_the_observer_sees_every_request_that_settles_with_its_parts(tmp_path: P
     assert split.sealed_at_s <= whole.sealed_at_s <= whole.first_sent_at_s <= whole.settled_at_s
     assert abs(whole.settled_at_s - time.time()) < 3600
     assert (update.lane, update.key, update.outcome, update.recipients) == (UPDATE, None, "accepted", 1)
+    assert [(job.to.ids, type(outcome)) for job, outcome in watcher.jobs[:3]] == [  # type: ignore[union-attr]
+        (("bad",), Rejected),
+        (("a",), Accepted),
+        (("b",), Accepted),
+    ]
+    assert [[part.recipients for part in parts] for parts in watcher.parts] == [
+        [("bad",)],
+        [("a",)],
+        [("b",)],
+        [("u",)],
+    ]
 
 
 def test_a_request_whose_only_deltas_became_ambiguous_is_shown_as_that(tmp_path: Path) -> None:

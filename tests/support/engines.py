@@ -83,7 +83,7 @@ def assert_nothing_leaked(engine: SendEngine, transport: FakeTransport) -> None:
         assert lane.books.unsettled == 0, lane
         assert lane.waiting == 0, lane
         assert lane.in_flight == 0, lane
-        assert lane._approaching == 0, lane
+        assert lane.approaching == 0, lane
         assert lane.limiter.waiting == 0, lane
 
 

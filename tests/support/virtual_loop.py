@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
+from sendengine.journal.writer import Writer
+
 T = TypeVar("T")
 
 START_S = 1_000.0
@@ -49,6 +51,30 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _thread_done(self, _: "asyncio.Future[T]") -> None:
         self.threads -= 1
+
+
+def _started(
+    writer: Writer, work: Callable[[], T], *, done: Callable[[T], None], failed: Callable[[Exception], None]
+) -> None:
+    """Let the clock stand still while a store's thread is at work."""
+    loop = writer._loop
+    if not isinstance(loop, VirtualLoop):
+        _start(writer, work, done=done, failed=failed)
+        return
+
+    def landed(call: Callable[[Any], None]) -> Callable[[Any], None]:
+        def told(result: object) -> None:
+            loop.threads -= 1
+            call(result)
+
+        return told
+
+    loop.threads += 1
+    _start(writer, work, done=landed(done), failed=landed(failed))
+
+
+_start = Writer.start
+Writer.start = _started  # type: ignore[method-assign,assignment]
 
 
 def run_virtually(main: Coroutine[Any, Any, T]) -> T:

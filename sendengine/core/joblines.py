@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import fields
 
-from sendengine.campaign.spelling import TARGET_SLIPS, mend
 from sendengine.core.jobs import CreateNotification, Job, Json, TagValue, UpdateUser
+from sendengine.core.spelling import TARGET_SLIPS, mend
 from sendengine.core.targets import Target, alias, email, filters, phone_number, segments, subscription_id
 from sendengine.errors import InvalidJobError
 

@@ -1,0 +1,316 @@
+"""What durability costs: throughput at the ceilings, CPU, `submit`'s latency and the loop's pauses, against memory.
+
+Method: the same engine with its jobs in memory, and with a journal on a disk that takes 0, 5 and 20 ms longer for each
+commit (a sleep on the journal's thread), each in a fresh process against one mock server. Then notifications are
+submitted at an even rate, whatever becomes of the earlier ones, and each `submit` is timed. Then the journal alone
+accepts, seals and settles jobs at that rate, against a loop that does the same without one.
+
+Units: shares of the ceilings, as means over the whole run; CPU is the client's, all threads together.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+
+from benchmarks.benchmark import Benchmark, Loop, LoopKind, Positive, Rounds
+from benchmarks.feeding import Meter
+from benchmarks.fresh import in_fresh_process, run_on
+from benchmarks.mocked import MeasuredMock
+from benchmarks.report import Check, Report, at_least, at_most, ratios, row
+from benchmarks.workload import APP, CREATE, DOCUMENTED, job, jobs, rendered, settings
+from sendengine import SendEngine, tune_collector
+from sendengine.core.onesignal import EndpointGroup
+from sendengine.core.outcomes import Accepted
+from sendengine.errors import StorageError
+from sendengine.journal.connection import Connect, Connection, Value, connect_sqlite
+from sendengine.journal.connection import Row as StoredRow
+from sendengine.journal.outbox import Outbox
+from sendengine.journal.schema import WRITE
+from sendengine.mockserver import MockConfig
+from sendengine.ports import Portion, Seal
+
+_DELAYS_MS: Final = (0.0, 5.0, 20.0)
+_LEAST: Final = {5.0: 0.95, 20.0: 0.9}  # of memory's throughput
+_SUBMIT_MS: Final = {"p50": 15.0, "p99": 50.0}  # at 5 ms
+_STORE_US: Final = 10.0
+_PAUSE_MS: Final = 5.0
+_IN_FLIGHT: Final = 3_000
+_LOOK_S: Final = 0.002
+_KEY: Final = "8250eaf6-1a58-489e-b136-7c74a864b434"
+_TOOK: Final = Accepted((_KEY,))
+
+
+class Task(Struct, frozen=True):
+    """One contestant's turn; ``delay_ms`` None keeps jobs in memory."""
+
+    delay_ms: float | None
+    base_url: str
+    seconds: float
+    rate: float
+    loop: LoopKind
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return "memory" if self.delay_ms is None else f"durable, {self.delay_ms:.0f} ms"
+
+
+class Journal(Benchmark, frozen=True, kw_only=True):
+    """What a durable journal costs in throughput, CPU, latency and pauses of the loop, at three speeds of the disk."""
+
+    seconds: Annotated[Positive, Meta(description="how long jobs are given, in each turn")] = 10.0
+    latency_ms: Annotated[float, Meta(ge=0, description="latency of the server")] = 100.0
+    rate: Annotated[
+        Positive, Meta(description="submits a second where they are timed, and jobs of the store alone")
+    ] = 6_000.0
+    rounds: Rounds = 1
+    loop: Loop = "uvloop"
+
+    async def run(self) -> Report:
+        """Let all contestants have their turns."""
+        config = MockConfig(latency_ms=self.latency_ms, application_limit="off", keep_updates=False)
+        sent: dict[str, list[dict[str, float]]] = {}
+        timed: dict[str, list[dict[str, float]]] = {}
+        alone: dict[str, list[dict[str, float]]] = {}
+        async with MeasuredMock(config) as mock:
+            for _ in range(self.rounds):
+                for delay_ms in (None, *_DELAYS_MS):
+                    task = Task(delay_ms, mock.base_url, self.seconds, self.rate, self.loop)
+                    await mock.reset()
+                    figures = await in_fresh_process(at_the_ceilings, task)
+                    sent.setdefault(task.name, []).append(await _with_shares(figures, mock, seconds=self.seconds))
+                    await mock.reset()
+                    timed.setdefault(task.name, []).append(await in_fresh_process(submitting, task))
+                    alone.setdefault(task.name, []).append(await in_fresh_process(store_alone, task))
+        return _report(sent, timed, alone)
+
+
+Found = dict[str, list[dict[str, float]]]
+
+
+def _report(sent: Found, timed: Found, alone: Found) -> Report:
+    rows = [row(f"{name}, at the ceilings", rounds) for name, rounds in sent.items()]
+    rows += [row(f"{name}, submitting", rounds) for name, rounds in timed.items()]
+    rows += [row(f"{name}, the store alone", rounds) for name, rounds in alone.items()]
+    checks: list[Check] = []
+    for delay_ms in _DELAYS_MS:
+        name = f"durable, {delay_ms:.0f} ms"
+        share = ratios(
+            f"{name}, throughput against memory",
+            name="ratio",
+            ours=[each["share"] for each in sent[name]],
+            others=[each["share"] for each in sent["memory"]],
+        )
+        cost = [
+            mine["µs CPU a job"] - other["µs CPU a job"]
+            for mine, other in zip(alone[name], alone["memory"], strict=True)
+        ]
+        store = row(f"{name}, the store", [{"µs CPU a job of the store": each} for each in cost])
+        rows += [share, store]
+        if delay_ms in _LEAST:
+            checks.append(at_least(share.case, share.figures["ratio"].median, _LEAST[delay_ms]))
+        checks.append(
+            at_most(f"{store.case}, µs CPU a job", store.figures["µs CPU a job of the store"].median, _STORE_US)
+        )
+        pauses = [
+            mine["pause p99.9 ms"] - other["pause p99.9 ms"]
+            for mine, other in zip(alone[name], alone["memory"], strict=True)
+        ]
+        checks.append(at_most(f"{name}, pauses of the loop, p99.9 ms more", max(pauses), _PAUSE_MS))
+    for part, most_ms in _SUBMIT_MS.items():
+        value_ms = max(each[f"submit {part} ms"] for each in timed["durable, 5 ms"])
+        checks.append(at_most(f"durable, 5 ms: submit {part}, ms", value_ms, most_ms))
+    return Report(rows=rows, checks=checks)
+
+
+async def _with_shares(figures: dict[str, float], mock: MeasuredMock, *, seconds: float) -> dict[str, float]:
+    """Add what the server says: the share of both ceilings together, from the first request on."""
+    total, accepted = sum(DOCUMENTED.values()), 0.0
+    for group in DOCUMENTED:
+        requests = await mock.requests(group.value)
+        first_s = requests.arrivals_s[0]
+        until_s = min(requests.arrivals_s[-1], first_s + seconds)
+        accepted += requests.count((200, 202), from_s=first_s, until_s=until_s) / (until_s - first_s)
+    return {"share": accepted / total, **figures}
+
+
+# At the ceilings
+
+
+def at_the_ceilings(task: Task) -> dict[str, float]:
+    """Send as much as may be sent, in this process."""
+    return run_on(task.loop, _at_the_ceilings(task))
+
+
+async def _at_the_ceilings(task: Task) -> dict[str, float]:
+    with TemporaryDirectory(prefix="sendengine-bench-") as folder:
+        config = settings(Path(folder), base_url=task.base_url, waiting=_IN_FLIGHT)
+        async with SendEngine(config, journal=await _journal(task, Path(folder))) as engine:
+            tune_collector()
+            pauses, meter = Pauses(), Meter()
+            counts = await asyncio.gather(*(_all_of(engine, group, meter, task.seconds) for group in DOCUMENTED))
+            return {
+                "µs CPU a request": meter.cpu_s / sum(counts) * 1e6,
+                "cores": meter.cores,
+                "pause p99.9 ms": pauses.stop(),
+            }
+
+
+async def _all_of(engine: SendEngine, group: EndpointGroup, meter: Meter, seconds: float) -> int:
+    count = 0
+    async for _, outcome in engine.map(meter.until(seconds, jobs(group)), in_flight=_IN_FLIGHT):
+        assert isinstance(outcome, Accepted), outcome
+        count += 1
+    return count
+
+
+# Submitting at an even rate
+
+
+def submitting(task: Task) -> dict[str, float]:
+    """Time `submit`, in this process."""
+    return run_on(task.loop, _submitting(task))
+
+
+async def _submitting(task: Task) -> dict[str, float]:
+    with TemporaryDirectory(prefix="sendengine-bench-") as folder:
+        config = settings(Path(folder), base_url=task.base_url, create=2 * task.rate)
+        async with SendEngine(config, journal=await _journal(task, Path(folder))) as engine:
+            tune_collector()
+            took_s: list[float] = []
+
+            async def submit(number: int) -> None:
+                begun_s = time.perf_counter()
+                receipt = await engine.submit(job(CREATE, number))
+                took_s.append(time.perf_counter() - begun_s)
+                await receipt
+
+            await _evenly(submit, rate=task.rate, seconds=task.seconds)
+            return {f"submit {name} ms": value_s * 1e3 for name, value_s in _percentiles(took_s).items()}
+
+
+# The store alone
+
+
+def store_alone(task: Task) -> dict[str, float]:
+    """Accept, seal and settle jobs without an engine, in this process."""
+    return run_on(task.loop, _store_alone(task))
+
+
+async def _store_alone(task: Task) -> dict[str, float]:
+    with TemporaryDirectory(prefix="sendengine-bench-") as folder:
+        outbox = await _journal(task, Path(folder))
+        if outbox is not None:
+            await outbox.recover(when_failed=_refuse)
+        tune_collector()
+        given, bodies = [job(CREATE, number) for number in range(1000)], [rendered(CREATE, n) for n in range(1000)]
+        loop, count = asyncio.get_running_loop(), 0
+
+        async def one(number: int) -> None:
+            """The same steps with a journal and without; what only the journal needs is its cost."""
+            nonlocal count
+            written: asyncio.Future[None] = loop.create_future()
+            ids = (f"user-{number % 1000}",)
+            if outbox is None:
+                loop.call_soon(written.set_result, None)
+                await written
+                sealed: asyncio.Future[Seal] = loop.create_future()
+                loop.call_soon(sealed.set_result, Seal("bench", _KEY, None, bodies[number % 1000], ((number, ids),)))
+                await sealed
+                await asyncio.sleep(0.1)
+            else:
+                record = outbox.accept(given[number % 1000], app=APP, done=lambda _: written.set_result(None))
+                await written
+                request = await outbox.seal(Seal("bench", _KEY, None, bodies[number % 1000], ((record, ids),)))
+                await asyncio.sleep(0.1)
+                outbox.settle([Portion(record, ids, _TOOK, is_last=True)], request=request)
+            count += 1
+
+        pauses, meter = Pauses(), Meter()
+        await _evenly(one, rate=task.rate, seconds=task.seconds)
+        figures = {"µs CPU a job": meter.cpu_s / count * 1e6, "cores": meter.cores, "pause p99.9 ms": pauses.stop()}
+        if outbox is not None:
+            await outbox.aclose()
+        return figures
+
+
+# What they share
+
+
+async def _journal(task: Task, folder: Path) -> Outbox | None:
+    if task.delay_ms is None:
+        return None
+    return await Outbox.open(folder / "engine-1.db", connect=_delayed(task.delay_ms / 1e3))
+
+
+def _refuse(error: StorageError) -> None:
+    raise error
+
+
+def _delayed(delay_s: float) -> Connect:
+    """A disk whose every commit takes so much longer, and a checkpoint, which syncs twice, twice that."""
+
+    class Delayed:
+        def __init__(self, path: Path) -> None:
+            self._connection: Connection = connect_sqlite(path)
+
+        def execute(self, sql: str, parameters: Sequence[Value] = (), /) -> Iterator[StoredRow]:
+            rows = self._connection.execute(sql, parameters)
+            if delay_s and (sql == WRITE or "wal_checkpoint" in sql):
+                time.sleep(delay_s if sql == WRITE else 2 * delay_s)
+            return rows
+
+        def close(self) -> None:
+            self._connection.close()
+
+    return Delayed
+
+
+async def _evenly(start: Callable[[int], Awaitable[None]], *, rate: float, seconds: float) -> None:
+    """Start so many a second, whatever becomes of the earlier ones, and wait for all of them."""
+    begun_s, number, tasks = time.perf_counter(), 0, set[asyncio.Task[None]]()
+    while (passed_s := time.perf_counter() - begun_s) < seconds:
+        while number < passed_s * rate:
+            task = asyncio.ensure_future(start(number))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+            number += 1
+        await asyncio.sleep(0.001)
+    while tasks:
+        await asyncio.gather(*tasks)
+
+
+class Pauses:
+    """Looks every two milliseconds how late the loop is."""
+
+    def __init__(self) -> None:
+        self._late_s: list[float] = []
+        self._loop = asyncio.get_running_loop()
+        self._wait()
+
+    def stop(self) -> float:
+        """Look no longer, and return the 99.9th percentile, in milliseconds."""
+        self._timer.cancel()
+        return _percentiles(self._late_s)["p99.9"] * 1e3
+
+    def _wait(self) -> None:
+        self._due_s = time.perf_counter() + _LOOK_S
+        self._timer = self._loop.call_later(_LOOK_S, self._look)
+
+    def _look(self) -> None:
+        self._late_s.append(max(0.0, time.perf_counter() - self._due_s))
+        self._wait()
+
+
+def _percentiles(values: list[float]) -> dict[str, float]:
+    ordered = sorted(values) or [0.0]
+
+    def at(share: float) -> float:
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+    return {"p50": at(0.5), "p99": at(0.99), "p99.9": at(0.999), "max": ordered[-1]}

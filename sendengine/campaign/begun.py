@@ -1,0 +1,86 @@
+"""What was begun before: so that nobody sends the same campaign, or the same jobs, twice by mistake.
+
+A file for each, named after what identifies it, made before the first request and never twice. A campaign is
+identified by app, name and edition, whatever it says now; jobs by their apps, the content of their file, and edition;
+a retry by the run that it repeats, and which of its failures.
+
+Units: ``_at_s`` is seconds since the epoch.
+"""
+
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import orjson
+from msgspec import Struct
+
+from sendengine.campaign.disk import as_storage_error, make_new
+from sendengine.errors import StorageError
+
+FOLDER: Final = "begun"
+"""Where in the state directory."""
+
+RETRIES: Final = "retries"
+"""Where in the directory of the run that is repeated, whatever the state directory is."""
+
+
+class Begun(Struct, frozen=True):
+    """A run that was begun: its name, and its directory."""
+
+    run: str
+    directory: str
+    name: str
+    begun_at_s: float
+
+
+def campaign_identity(*, app_id: str, name: str, edition: int) -> str:
+    """Return what identifies a campaign."""
+    return _identity("campaign", app_id, name, edition)
+
+
+def jobs_identity(*, app_ids: Iterable[str], digest: str, edition: int) -> str:
+    """Return what identifies a jobs file; ``digest`` is of its content."""
+    return _identity("jobs", sorted(app_ids), digest, edition)
+
+
+def retry_identity(*, run: str, reasons: Iterable[str]) -> str:
+    """Return what identifies a retry of a run's failures."""
+    return _identity("retry", run, sorted(reasons))
+
+
+class Registry:
+    """The files of one state directory; of a run's own directory, where its retries are entered."""
+
+    __slots__ = ("_folder",)
+
+    def __init__(self, directory: Path, *, folder: str = FOLDER) -> None:
+        self._folder = directory / folder
+
+    def find(self, identity: str) -> Begun | None:
+        """Return which run was begun with this identity; raises StorageError where that cannot be read."""
+        path = self._path(identity)
+        try:
+            with as_storage_error(path):
+                content = path.read_bytes() if path.exists() else None
+            return None if content is None else msgspec.json.decode(content, type=Begun)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise StorageError(f"{path}: is damaged, and says that this was begun before: {error}") from None
+
+    def enter(self, identity: str, begun: Begun) -> bool:
+        """Take note, durably, that a run begins; False where one was begun before. Raises StorageError."""
+        return make_new(self._path(identity), orjson.dumps(msgspec.to_builtins(begun)))
+
+    def withdraw(self, identity: str) -> None:
+        """Forget a run that was entered and then sent nothing; raises StorageError."""
+        path = self._path(identity)
+        with as_storage_error(path):
+            path.unlink(missing_ok=True)
+
+    def _path(self, identity: str) -> Path:
+        return self._folder / f"{identity}.json"
+
+
+def _identity(*what: object) -> str:
+    return sha256(orjson.dumps(what)).hexdigest()

@@ -1,0 +1,169 @@
+"""Dead letters of embedded engines: jobs that ended without being accepted, and how they are put back.
+
+What may have been sent goes again whole, under its old key; what of a job was in none of its requests, as a new job,
+under a key that follows from the letter, so that putting it back twice changes nothing.
+
+Units: instants are seconds since the epoch.
+"""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+from uuid import UUID, uuid5
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from sendengine.campaign.disk import as_storage_error
+from sendengine.core.jobs import CreateNotification, Job, UpdateUser
+from sendengine.core.outcomes import OUTCOME_NAMES, Accepted, Ambiguous, Outcome
+from sendengine.errors import StorageError
+from sendengine.journal.outbox import DeadLetter, KeptRequest, Outbox
+from sendengine.settings import JournalSettings
+
+_KEYS: Final = UUID("5e2c1f3a-6b70-4d0e-9f5e-64656164aa01")  # of requeued jobs; any constant does
+
+
+class Slot(Struct, frozen=True):
+    """One journal: its file, and its outbox, None where a live engine holds it."""
+
+    path: Path
+    outbox: Outbox | None
+
+
+class Requeued(Struct, frozen=True):
+    """How many letters were put back, and how many were left because their deltas may have been counted."""
+
+    back: int = 0
+    left: int = 0
+
+
+@asynccontextmanager
+async def open_slot(path: Path, settings: JournalSettings) -> AsyncIterator[Slot]:
+    """Open a journal that no engine holds; raises StorageError."""
+    with as_storage_error(path):
+        lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield Slot(path, None)
+            return
+        outbox = await Outbox.open(path, settings=settings)
+        try:
+            yield Slot(path, outbox)
+        finally:
+            await outbox.aclose()
+    finally:
+        os.close(lock)
+
+
+def slots_of(state_dir: Path) -> Sequence[Path]:
+    """Return the journals of a state directory."""
+    return sorted(state_dir.glob("engine-*.db"))
+
+
+def may_have_been_sent(outcome: Outcome) -> bool:
+    """Whether an attempt of a job may have taken effect."""
+    return isinstance(outcome, Ambiguous) or bool(getattr(outcome, "maybe_sent", False))
+
+
+def is_chosen(letter: DeadLetter, reasons: Sequence[str]) -> bool:
+    """Whether a letter ended in one of these outcomes, or says one of these texts; no reasons choose all."""
+    name, text = OUTCOME_NAMES[type(letter.outcome)], str(letter.outcome).lower()
+    return not reasons or any(reason == name or reason.lower() in text for reason in reasons)
+
+
+async def requeue(slot: Slot, letters: Iterable[DeadLetter], *, repeat_deltas: bool) -> Requeued:
+    """Put letters back into their journal; the next engine of its state directory sends them. Raises StorageError."""
+    outbox = slot.outbox
+    if outbox is None:
+        raise AssertionError("a live engine's journal is left alone")
+    chosen = list(letters)
+    repeated = [letter for letter in chosen if repeat_deltas or not _counts_twice(letter)]
+    kept = {request.name: request for request in await outbox.kept_requests()}
+    await outbox.recover(when_failed=lambda _: None)
+    by_id = {_id_of(letter): letter for letter in repeated}
+    carried = await _replay(outbox, by_id, _requests_of(repeated, kept))
+    for letter in repeated:
+        if (job := _rest(letter, carried.get(_id_of(letter)), slot.path)) is not None:
+            await _accept(outbox, job, letter)
+    await outbox.flush()
+    outbox.forget_dead(repeated)
+    await outbox.flush()
+    return Requeued(len(repeated), len(chosen) - len(repeated))
+
+
+async def _replay(
+    outbox: Outbox, by_id: Mapping[int, DeadLetter], requests: Iterable[KeptRequest]
+) -> Mapping[int, set[str]]:
+    """Seal kept requests again, as they were; return which recipients of each letter they carry."""
+    carried: dict[int, set[str]] = {}
+    for request in requests:
+        members: list[tuple[int, tuple[str, ...]]] = []
+        for old, ids in request.seal.members:
+            letter = by_id.get(old)
+            if letter is None:
+                continue
+            carried.setdefault(old, set()).update(ids)
+            job = replace(_only(letter.entry.job, ids), idempotency_key=None)
+            members.append((await _accept(outbox, job, letter), ids))
+        if members:
+            await outbox.seal(replace(request.seal, members=tuple(members)))
+    return carried
+
+
+async def _accept(outbox: Outbox, job: Job, letter: DeadLetter) -> int:
+    written: asyncio.Future[StorageError | None] = asyncio.get_running_loop().create_future()
+    answer: Callable[[StorageError | None], None] = written.set_result
+    accepted = outbox.accept(job, app=letter.entry.app, done=answer)
+    if (error := await written) is not None:
+        raise error
+    return accepted
+
+
+def _rest(letter: DeadLetter, carried: set[str] | None, path: Path) -> Job | None:
+    """Return what of a letter is to be sent as a new job; None where nothing is."""
+    job = letter.entry.job
+    if isinstance(job, UpdateUser):
+        return job
+    if not job.to.is_listed:
+        return None if carried is not None else _keyed(job, letter, path)
+    missed = () if isinstance(letter.outcome, Accepted) else letter.outcome.not_sent
+    left = tuple(item for item in missed or job.to.ids if not carried or item not in carried)
+    return _keyed(_only(job, left), letter, path) if left else None
+
+
+def _keyed(job: CreateNotification, letter: DeadLetter, path: Path) -> CreateNotification:
+    if job.idempotency_key is not None:
+        return job
+    return replace(job, idempotency_key=str(uuid5(_KEYS, f"{path.name} {letter.name}")))
+
+
+def _only(job: Job, ids: tuple[str, ...]) -> CreateNotification:
+    """Return a notification for these of its recipients; with others left out, its key would meet another body."""
+    match job:
+        case UpdateUser():
+            raise AssertionError("only notifications have several recipients")
+        case CreateNotification() if not job.to.is_listed or ids == job.to.ids:
+            return job
+    return replace(job, to=replace(job.to, ids=ids), idempotency_key=None)
+
+
+def _counts_twice(letter: DeadLetter) -> bool:
+    job = letter.entry.job
+    return isinstance(job, UpdateUser) and bool(job.deltas) and may_have_been_sent(letter.outcome)
+
+
+def _requests_of(letters: Iterable[DeadLetter], kept: Mapping[str, KeptRequest]) -> Sequence[KeptRequest]:
+    names = dict.fromkeys(name for letter in letters for name in letter.requests)
+    return [kept[name] for name in names if name in kept]
+
+
+def _id_of(letter: DeadLetter) -> int:
+    """The id that a letter's job had in its journal: the end of the letter's name."""
+    return int(letter.name.rpartition("-")[2])

@@ -1,0 +1,77 @@
+"""Small things that a run does with files: whole ones renamed into place, others for their owner alone.
+
+Whatever the disk refuses is a StorageError that names the file.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from sendengine.errors import StorageError
+
+
+@contextlib.contextmanager
+def as_storage_error(path: Path) -> Iterator[None]:
+    """Turn what the disk says about ``path`` into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written or read: {error.strerror or error}") from None
+
+
+def write_all(descriptor: int, content: bytes, *, place: int | None = None) -> None:
+    """Write all of it, at ``place`` or where the file stands; raises OSError."""
+    rest = memoryview(content)
+    while rest:
+        if place is None:
+            rest = rest[os.write(descriptor, rest) :]
+        else:
+            done = os.pwrite(descriptor, rest, place)
+            rest, place = rest[done:], place + done
+
+
+def replace_whole(path: Path, content: bytes, *, is_durable: bool = True) -> None:
+    """Write a file whole, or leave it as it was: it is renamed into its place. Raises StorageError."""
+    draft = path.with_name(f"{path.name}.tmp")
+    with as_storage_error(path):
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            write_all(descriptor, content)
+            if is_durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        draft.replace(path)
+        if is_durable:
+            sync_directory(path.parent)
+
+
+def make_new(path: Path, content: bytes) -> bool:
+    """Make a file that must not be there, durably; False where it is there. Raises StorageError."""
+    with as_storage_error(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            write_all(descriptor, content)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        try:
+            os.link(draft, path)  # whole at once, and only where nobody was first
+        except FileExistsError:
+            return False
+        finally:
+            draft.unlink()
+        sync_directory(path.parent)
+        return True
+
+
+def sync_directory(folder: Path) -> None:
+    """Make the names in a directory durable; raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,78 @@
+"""What runs there are, and which of them can be thrown away.
+
+Units: ``_at`` is an aware datetime, from the run's name; ``days`` are of 24 hours.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from msgspec import Struct
+
+from sendengine.campaign import manifest as manifests
+from sendengine.campaign.report import parse
+from sendengine.campaign.rundir import MANIFEST, REPORT, STATUS, RunDir
+from sendengine.campaign.status import read_status
+from sendengine.errors import InputError, StorageError
+
+State = Literal["going on", "finished", "stopped", "killed", "damaged"]
+_FINISHED = frozenset({0, 3})
+
+
+class RunInfo(Struct, frozen=True):
+    """A run as a list has it. ``is_resumable`` where something is left that `sendengine resume` can send."""
+
+    run: str
+    state: State
+    is_resumable: bool
+    made_at: datetime
+    name: str = ""
+    done: int = 0
+    total: int = 0
+    exit_code: int | None = None
+
+
+def describe(run_dir: RunDir) -> RunInfo:
+    """Look at a run without touching it."""
+    name, done, total, exit_code = run_dir.run, 0, 0, None
+    state: State = "killed"
+    try:
+        if run_dir.has(MANIFEST):
+            manifest = manifests.load(run_dir)
+            name, total = manifest.name, manifest.total
+        if run_dir.has(STATUS):
+            status = read_status(run_dir)
+            name, done, total = status.name, status.done, status.total
+        if run_dir.has(REPORT):
+            report = parse(run_dir.read(REPORT))
+            name, exit_code = report.name, report.exit_code
+            state = "finished" if exit_code in _FINISHED else "stopped"
+    except (StorageError, InputError):
+        state = "damaged"
+    if run_dir.is_going_on:
+        state = "going on"
+    is_resumable = state in {"stopped", "killed", "damaged"} and run_dir.has(MANIFEST)
+    return RunInfo(run_dir.run, state, is_resumable, _made_at(run_dir), name, done, total, exit_code)
+
+
+def to_prune(runs: Sequence[RunInfo], *, now: datetime, days: float, keep: int, is_forced: bool) -> Sequence[RunInfo]:
+    """Choose the runs that are older than ``days``, the newest ``keep`` apart.
+
+    Never one that is going on, and one that can be resumed only where it ``is_forced``.
+    """
+    oldest_first = sorted(runs, key=lambda info: info.made_at)
+    candidates = oldest_first[: max(0, len(oldest_first) - keep)]
+    return [
+        info
+        for info in candidates
+        if info.made_at < now - timedelta(days=days)
+        and info.state != "going on"
+        and (is_forced or not info.is_resumable)
+    ]
+
+
+def _made_at(run_dir: RunDir) -> datetime:
+    with suppress(ValueError):
+        return datetime.strptime(run_dir.run[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    return datetime.fromtimestamp(run_dir.path.stat().st_mtime, UTC)

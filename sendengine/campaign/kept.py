@@ -1,0 +1,301 @@
+"""Opens a run's journal, and keeps the run's books in it: of a campaign, or of a jobs file.
+
+The books go to disk with what has settled, so that counts, lines and settlements tell of the same instant.
+
+Units: rows are counted from 0; seconds on the running loop's clock.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from sendengine.campaign.books import BOOKS, DAMAGE, LANES, Books, parse_books, parse_lanes, render_books, render_lanes
+from sendengine.campaign.handed import HandedRows
+from sendengine.campaign.manifest import Manifest
+from sendengine.campaign.recorder import Recorder
+from sendengine.campaign.rundir import JOURNAL, RunDir
+from sendengine.campaign.work import Item
+from sendengine.core.jobs import Job
+from sendengine.engine.past import Past
+from sendengine.errors import StorageError
+from sendengine.journal.campaign_ledger import CampaignLedger
+from sendengine.journal.connection import Connect, connect_sqlite
+from sendengine.journal.outbox import Outbox
+from sendengine.journal.store import Collector, Contents, Store
+from sendengine.ports import Recovered
+from sendengine.settings import JournalSettings
+from sendengine.telemetry.counters import LaneCounters, LaneRecord
+
+Lanes = Callable[[], Mapping[str, LaneCounters]]
+_LANES_EVERY_S: Final = 1.0
+
+
+async def open_keeping(
+    run_dir: RunDir,
+    manifest: Manifest,
+    *,
+    durability: str,
+    settings: JournalSettings | None = None,
+    connect: Connect = connect_sqlite,
+) -> "CampaignKeeping | JobsKeeping":
+    """Open a run's journal, made where it is missing; raises StorageError. Its ``journal`` is to be closed."""
+    level: Literal["durable", "relaxed"] = "relaxed" if durability == "relaxed" else "durable"
+    store = await Store.open(run_dir.path / JOURNAL, durability=level, connect=connect)
+    try:
+        contents = store.contents()
+        if manifest.kind == "campaign":
+            return CampaignKeeping(store, contents)
+        return JobsKeeping(store, contents, settings or JournalSettings(), rows=manifest.rows)
+    except BaseException:
+        await store.aclose()
+        raise
+
+
+class _Bookkeeping:
+    """Writes a run's books with what has settled."""
+
+    def __init__(self, store: Store, values: Mapping[str, bytes]) -> None:
+        self.is_unreadable = False
+        self.earlier = self._read(values.get(BOOKS))
+        self.earlier_lanes: Mapping[str, LaneRecord] = parse_lanes(values.get(LANES))
+        self.handed = HandedRows() if self.earlier is None else HandedRows(self.earlier.handed, self.earlier.ahead)
+        self._started_at = datetime.now(UTC).isoformat() if self.earlier is None else self.earlier.started_at
+        self._store = store
+        self._recorder: Recorder | None = None
+        self._lanes: Lanes = dict
+        self._lanes_at_s = float("-inf")
+        self._is_ending = False
+
+    def _read(self, content: bytes | None) -> Books | None:
+        try:
+            return parse_books(content)
+        except StorageError:
+            self.is_unreadable = True
+            return None
+
+    def open(self, recorder: Recorder, lanes: Lanes) -> None:
+        """From now on, write them whenever something settles."""
+        self._recorder, self._lanes = recorder, lanes
+        self._store.collect(self._collect)
+
+    def _collect(self, collector: Collector) -> None:
+        recorder = self._recorder
+        if recorder is None:
+            return
+        writes, sizes = recorder.take()
+        for write in writes:
+            collector.do(write)
+        books = Books(
+            started_at=self._started_at,
+            counts=recorder.kept_counts(),
+            recipients=recorder.recipients,
+            sizes=sizes,
+            handed=self.handed.upto,
+            ahead=self.handed.ahead,
+        )
+        collector.set_value(BOOKS, render_books(books))
+        now_s = asyncio.get_running_loop().time()
+        if self._is_ending or now_s >= self._lanes_at_s + _LANES_EVERY_S:  # they are long, and for reports only
+            self._lanes_at_s = now_s
+            collector.set_value(LANES, render_lanes(self._lanes()))
+
+    def forget(self) -> None:
+        """Begin anew: nothing of what the books said is known."""
+        self.earlier = None
+        self.earlier_lanes = {}
+
+    def end(self) -> None:
+        """Write the lanes' counts with every group from now on: each may be the last."""
+        self._is_ending = True
+
+
+class _Kept:
+    """What both kinds have in common."""
+
+    def __init__(self, store: Store, contents: Contents) -> None:
+        self._store = store
+        self._books = _Bookkeeping(store, contents.values)
+
+    @property
+    def earlier(self) -> Books | None:
+        """The books of earlier processes, None where this is the first."""
+        return self._books.earlier
+
+    @property
+    def earlier_lanes(self) -> Mapping[str, LaneRecord]:
+        """What the lanes of earlier processes have counted."""
+        return self._books.earlier_lanes
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be written at the moment; None where all is well."""
+        return self._store.problem
+
+    @property
+    def damage(self) -> str | None:
+        """Why the run cannot be brought to its end; None usually."""
+        return None
+
+    def open(self, recorder: Recorder, lanes: Lanes) -> None:
+        """From now on, write the books with whatever has settled."""
+        self._books.open(recorder, lanes)
+
+    def end(self) -> None:
+        """The run is about to end: whatever is written from now on may be the last."""
+        self._books.end()
+        self._store.stir()
+
+    async def flush(self) -> None:
+        """Return when everything is on disk, the books as they are now. Raises StorageError."""
+        await self._store.flush()
+
+
+class CampaignKeeping(_Kept):
+    """`sendengine.campaign.keeping.Keeping` of a campaign."""
+
+    def __init__(self, store: Store, contents: Contents) -> None:
+        super().__init__(store, contents)
+        self.journal = CampaignLedger(store, contents)
+        if (self._books.earlier is None) != self.journal.is_fresh:  # one of both was damaged, and is gone
+            self._books.forget()
+            self.journal.begin_anew()
+
+    @property
+    def first_row(self) -> int:
+        """Where reading goes on."""
+        return self.journal.restart
+
+    def is_done(self, item: Item) -> bool:
+        """Whether an earlier process has done with an item."""
+        self.journal.expect(item.first_row, item.end, is_boundary=item.is_boundary)
+        return self.journal.is_settled(item.first_row, item.end)
+
+    def past_of(self, item: Item) -> Past | None:
+        """What an earlier process did of an item that is about to be handed over; None where nothing."""
+        begun = self.journal.begun(item.first_row, item.end)
+        return None if begun is None else Past(begun.parts, begun.requests, begun.maybe_sent)
+
+    def taken(self, item: Item) -> None:
+        """The engine has taken an item: nothing to note, the file has it."""
+
+    def refused(self, item: Item) -> None:
+        """The engine has refused an item: it has settled."""
+        self.journal.close(item.first_row)
+
+
+class JobsKeeping(_Kept):
+    """`sendengine.campaign.keeping.Keeping` of a jobs file: its jobs are copied into an outbox as they are read."""
+
+    def __init__(self, store: Store, contents: Contents, settings: JournalSettings, *, rows: int) -> None:
+        super().__init__(store, contents)
+        self._rows = rows
+        self.journal = RunOutbox(store, contents, settings, when_recovered=self._recovered, when_accepted=self._handed)
+        self._position = self._books.handed.upto
+        self._damage = self._damage_of(contents)
+
+    @property
+    def first_row(self) -> int:
+        """Where reading goes on: nowhere, where it is not known which rows have been read."""
+        return self._position if self._damage is None else self._rows
+
+    @property
+    def damage(self) -> str | None:
+        """Why the run cannot be brought to its end: a damaged journal does not tell which jobs have settled."""
+        return self._damage
+
+    def _damage_of(self, contents: Contents) -> str | None:
+        """Say what is damaged, once and for all: a later process would find the rest whole, and read too much."""
+        if (known := contents.values.get(DAMAGE)) is not None:
+            return known.decode()
+        if not contents.damaged and not self._books.is_unreadable:
+            return None
+        damage = (
+            f"{self._store.path} was damaged, and does not tell which rows of the input have been sent: what it still "
+            f"holds is sent, and no more is read; compare the input with requests.jsonl. {'; '.join(contents.damaged)}"
+        )
+        self._store.set_value(DAMAGE, damage.encode())
+        return damage
+
+    def open(self, recorder: Recorder, lanes: Lanes) -> None:
+        """From now on, write the books; and follow the jobs that the journal gives back."""
+        self._recorder = recorder
+        super().open(recorder, lanes)
+
+    def is_done(self, item: Item) -> bool:
+        """Whether an earlier process has copied a job into the journal."""
+        for row in range(self._position, item.first_row):  # those between are left out
+            self._books.handed.add(row)
+        self._position = item.end
+        return item.first_row in self._books.handed
+
+    def past_of(self, item: Item) -> Past | None:
+        """Nothing: what was begun is in the journal."""
+        del item
+        return None
+
+    def taken(self, item: Item) -> None:
+        """The engine has taken an item; where it joined another, nothing is written of it."""
+        if item.first_row not in self.journal.accepting:
+            self._handed(item.first_row)
+
+    def refused(self, item: Item) -> None:
+        """The engine has refused an item: a later process does not try it again."""
+        self._handed(item.first_row)
+
+    def _handed(self, row: int) -> None:
+        self._books.handed.add(row)
+        self._store.stir()
+
+    def _recovered(self, recovered: Recovered) -> None:
+        for found in recovered.jobs:
+            if found.row is not None:
+                self._books.handed.add(found.row)
+            self._recorder.attach(Item(found.job, 1, found.row or 0, (found.row or 0) + 1))
+
+
+class RunOutbox(Outbox):
+    """An outbox that tells a run what it gives back, and which rows are on disk."""
+
+    def __init__(
+        self,
+        store: Store,
+        contents: Contents,
+        settings: JournalSettings,
+        *,
+        when_recovered: Callable[[Recovered], None],
+        when_accepted: Callable[[int], None],
+    ) -> None:
+        super().__init__(store, contents, settings=settings)
+        self.accepting: set[int] = set()
+        self._when_recovered = when_recovered
+        self._when_accepted = when_accepted
+
+    async def recover(self, *, when_failed: Callable[[StorageError], None]) -> Recovered:
+        """Say what an earlier process left, to the run first."""
+        found = await super().recover(when_failed=when_failed)
+        self._when_recovered(found)
+        return found
+
+    def accept(
+        self,
+        job: Job,
+        *,
+        app: str,
+        row: int | None = None,
+        key: str | None = None,
+        fingerprint: bytes = b"",
+        done: Callable[[StorageError | None], None],
+    ) -> int:
+        """Put a job on disk, and tell the run when it is there."""
+
+        def written(error: StorageError | None) -> None:
+            if row is not None:
+                self.accepting.discard(row)
+                if error is None:
+                    self._when_accepted(row)
+            done(error)
+
+        if row is not None:
+            self.accepting.add(row)
+        return super().accept(job, app=app, row=row, key=key, fingerprint=fingerprint, done=written)

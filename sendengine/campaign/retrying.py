@@ -1,0 +1,159 @@
+"""What a retry of a run sends, from the run's failures and the requests that its journal kept.
+
+What may have been sent goes again whole, with its old body and key, so that OneSignal answers from its memory where
+it had arrived. What certainly was not goes as a new job; in a campaign's retry under keys that follow from run and
+line, so that the same retry once more changes nothing. Deltas that may have been counted are repeated only where that
+is asked for.
+
+Units: instants are seconds since the epoch.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+from uuid import UUID, uuid5
+
+import msgspec
+import orjson
+from msgspec import Struct
+from msgspec.structs import replace
+
+from sendengine.campaign.manifest import Manifest
+from sendengine.campaign.rundir import FAILURES, RunDir
+from sendengine.core.joblines import read_job
+from sendengine.core.jobs import CreateNotification, Job, UpdateUser
+from sendengine.core.onesignal import EndpointGroup
+from sendengine.core.requests import NotificationRequest
+from sendengine.core.wire import canonical, encode
+from sendengine.errors import InvalidJobError, StorageError
+from sendengine.ports import Seal
+
+NOT_KEPT: Final = "may have been sent, and the request is not in the journal any more"
+DELTAS: Final = "deltas may have been counted; --repeat-deltas repeats them all the same"
+OTHER: Final = "failed for another reason than asked for"
+
+
+class Failure(Struct, frozen=True):
+    """A line of ``failures.jsonl``."""
+
+    job: msgspec.Raw
+    outcome: str
+    reason: str
+    maybe_sent: bool
+    key: str | None
+
+
+class Replay(Struct, frozen=True):
+    """A request that goes again whole, and the jobs that ride in it, each with its recipients in it."""
+
+    seal: Seal
+    jobs: tuple[Job, ...]
+
+
+class Retry(Struct, frozen=True):
+    """What a retry sends: new jobs, and requests again; ``left`` counts the failures that it leaves, by why."""
+
+    new: tuple[Job, ...]
+    replays: tuple[Replay, ...]
+    left: Mapping[str, int]
+
+    @property
+    def count(self) -> int:
+        """How many jobs it has."""
+        return len(self.new) + sum(len(replay.jobs) for replay in self.replays)
+
+    @property
+    def recipients(self) -> int:
+        """How many people it is for, as far as they can be counted."""
+        jobs = [*self.new, *(job for replay in self.replays for job in replay.jobs)]
+        return sum(len(job.to.ids) if isinstance(job, CreateNotification) else 1 for job in jobs)
+
+
+def plan_retry(
+    run_dir: RunDir,
+    manifest: Manifest,
+    kept: Mapping[str, Seal],
+    *,
+    reasons: Sequence[str] = (),
+    repeat_deltas: bool = False,
+) -> Retry:
+    """Decide what becomes of each failure of a run; raises StorageError where they cannot be read.
+
+    ``kept`` are the requests that its journal kept, by their keys. ``reasons`` choose failures by their outcome, or by
+    a part of their reason; none of them chooses all.
+    """
+    new: list[Job] = []
+    left: Counter[str] = Counter()
+    by_key: dict[str, list[Job]] = {}
+    for number, failure, job in failures_of(run_dir):
+        if reasons and not _is_chosen(failure, reasons):
+            left[OTHER] += 1
+        elif not failure.maybe_sent:
+            new.append(_anew(job, number, manifest))
+        elif failure.key is not None and isinstance(job, CreateNotification):
+            by_key.setdefault(failure.key, []).append(job)
+        elif isinstance(job, UpdateUser) and job.deltas and not repeat_deltas:
+            left[DELTAS] += 1
+        elif isinstance(job, UpdateUser):
+            new.append(job)
+        else:
+            left[NOT_KEPT] += 1
+    replays: list[Replay] = []
+    for key, jobs in by_key.items():
+        replay = _replay(key, jobs, kept.get(key), manifest)
+        if replay is None:
+            left[NOT_KEPT] += len(jobs)
+        else:
+            replays.append(replay)
+    return Retry(tuple(new), tuple(replays), left)
+
+
+def failures_of(run_dir: RunDir) -> Iterator[tuple[int, Failure, Job]]:
+    """Read a run's failures, each with its line and its job; raises StorageError."""
+    if not run_dir.has(FAILURES):
+        return
+    for number, line in enumerate(run_dir.read(FAILURES).splitlines(), 1):
+        try:
+            failure = msgspec.json.decode(line, type=Failure)
+            job = read_job(bytes(failure.job))
+        except (msgspec.MsgspecError, UnicodeDecodeError, InvalidJobError) as error:
+            raise StorageError(f"{run_dir.path / FAILURES}: line {number} is damaged: {error}") from None
+        yield number, failure, job
+
+
+def seal_of(replay: Replay, ids: Sequence[int]) -> Seal:
+    """The request of a replay, with the ids that its jobs have in a journal."""
+    members = tuple((each, _recipients(job)) for each, job in zip(ids, replay.jobs, strict=True))
+    return replace(replay.seal, members=members)
+
+
+def _is_chosen(failure: Failure, reasons: Sequence[str]) -> bool:
+    return any(reason == failure.outcome or reason.lower() in failure.reason.lower() for reason in reasons)
+
+
+def _anew(job: Job, number: int, manifest: Manifest) -> Job:
+    """Return the job as a new one; a campaign's had a key that follows from another content."""
+    if manifest.kind != "campaign" or not isinstance(job, CreateNotification):
+        return job
+    app_id = next(iter(manifest.app_ids.values()))
+    key = uuid5(UUID(app_id), orjson.dumps(["retry", manifest.run, number]).decode())
+    return replace(job, idempotency_key=str(key))
+
+
+def _replay(key: str, jobs: Sequence[Job], kept: Seal | None, manifest: Manifest) -> Replay | None:
+    """Find the request of a key: in the journal, or made again from a campaign's job, whose key it is."""
+    if kept is not None:
+        return Replay(kept, tuple(replace(job, idempotency_key=None) for job in jobs))
+    job = jobs[0]
+    if len(jobs) != 1 or not isinstance(job, CreateNotification) or job.idempotency_key != key or job.app is None:
+        return None
+    app_id = manifest.app_ids.get(job.app)
+    if app_id is None:
+        return None
+    request = NotificationRequest(app_id, key, canonical(job.message), job.to, job.channel)
+    lane = f"{job.app}/{EndpointGroup.CREATE_NOTIFICATION.value}"
+    return Replay(Seal(lane, key, None, encode(request), ()), (replace(job, idempotency_key=None),))
+
+
+def _recipients(job: Job) -> tuple[str, ...]:
+    return job.to.ids if isinstance(job, CreateNotification) and job.to.is_listed else ()

@@ -1,0 +1,47 @@
+"""Carries a prepared run out, and tells what came of it: the part that `send`, `resume` and `retry` have in common."""
+
+from pathlib import Path
+from typing import Final
+
+from sendengine.campaign.rundir import FAILURES, MANIFEST, REQUESTS, RunDir
+from sendengine.cli import summary
+from sendengine.cli.exits import Exit
+from sendengine.cli.loop import run
+from sendengine.cli.output import note, say, show_json
+from sendengine.cli.session import Session, perform
+
+_UNFINISHED: Final = frozenset({Exit.GUARD, Exit.STORAGE, Exit.STOPPED, Exit.ABORTED})
+DEFAULT_RUNS: Final = Path("runs")
+
+
+def carry_out(session: Session, *, is_json: bool) -> int:
+    """Send, tell what came of it, and return the exit code. Raises what `perform` raises."""
+    result = run(lambda: perform(session))
+    folder = session.run_dir.path
+    if is_json:
+        show_json(summary.as_json(result.report, folder=folder, why=result.why))
+    else:
+        for line in summary.summary_lines(result.report, folder=folder, why=result.why):
+            say(line)
+    if result.exit_code in _UNFINISHED and session.run_dir.has(MANIFEST):
+        note(f"Go on: {_how_to_go_on(session)}")
+    return result.exit_code
+
+
+def _how_to_go_on(session: Session) -> str:
+    if (
+        session.is_resumable or session.work.is_campaign
+    ):  # a campaign makes the same requests again, under the same keys
+        return resume_line(session.run_dir)
+    path = session.run_dir.path
+    return (
+        f'the run kept no journal (durability = "memory"). What was begun and not sent stands in {path / FAILURES}, '
+        f"which `sendengine send` takes; what was never begun has no line in {path / REQUESTS}"
+    )
+
+
+def resume_line(run_dir: RunDir) -> str:
+    """The command that goes on with a run."""
+    runs_dir = run_dir.path.parent
+    elsewhere = "" if runs_dir == DEFAULT_RUNS else f" --runs-dir {runs_dir}"
+    return f"sendengine resume {run_dir.run}{elsewhere}"

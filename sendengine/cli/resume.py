@@ -1,0 +1,104 @@
+"""``sendengine resume``: goes on with a run that was stopped or killed, as its manifest has it."""
+
+import time
+from pathlib import Path
+
+import click
+
+from sendengine.campaign import manifest as manifests
+from sendengine.campaign.manifest import Manifest
+from sendengine.campaign.report import parse
+from sendengine.campaign.run import RunOptions
+from sendengine.campaign.rundir import JOURNAL, REPORT, RunDir
+from sendengine.campaign.saved import check_age, saved_work, settings_for
+from sendengine.cli.asking import is_terminal
+from sendengine.cli.beginning import claim, with_limits
+from sendengine.cli.carrying import carry_out
+from sendengine.cli.exits import Exit
+from sendengine.cli.options import config_option, json_option, rate_option, runs_dir_option, share_option, yes_option
+from sendengine.cli.output import note
+from sendengine.cli.report import find_run
+from sendengine.cli.session import Session
+from sendengine.cli.slower import slowed
+from sendengine.errors import InputError
+from sendengine.settings import Settings, load_settings
+
+
+@click.command("resume")
+@click.argument("run", metavar="RUN")
+@config_option
+@runs_dir_option
+@click.option(
+    "--accept-duplicates",
+    is_flag=True,
+    help="Go on although more than 29 days have passed, and some people may be reached twice.",
+)
+@share_option
+@rate_option
+@yes_option
+@json_option
+def resume_command(
+    *,
+    run: str,
+    config: Path,
+    runs_dir: Path,
+    accept_duplicates: bool,
+    share: float | None,
+    rate: float | None,
+    is_sure: bool,
+    is_json: bool,
+) -> None:
+    """Go on with a run: its name, the start of its name, its directory, or "latest".
+
+    It sends what the run was begun with, whatever the settings have become: what was accepted is not sent again, and
+    what may have been is repeated under its old key. Refused where the input has changed since.
+    """
+    run_dir = find_run(run, runs_dir)
+    settings = load_settings(config)
+    with run_dir.locked():
+        manifest = manifests.load(run_dir)
+        refuse_finished(run_dir)
+        settings = slowed(settings_for(manifest, settings), apps=manifest.app_ids, share=share, rate=rate)
+        check_age(manifest, now_s=time.time(), duplicates_are_accepted=accept_duplicates)
+        session = session_of(run_dir, manifest, settings)
+        claim(run_dir, manifest, settings)
+        note(f"Run {run_dir.run}")
+        note(f"{manifest.name}: going on with {manifest.total:,} {session.noun}, less what is done")
+        if is_terminal() and not is_sure and not click.confirm("Go on?", default=False, err=True):
+            note("Nothing was sent.")
+            raise click.exceptions.Exit(Exit.USAGE)
+        code = carry_out(session, is_json=is_json)
+    raise click.exceptions.Exit(code)
+
+
+def refuse_finished(run_dir: RunDir) -> None:
+    """Raise InputError where nothing is left to send."""
+    if run_dir.has(REPORT):
+        code = parse(run_dir.read(REPORT)).exit_code
+        if code in {Exit.OK, Exit.NOT_ALL_ACCEPTED}:
+            more = "" if code == Exit.OK else "; `sendengine retry` repeats what failed"
+            raise InputError(f"{run_dir.run}: has finished, and nothing is left to send{more}")
+
+
+def session_of(run_dir: RunDir, manifest: Manifest, settings: Settings) -> Session:
+    """Make what goes on with a run; raises InputError where it cannot, and StorageError."""
+    if manifest.kind == "jobs" and manifest.durability == "memory":
+        raise InputError(
+            f'{run_dir.run}: kept no journal (durability = "memory"), so what it has sent is told by its '
+            "requests.jsonl alone; send the jobs that are not there"
+        )
+    if manifest.durability != "memory" and not run_dir.has(JOURNAL):
+        note("It had sent nothing yet.")
+    options = RunOptions(
+        max_error_rate=manifest.ending.max_error_rate, fail_on_unreachable=manifest.ending.fail_on_unreachable
+    )
+    return Session(
+        work=saved_work(run_dir, manifest),
+        run_dir=run_dir,
+        settings=settings,
+        apps=set(manifest.app_ids),
+        lanes=manifest.lanes,
+        noun="recipients" if manifest.kind == "campaign" else "jobs",
+        options=with_limits(options, settings, manifest),
+        manifest=None if manifest.durability == "memory" else manifest,
+    )

@@ -1,0 +1,128 @@
+"""``sendengine retry``: repeats what a run did not get accepted, as a new run that points to the old one."""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from sendengine.campaign import manifest as manifests
+from sendengine.campaign.begun import RETRIES, Registry, retry_identity
+from sendengine.campaign.manifest import Manifest
+from sendengine.campaign.retrying import Retry, plan_retry
+from sendengine.campaign.retryrun import fill_journal, kept_requests, save_manifest, write_jobs
+from sendengine.campaign.rundir import RunDir
+from sendengine.campaign.saved import check_age, settings_for
+from sendengine.cli.asking import confirm
+from sendengine.cli.beginning import begun_of, durability_of, registry_of
+from sendengine.cli.carrying import carry_out, resume_line
+from sendengine.cli.exits import Exit
+from sendengine.cli.loop import run as run_async
+from sendengine.cli.options import config_option, json_option, rate_option, runs_dir_option, share_option, yes_option
+from sendengine.cli.output import counted, note
+from sendengine.cli.report import find_run
+from sendengine.cli.resume import session_of
+from sendengine.cli.slower import slowed
+from sendengine.core.jobs import Job
+from sendengine.errors import InputError
+from sendengine.settings import Settings, load_settings
+
+
+@click.command("retry")
+@click.argument("run", metavar="RUN")
+@config_option
+@runs_dir_option
+@click.option(
+    "--reason",
+    "reasons",
+    multiple=True,
+    metavar="TEXT",
+    help="Only failures of this outcome (gave_up, rejected, …), or with this in their reason; may be given again.",
+)
+@click.option("--repeat-deltas", is_flag=True, help="Repeat deltas that may have been counted already.")
+@click.option("--accept-duplicates", is_flag=True, help="Repeat although more than 29 days have passed.")
+@share_option
+@rate_option
+@yes_option
+@json_option
+def retry_command(  # noqa: PLR0913 - the options of a command line
+    *,
+    run: str,
+    config: Path,
+    runs_dir: Path,
+    reasons: tuple[str, ...],
+    repeat_deltas: bool,
+    accept_duplicates: bool,
+    share: float | None,
+    rate: float | None,
+    is_sure: bool,
+    is_json: bool,
+) -> None:
+    """Repeat what failed in a run: its name, the start of its name, its directory, or "latest".
+
+    What may have been sent goes again whole, under its old key; what certainly was not, as new jobs. It is a run of its
+    own, which counts jobs.
+    """
+    old = find_run(run, runs_dir)
+    settings = load_settings(config)
+    with old.locked():
+        before = manifests.load(old)
+        settings = slowed(settings_for(before, settings), apps=before.app_ids, share=share, rate=rate)
+        check_age(before, now_s=time.time(), duplicates_are_accepted=accept_duplicates)
+        _refuse_again(old, reasons)
+        kept = run_async(lambda: kept_requests(old, before))
+        retry = plan_retry(old, before, kept, reasons=reasons, repeat_deltas=repeat_deltas)
+        _show(retry, before)
+        if not retry.count:
+            raise click.exceptions.Exit(Exit.OK)
+        if not confirm(name=before.name, recipients=retry.recipients, is_sure=is_sure):
+            note("Nothing was sent.")
+            raise click.exceptions.Exit(Exit.USAGE)
+        new, manifest = _begin(old, before, retry, settings, reasons)
+    note(f"Run {new.run}")
+    with new.locked():
+        code = carry_out(session_of(new, manifest, settings), is_json=is_json)
+    raise click.exceptions.Exit(code)
+
+
+def _begin(
+    old: RunDir, before: Manifest, retry: Retry, settings: Settings, reasons: tuple[str, ...]
+) -> tuple[RunDir, Manifest]:
+    """Make the new run, and take note of it in the old one's directory, whatever the state directory is."""
+    level = durability_of(settings)
+    durability: Literal["durable", "relaxed"] = "relaxed" if level == "relaxed" else "durable"
+    now = datetime.now(UTC)
+    new = RunDir.make(old.path.parent, name=f"{before.name}-retry", now=now)
+    write_jobs(new, retry)
+    run_async(lambda: fill_journal(new, retry, app_of=lambda job: _app_of(job, before), durability=durability))
+    identity = retry_identity(run=old.run, reasons=reasons)
+    manifest = save_manifest(new, before, retry, begun_at_s=now.timestamp(), durability=durability, identity=identity)
+    if not registry_of(new, manifest, settings).enter(identity, begun_of(new, manifest)):
+        _refuse_again(old, reasons)
+    return new, manifest
+
+
+def _refuse_again(old: RunDir, reasons: tuple[str, ...]) -> None:
+    """Raise InputError where the same failures were retried before: what failed then has failed in that run."""
+    found = Registry(old.path, folder=RETRIES).find(retry_identity(run=old.run, reasons=reasons))
+    if found is not None:
+        again = RunDir(old.path.parent / found.run)
+        raise InputError(
+            f"{old.run}: was retried before, as run {found.run}; to go on with that: {resume_line(again)}; "
+            f"to repeat what failed in it: sendengine retry {found.run}"
+        )
+
+
+def _app_of(job: Job, before: Manifest) -> str:
+    return job.app or next(iter(before.app_ids))
+
+
+def _show(retry: Retry, before: Manifest) -> None:
+    replayed = sum(len(replay.jobs) for replay in retry.replays)
+    note(f"{before.name}: {counted(len(retry.new), 'job')} to send anew, under new keys")
+    if replayed:
+        requests = counted(len(retry.replays), "request")
+        note(f"  {counted(replayed, 'job')} in {requests} that may have been sent, again under the old keys")
+    for why, count in retry.left.items():
+        note(f"  left out: {counted(count, 'failure')}: {why}")

@@ -1,0 +1,329 @@
+"""Takes jobs in: finds the lane, waits for room and for the disk, makes the receipt.
+
+With a journal a job enters its lane when it is on disk, in the order of asking, whether or not its caller still waits.
+
+Units: seconds on the running loop's clock; bytes as the intake counts them.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+from msgspec import Struct
+
+from sendengine.core.jobs import CreateNotification, Job
+from sendengine.core.onesignal import EndpointGroup
+from sendengine.engine import recovery
+from sendengine.engine.admission import channel_of, check_fence, deadline_of, render, weigh
+from sendengine.engine.app import App
+from sendengine.engine.keys import KeyTable, fingerprint, wire_key
+from sendengine.engine.lane import Lane
+from sendengine.engine.past import Past
+from sendengine.engine.receipts import Receipt
+from sendengine.errors import (
+    EngineClosedError,
+    IntakeFullError,
+    InvalidJobError,
+    KeyReusedError,
+    SendEngineError,
+    StorageError,
+)
+from sendengine.ports import Journal
+
+_TURN: Final = 32  # submits, about a millisecond's work
+
+
+class _Entry(Struct, frozen=True):
+    """A job on its way in, whose room in the intake is taken; ``key`` is the wire form of its caller's key."""
+
+    receipt: Receipt
+    lane: Lane
+    content: bytes
+    key: str | None
+    mark: bytes
+    row: int | None
+    past: Past | None
+
+
+class Admissions:
+    """An engine's door. ``journal`` is where jobs are put on disk, None where they are kept in memory only.
+
+    ``when_admitted`` is called each time a job has entered its lane, ``when_turned_back`` when one that was on its way
+    to the disk was not taken after all.
+    """
+
+    def __init__(
+        self,
+        *,
+        apps: Mapping[str, App],
+        lanes: Mapping[str, Lane],
+        when_admitted: Callable[[], None],
+        when_turned_back: Callable[[Receipt], None],
+    ) -> None:
+        self.is_open = False
+        self.journal: Journal | None = None
+        self.writing = 0  # jobs on their way to the disk
+        self._apps = apps
+        self._lanes = lanes
+        self._when_admitted = when_admitted
+        self._when_turned_back = when_turned_back
+        self._keys: dict[str, KeyTable] = {}
+        self._keyed: dict[Receipt, tuple[KeyTable, str]] = {}  # of the jobs that have a key
+        self._submits = 0
+
+    async def submit(self, job: Job, *, timeout_s: float | None) -> Receipt:
+        """Admit a job, waiting for room and for the disk, as `sendengine.SendEngine.submit` says."""
+        until_s = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        entry = await self._enter(job, timeout_s=timeout_s)
+        if self.journal is None:
+            return await self._hand_over_in_turn(entry)
+        if entry.key is not None:
+            await self._recall(entry, entry.key, self.journal, until_s=until_s)
+        known = self._join(entry)
+        if known is not None:
+            return known
+        await self._until_on_disk(entry, self.journal, until_s=until_s)
+        return entry.receipt
+
+    async def submit_row(self, job: Job, *, row: int, past: Past | None) -> Receipt:
+        """Admit the job of a row, waiting for room and not for the disk: its file is still there."""
+        return await self._hand_over_in_turn(await self._enter(job, timeout_s=None, row=row, past=past))
+
+    async def submit_streamed(self, job: Job) -> Receipt:
+        """Admit one of many jobs, waiting for room; for the disk only where that must be asked about its key."""
+        if self.journal is not None and job.idempotency_key is not None:
+            return await self.submit(job, timeout_s=None)
+        return await self._hand_over_in_turn(await self._enter(job, timeout_s=None))
+
+    def submit_nowait(self, job: Job) -> Receipt:
+        """Admit a job at once, or raise; it is put on disk afterwards, and goes when it is there."""
+        lane = self._lane_of(job)
+        content = render(job)
+        size_bytes = weigh(job, content=content)
+        problem = None if self.journal is None else self.journal.problem
+        if problem is not None:
+            raise IntakeFullError(problem)
+        if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
+            raise IntakeFullError(f"{lane.name} has no room: {lane.intake.jobs} jobs wait or are in flight")
+        return self._hand_over(self._entry(job, lane, content, size_bytes))
+
+    def readmit(self, job: Job, receipt: Receipt, lane: Lane) -> None:
+        """An earlier process let this job in: its room and its key are its own, whatever others hold."""
+        lane.intake.enter_anyhow(receipt.size_bytes, high=receipt.is_high)
+        if job.idempotency_key is not None:
+            key = wire_key(lane.app.settings.app_id, job.idempotency_key)
+            self._register(lane.app, key, mark=fingerprint(job), receipt=receipt)
+
+    def settled(self, receipt: Receipt) -> None:
+        """A job has settled: its key is known by its outcome from now on."""
+        table, key = self._keyed.pop(receipt, (None, ""))
+        if table is not None:
+            table.settle(key, receipt)
+
+    def app_of(self, job: Job) -> App:
+        """The app that a job is for. Raises InvalidJobError."""
+        if job.app is None and len(self._apps) == 1:
+            return next(iter(self._apps.values()))
+        app = self._apps.get(job.app or "")
+        if app is not None:
+            return app
+        what = "missing, and several apps are configured" if job.app is None else f"{job.app!r} is not configured"
+        raise InvalidJobError("app", f"{what}; name one of: {', '.join(self._apps)}")
+
+    def _lane_of(self, job: Job) -> Lane:
+        """The lane that would take a job now. Raises what `submit` raises for a job that none takes."""
+        if not self.is_open:
+            raise EngineClosedError("the engine takes no jobs: it is not entered with 'async with', or it is draining")
+        app = self.app_of(job)
+        app.check_open(channel=channel_of(job))
+        if app.settings.only_to:
+            check_fence(job, app.settings.only_to)
+        return self._lanes[f"{app.name}/{group_of(job).value}"]
+
+    async def _enter(
+        self, job: Job, *, timeout_s: float | None, row: int | None = None, past: Past | None = None
+    ) -> _Entry:
+        """Find the lane, and wait for room in it; from its return to the job's place in the lane nothing awaits."""
+        lane = self._lane_of(job)
+        content = render(job)
+        size_bytes = weigh(job, content=content)
+        if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
+            await self._wait_for_room(job, lane, size_bytes, timeout_s=timeout_s)
+        return self._entry(job, lane, content, size_bytes, row=row, past=past)
+
+    async def _wait_for_room(self, job: Job, lane: Lane, size_bytes: int, *, timeout_s: float | None) -> None:
+        high = job.urgency == "high"
+        try:
+            async with asyncio.timeout(timeout_s):
+                await lane.intake.enter(size_bytes, high=high)
+        except TimeoutError:
+            raise IntakeFullError(
+                f"{lane.name} had no room for {timeout_s} s: {lane.intake.jobs} jobs wait or are in flight"
+            ) from None
+        try:
+            self._lane_of(job)  # since room was given, the app may have been held, or the engine begun to stop
+        except SendEngineError:
+            lane.intake.leave(size_bytes, high=high)
+            raise
+
+    async def _recall(self, entry: _Entry, key: str, journal: Journal, *, until_s: float | None) -> None:
+        """Wait to know what has become of a caller's key: in earlier processes, and of who came with it just before."""
+        app, job = entry.lane.app, entry.receipt.job
+        try:
+            async with asyncio.timeout_at(until_s):
+                await self._table(app).recall(key, journal, app=app.name, job=job, fingerprint=entry.mark)
+            self._lane_of(job)  # meanwhile the app may have been held, or the engine begun to stop
+        except TimeoutError:
+            self._leave(entry)
+            raise IntakeFullError(journal.problem or "the disk did not answer in time") from None
+        except BaseException:
+            self._leave(entry)
+            raise
+
+    async def _hand_over_in_turn(self, entry: _Entry) -> Receipt:
+        """Hand a job over, and now and then let others run: a caller with a long list must not keep the loop.
+
+        Afterwards and not before, where a job that came later would overtake it.
+        """
+        receipt = self._hand_over(entry)
+        self._submits += 1
+        if not self._submits % _TURN:
+            await asyncio.sleep(0)
+        return receipt
+
+    def _hand_over(self, entry: _Entry) -> Receipt:
+        """Take a job whose caller does not wait for the disk."""
+        known = self._join(entry)
+        if known is not None:
+            return known
+        if self.journal is None:
+            self._take(entry)
+        else:
+            self._put_on_disk(entry, self.journal, done=partial(self._written, entry, None))
+        return entry.receipt
+
+    def _entry(
+        self,
+        job: Job,
+        lane: Lane,
+        content: bytes,
+        size_bytes: int,
+        *,
+        row: int | None = None,
+        past: Past | None = None,
+    ) -> _Entry:
+        now_s = asyncio.get_running_loop().time()
+        receipt = Receipt(job, submitted_at_s=now_s, deadline_s=deadline_of(job, now_s=now_s), size_bytes=size_bytes)
+        if job.idempotency_key is None:
+            return _Entry(receipt, lane, content, None, b"", row, past)
+        key = wire_key(lane.app.settings.app_id, job.idempotency_key)
+        return _Entry(receipt, lane, content, key, fingerprint(job), row, past)
+
+    def _join(self, entry: _Entry) -> Receipt | None:
+        """The receipt of the job that used this key first, or None: this one is the first. Raises KeyReusedError."""
+        if entry.key is None:
+            return None
+        table = self._table(entry.lane.app)
+        try:
+            known = table.join(entry.key, entry.receipt.job, fingerprint=entry.mark)
+        except KeyReusedError:
+            self._leave(entry)
+            raise
+        if known is None:
+            self._register(entry.lane.app, entry.key, mark=entry.mark, receipt=entry.receipt)
+        else:
+            self._leave(entry)
+        return known
+
+    async def _until_on_disk(self, entry: _Entry, journal: Journal, *, until_s: float | None) -> None:
+        """Put a job on disk; once that is being done, neither its deadline nor a cancellation takes it back."""
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[StorageError | None] = loop.create_future()
+        try:
+            self._put_on_disk(entry, journal, done=partial(self._written, entry, written))
+            if until_s is None:
+                await written
+            else:
+                await asyncio.wait([written], timeout=max(0.0, until_s - loop.time()))
+            if not written.done() and journal.withdraw(entry.receipt.record):
+                self._turn_back(entry, is_told=True)
+                raise IntakeFullError(journal.problem or "the disk did not take the job in time")
+            error = await written
+        except asyncio.CancelledError:
+            if not entry.receipt.is_settled and journal.withdraw(entry.receipt.record):
+                self._turn_back(entry, is_told=True)
+            raise
+        if error is not None:
+            raise error
+
+    def _put_on_disk(self, entry: _Entry, journal: Journal, *, done: Callable[[StorageError | None], None]) -> None:
+        receipt = entry.receipt
+        receipt.home = journal
+        self.writing += 1
+        if entry.key is not None:
+            self._table(entry.lane.app).hold(entry.key)
+        try:
+            receipt.record = journal.accept(
+                receipt.job, app=entry.lane.app.name, row=entry.row, key=entry.key, fingerprint=entry.mark, done=done
+            )
+        except StorageError:
+            self._turn_back(entry, is_told=True)
+            raise
+
+    def _written(
+        self, entry: _Entry, written: asyncio.Future[StorageError | None] | None, error: StorageError | None
+    ) -> None:
+        """The job is on disk, or never will be."""
+        if error is None:
+            self._arrived(entry)
+            self._take(entry)
+        else:
+            self._turn_back(entry, is_told=written is not None and not written.done())
+        if written is not None and not written.done():
+            written.set_result(error)
+
+    def _take(self, entry: _Entry) -> None:
+        """The job is in: hand it to its lane."""
+        self._when_admitted()
+        now_s = asyncio.get_running_loop().time()
+        if entry.past is None:
+            entry.lane.admit(entry.receipt, content=entry.content, now_s=now_s)
+        else:
+            recovery.readmit_row(entry.lane, entry.receipt, entry.past, content=entry.content, now_s=now_s)
+
+    def _turn_back(self, entry: _Entry, *, is_told: bool) -> None:
+        """The job was not taken after all; whoever joined it by its key is told so.
+
+        ``is_told`` where an exception says so to the one who submitted it.
+        """
+        self._arrived(entry)
+        if entry.key is not None:
+            self._table(entry.lane.app).forget(entry.key)
+        self._keyed.pop(entry.receipt, None)
+        self._leave(entry)
+        entry.receipt.is_awaited = entry.receipt.is_awaited or is_told
+        entry.receipt.turn_back()
+        self._when_turned_back(entry.receipt)
+
+    def _arrived(self, entry: _Entry) -> None:
+        """The job is no longer on its way to the disk."""
+        self.writing -= 1
+        if entry.key is not None:
+            self._table(entry.lane.app).release(entry.key)
+
+    def _register(self, app: App, key: str, *, mark: bytes, receipt: Receipt) -> None:
+        table = self._table(app)
+        table.register(key, fingerprint=mark, receipt=receipt)
+        self._keyed[receipt] = table, key
+
+    def _leave(self, entry: _Entry) -> None:
+        entry.lane.intake.leave(entry.receipt.size_bytes, high=entry.receipt.is_high)
+
+    def _table(self, app: App) -> KeyTable:
+        return self._keys.setdefault(app.name, KeyTable())
+
+
+def group_of(job: Job) -> EndpointGroup:
+    """The endpoint group whose lane takes a job."""
+    return EndpointGroup.CREATE_NOTIFICATION if isinstance(job, CreateNotification) else EndpointGroup.UPDATE_USER

@@ -1,0 +1,125 @@
+"""What an earlier process did of a job, and what of it is left to do.
+
+Units: ``_s`` is seconds; ages are the wall clock's.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from sendengine.core.jobs import CreateNotification, Job, UpdateUser
+from sendengine.core.outcomes import Ambiguous, Expired, GaveUp, Outcome
+from sendengine.engine.receipts import Receipt
+from sendengine.ports import Part, RecoveredJob, RecoveredRequest
+
+MOST_DEATHS: Final = 5
+"""A job that was on the wire when more processes than these died is not tried again: it may be what kills them."""
+
+_EVIDENCE: Final = "a process died while it was on the wire"
+_OVERDUE: Final = "its deadline passed before it could be repeated"
+
+
+class Past(Struct, frozen=True):
+    """What a run knows of a job from an earlier process.
+
+    ``parts`` have settled, ``requests`` were sealed and may have been received. ``maybe_sent`` says, where there are
+    neither, that the job as a whole may have been received.
+    """
+
+    parts: tuple[Part, ...] = ()
+    requests: tuple[RecoveredRequest, ...] = ()
+    maybe_sent: bool = False
+
+
+class RecoveredReceipt(Struct, frozen=True):
+    """The receipt of a job that the journal gave back, and the row of the input that it came from."""
+
+    receipt: Receipt
+    row: int | None
+
+
+class Rest(Struct, frozen=True):
+    """What is left of a job: ``job`` is to be sent, None where nothing is; ``ended`` is what the others came to.
+
+    ``may_wait`` says that an attempt of it may still be at work, so that it waits as after a lost reply.
+    """
+
+    job: Job | None
+    ended: Sequence[Part] = ()
+    may_wait: bool = False
+
+
+class Ages(Struct, frozen=True):
+    """How old a notification may grow in the journal before it is sent; the urgencies apart."""
+
+    high_s: float
+    normal_s: float
+
+    def are_over(self, job: Job, *, age_s: float) -> bool:
+        """Whether a job has grown too old to be sent."""
+        limit_s = self.high_s if job.urgency == "high" else self.normal_s
+        return isinstance(job, CreateNotification) and age_s > limit_s
+
+
+def rest_of(recovered: RecoveredJob, sealed: Sequence[str] | None, *, is_over: bool) -> Rest:
+    """Decide what becomes of a recovered job.
+
+    ``sealed`` are its recipients that ride in sealed requests, which go again by themselves; empty where it has such
+    a request and its recipients cannot be counted, None where it has none. ``is_over`` where it has grown too old, or
+    its deadline passes before anything of it may go.
+    """
+    job = recovered.job
+    if isinstance(job, CreateNotification):
+        left = _unsealed(job, recovered.parts, sealed)
+        if left is None or not is_over:
+            return Rest(left)
+        return Rest(None, (Part(left.to.ids if left.to.is_listed else (), _expired(left)),))
+    return _rest_of_update(recovered, job, is_over=is_over)
+
+
+def stale_outcome(job: Job, ids: tuple[str, ...]) -> Outcome:
+    """What a sealed request that has grown too old comes to, for one of its jobs."""
+    return GaveUp(
+        f"{'high' if job.urgency == 'high' else 'normal'} notifications this old are not repeated after a restart",
+        maybe_sent=True,
+        not_sent=ids,
+    )
+
+
+def _rest_of_update(recovered: RecoveredJob, job: UpdateUser, *, is_over: bool) -> Rest:
+    """Tags and properties may go again; deltas that may have been counted only where their job asks for it."""
+    ids = job.user.ids
+    if recovered.deaths > MOST_DEATHS and job.idempotency_key is None:
+        last = f"{recovered.deaths} processes died while it was on the wire"
+        return Rest(None, (Part(ids, GaveUp(last, recovered.deaths, maybe_sent=True, not_sent=ids)),))
+    has_parts = bool(recovered.parts)
+    if is_over and not (has_parts or recovered.was_begun):
+        return Rest(None, (Part(ids, Expired(ids)),))
+    is_left = not is_over
+    if job.deltas and (has_parts or (recovered.was_begun and job.on_ambiguous == "report")):
+        others = replace(job, deltas={}) if is_left and (job.tags or job.properties) else None
+        return Rest(others, (Part(ids, Ambiguous(_EVIDENCE, not_sent=ids)),), may_wait=recovered.was_begun)
+    if is_left:
+        return Rest(job, may_wait=recovered.was_begun)
+    return Rest(None, (Part(ids, GaveUp(_OVERDUE, maybe_sent=True, not_sent=ids)),))
+
+
+def _unsealed(
+    job: CreateNotification, parts: Sequence[Part], sealed: Sequence[str] | None
+) -> CreateNotification | None:
+    """The job for those recipients that neither settled nor ride in a sealed request."""
+    if not job.to.is_listed:
+        return job if sealed is None and not parts else None
+    if sealed is None and not parts:
+        return job
+    gone = set(sealed or ())
+    for part in parts:
+        gone.update(part.recipients)
+    left = tuple([item for item in job.to.ids if item not in gone])
+    return replace(job, to=replace(job.to, ids=left)) if left else None
+
+
+def _expired(job: CreateNotification) -> Expired:
+    return Expired(job.to.ids if job.to.is_listed else ())

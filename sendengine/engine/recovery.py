@@ -1,0 +1,301 @@
+"""Puts what an earlier process left back where it was: jobs into their lanes, sealed requests behind their wait.
+
+Sealed requests go again whole, with their old body and key. What may have been on the wire when that process died
+counts as a lost reply from now on. User updates keep the order in which they were accepted.
+
+Units: seconds on the running loop's clock; records carry seconds since the epoch.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from heapq import merge
+
+from msgspec import Struct
+
+from sendengine.core.jobs import CreateNotification, Job
+from sendengine.core.outcomes import OUTCOME_NAMES
+from sendengine.core.requests import NotificationRequest
+from sendengine.core.targets import Target
+from sendengine.core.wire import canonical
+from sendengine.engine import endings
+from sendengine.engine.admission import deadline_of, render, weigh
+from sendengine.engine.events import announce
+from sendengine.engine.lane import Lane
+from sendengine.engine.past import Ages, Past, RecoveredReceipt, Rest, rest_of, stale_outcome
+from sendengine.engine.receipts import Receipt
+from sendengine.engine.sealed import Sealed, Share
+from sendengine.ports import Journal, Recovered, RecoveredJob, RecoveredRequest
+
+
+class Found(Struct):
+    """What journals gave back, counted for the line that says so at the start."""
+
+    jobs: int = 0
+    requests: int = 0
+    waiting: int = 0
+    unknown: int = 0
+    ended: dict[str, int] = {}
+
+
+class Recovery:
+    """Restores an engine's lanes from its journals, before anything new is taken.
+
+    ``lane_of`` finds a job's lane by the name of its app, None where that is no longer configured; ``readmit`` gives
+    a restored job its room and its key.
+    """
+
+    def __init__(
+        self,
+        *,
+        lanes: Mapping[str, Lane],
+        lane_of: Callable[[Job, str], Lane | None],
+        readmit: Callable[[Job, Receipt, Lane], None],
+        ages: Ages,
+    ) -> None:
+        self.receipts: list[RecoveredReceipt] = []
+        self._found = Found()
+        self._damaged: list[str] = []
+        self._lanes = lanes
+        self._lane_of = lane_of
+        self._readmit = readmit
+        self._ages = ages
+
+    def restore(self, found: Sequence[tuple[Journal, Recovered]], *, own: Journal | None) -> None:
+        """Put back what the journals held; all but ``own`` are other engines', whose jobs share no keyed request.
+
+        Jobs of several journals go back in the order of their acceptance, as far as each journal's own order allows.
+        """
+        now_s, epoch_s = asyncio.get_running_loop().time(), time.time()
+        waiting = [
+            self._open(journal, recovered, is_foreign=journal is not own, now_s=now_s, epoch_s=epoch_s)
+            for journal, recovered in found
+        ]
+        for one in merge(*waiting, key=lambda one: one.recovered.accepted_at_s):
+            self.receipts.append(RecoveredReceipt(one.receipt, one.recovered.row))
+            self._count(one.rest)
+            _put_back(one, now_s=now_s)
+        self._found.jobs = len(self.receipts)
+
+    def announce(self) -> None:
+        """Say what was found; nothing where there was nothing."""
+        found = self._found
+        for damage in self._damaged:
+            announce("journal_damaged", f"set aside: {damage}", level=logging.ERROR, damage=damage)
+        if not (found.jobs or found.unknown):
+            return
+        ended = "".join(f", {count} {name.replace('_', ' ')}" for name, count in sorted(found.ended.items()))
+        unknown = f"; {found.unknown} wait for an app that is not configured" if found.unknown else ""
+        announce(
+            "recovered",
+            f"recovered {found.jobs} jobs of an earlier process: {found.requests} sealed requests go again, "
+            f"{found.waiting} jobs wait{ended}{unknown}",
+            jobs=found.jobs,
+            requests=found.requests,
+            waiting=found.waiting,
+            unknown=found.unknown,
+            damaged=len(self._damaged),
+            **found.ended,
+        )
+
+    def _open(
+        self, journal: Journal, recovered: Recovered, *, is_foreign: bool, now_s: float, epoch_s: float
+    ) -> Sequence["_Returning"]:
+        """Make the receipts of one journal's jobs and line up its sealed requests; returns what is to be put back."""
+        self._damaged += recovered.damaged
+        places: dict[int, tuple[Lane, Receipt]] = {}
+        for job in recovered.jobs:
+            lane = self._lane_of(job.job, job.app)
+            if lane is None:
+                self._found.unknown += 1
+                continue
+            receipt = _receipt_of(job, journal, now_s=now_s, age_s=max(0.0, epoch_s - job.accepted_at_s))
+            places[job.id] = lane, receipt
+            self._readmit(job.job, receipt, lane)
+            lane.books.open()
+        receipts = {number: receipt for number, (_, receipt) in places.items()}
+        riding = self._resend_all(journal, recovered.requests, receipts, now_s=now_s, epoch_s=epoch_s)
+        returning: list[_Returning] = []
+        for job in recovered.jobs:
+            if job.id in places:
+                lane, receipt = places[job.id]
+                is_too_old = self._ages.are_over(job.job, age_s=epoch_s - job.accepted_at_s)
+                is_over = is_too_old or _is_overdue(lane, receipt, may_wait=job.was_begun, now_s=now_s)
+                rest = rest_of(job, riding.get(job.id), is_over=is_over)
+                returning.append(_Returning(lane, receipt, job, rest, render(job.job), is_foreign))
+        return returning
+
+    def _resend_all(
+        self,
+        journal: Journal,
+        requests: Sequence[RecoveredRequest],
+        receipts: Mapping[int, Receipt],
+        *,
+        now_s: float,
+        epoch_s: float,
+    ) -> Mapping[int, list[str]]:
+        """Line up the sealed requests; returns which recipients of each job ride in them."""
+        riding: dict[int, list[str]] = {}
+        for request in requests:
+            shares = [(receipts[job], ids) for job, ids in request.seal.members if job in receipts]
+            lane = self._lanes.get(request.seal.lane)
+            if lane is None or not shares:
+                continue
+            for job, ids in request.seal.members:
+                riding.setdefault(job, []).extend(ids)
+            sealed = _sealed_of(request, shares, app_id=lane.app.settings.app_id, home=journal, now_s=now_s)
+            age_s = epoch_s - request.sealed_at_s
+            if all(self._ages.are_over(receipt.job, age_s=age_s) for receipt, _ in shares):
+                _end_stale(lane, sealed)
+                self._found.ended["gave_up"] = self._found.ended.get("gave_up", 0) + len(shares)
+            else:
+                self._found.requests += 1
+                _resend(lane, sealed, now_s=now_s)
+        return riding
+
+    def _count(self, rest: Rest) -> None:
+        self._found.waiting += rest.job is not None
+        for part in rest.ended:
+            name = OUTCOME_NAMES[type(part.outcome)]
+            self._found.ended[name] = self._found.ended.get(name, 0) + 1
+
+
+def readmit_row(lane: Lane, receipt: Receipt, past: Past, *, content: bytes, now_s: float) -> None:
+    """Take a job of which an earlier process of the same run may have done something."""
+    home = receipt.home
+    job = receipt.job
+    lane.books.open()
+    riding: list[str] | None = None
+    for request in past.requests:
+        ids = tuple([item for _, part in request.seal.members for item in part])
+        riding = [*(riding or ()), *ids]
+        sealed = _sealed_of(request, [(receipt, ids)], app_id=lane.app.settings.app_id, home=home, now_s=now_s)
+        _resend(lane, sealed, now_s=now_s)
+    recovered = RecoveredJob(receipt.record, job, lane.app.name, 0.0, parts=past.parts, was_begun=past.maybe_sent)
+    is_update = not isinstance(job, CreateNotification)
+    is_over = is_update and _is_overdue(lane, receipt, may_wait=past.maybe_sent, now_s=now_s)
+    rest = rest_of(recovered, riding, is_over=is_over)
+    if past.maybe_sent and not is_update:
+        rest = Rest(rest.job, rest.ended, may_wait=True)
+    _put_back(_Returning(lane, receipt, recovered, rest, content), now_s=now_s)
+
+
+class _Returning(Struct, frozen=True):
+    """A job on its way back into its lane: what is known of it, what is left of it, and what was rendered of it."""
+
+    lane: Lane
+    receipt: Receipt
+    recovered: RecoveredJob
+    rest: Rest
+    content: bytes
+    is_foreign: bool = False
+
+
+def _put_back(one: _Returning, *, now_s: float) -> None:
+    """Book what had settled, give the lane what is left, and let the loop's next step book what ends here.
+
+    Not at once, so that whoever opened the engine can attach itself to the receipts first.
+    """
+    lane, receipt, rest, parts = one.lane, one.receipt, one.rest, one.recovered.parts
+    if isinstance(receipt.job, CreateNotification):
+        for part in parts:
+            receipt.book(part)
+    elif parts or rest.may_wait:
+        receipt.deadline_s = None  # what may have taken effect goes on to its end
+    if rest.job is not None:
+        if rest.ended:
+            receipt.await_portion()
+        sealed = lane.source.restore(
+            receipt,
+            rest.job,
+            content=one.content,
+            now_s=now_s,
+            not_before_s=_goes_at_s(lane, receipt, now_s=now_s) if rest.may_wait else None,
+            is_foreign=one.is_foreign,
+        )
+        if sealed is not None:
+            _resend(lane, sealed, now_s=now_s)
+        lane.added(receipt, now_s=now_s)
+    if rest.ended:
+        settled = [(receipt, part.recipients, part.outcome) for part in rest.ended]
+        asyncio.get_running_loop().call_soon(lane.books.book, settled)
+    elif rest.job is None and receipt.is_complete:
+        asyncio.get_running_loop().call_soon(lane.books.book, [(receipt, (), parts[-1].outcome)])
+
+
+def _goes_at_s(lane: Lane, receipt: Receipt, *, now_s: float) -> float:
+    """When what may have been received goes again: as after a lost reply."""
+    return now_s + lane.retries.wait_after_restart_s(high=receipt.is_high)
+
+
+def _is_overdue(lane: Lane, receipt: Receipt, *, may_wait: bool, now_s: float) -> bool:
+    """Whether a job's deadline passes before anything of it may go."""
+    goes_at_s = _goes_at_s(lane, receipt, now_s=now_s) if may_wait else now_s
+    return receipt.deadline_s is not None and receipt.deadline_s <= goes_at_s
+
+
+def _resend(lane: Lane, sealed: Sealed, *, now_s: float) -> None:
+    """Send it again as after a lost reply: the earlier attempt may still be at work."""
+    if sealed.deadline_s is not None and sealed.deadline_s <= now_s:
+        asyncio.get_running_loop().call_soon(_end_overdue, lane, sealed)
+        return
+    lane.again(sealed, at_s=now_s + lane.retries.wait_after_restart_s(high=sealed.is_high))
+
+
+def _receipt_of(recovered: RecoveredJob, journal: Journal, *, now_s: float, age_s: float) -> Receipt:
+    job = recovered.job
+    deadline_s = deadline_of(job, now_s=now_s)
+    if deadline_s is not None and job.expires_in_s is not None:
+        deadline_s -= age_s
+    receipt = Receipt(
+        job, submitted_at_s=now_s - age_s, deadline_s=deadline_s, size_bytes=weigh(job, content=render(job))
+    )
+    receipt.home = journal
+    receipt.record = recovered.id
+    return receipt
+
+
+def _sealed_of(
+    recovered: RecoveredRequest, shares: Sequence[Share], *, app_id: str, home: Journal | None, now_s: float
+) -> Sealed:
+    """The request as it was sealed: its old key and, byte for byte, its old body."""
+    seal = recovered.seal
+    job = shares[0][0].job
+    if not isinstance(job, CreateNotification) or seal.key is None:
+        raise TypeError("a recovered request is a notification's, and has a key")
+    ids = tuple([item for _, part in shares for item in part])
+    target = Target(job.to.kind, ids, job.to.label) if job.to.is_listed else job.to
+    deadlines = [receipt.deadline_s for receipt, _ in shares if receipt.deadline_s is not None]
+    sealed = Sealed(
+        NotificationRequest(app_id, seal.key, canonical(job.message), target, job.channel, seal.ttl_s),
+        shares=shares,
+        origin=None,
+        is_high=any(receipt.is_high for receipt, _ in shares),
+        deadline_s=min(deadlines, default=None),
+        now_s=now_s,
+    )
+    sealed.wire = seal.wire
+    sealed.is_counted = True  # against the application limit, when it was sealed
+    sealed.maybe_received_at_s = sealed.sent_at_s = now_s
+    sealed.is_kept = True
+    if home is not None:
+        sealed.records = ((home, recovered.id),)
+    return sealed
+
+
+def _end_overdue(lane: Lane, sealed: Sealed) -> None:
+    endings.expired(lane, sealed, now_s=asyncio.get_running_loop().time())
+
+
+def _end_stale(lane: Lane, sealed: Sealed) -> None:
+    def end() -> None:
+        now_s = asyncio.get_running_loop().time()
+        endings.end(
+            lane,
+            sealed,
+            [(receipt, ids, stale_outcome(receipt.job, ids)) for receipt, ids in sealed.shares],
+            now_s=now_s,
+        )
+
+    asyncio.get_running_loop().call_soon(end)

@@ -1,0 +1,377 @@
+"""When changes reach the disk, and what follows when they cannot.
+
+A group goes when somebody has waited `URGENT_S` for it, or it has `GROUP_RECORDS` or `GROUP_BYTES`; what gathers while
+one is being written goes with the next. Changes that nobody waits for go with a group at the latest after `LAZY_S`,
+and do not hold up the others; among themselves they keep their order.
+
+A failed write is never tried again: whoever waits, and whoever comes later, gets StorageError. A full disk is no
+failure: what nobody waits for goes first, out of a reserve, and the rest is tried again every `AGAIN_S`.
+
+Units: seconds on the running loop's clock; sizes are bytes.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from logging import getLogger
+from typing import Final, TypeAlias
+
+from sendengine.errors import StorageError
+from sendengine.journal.connection import DiskFullError
+from sendengine.journal.database import Batch, Database, Written
+from sendengine.journal.group import Done, Group, Put
+from sendengine.journal.liveness import Liveness
+from sendengine.journal.reserve import Reserve
+from sendengine.journal.writer import Writer
+
+GROUP_RECORDS: Final = 512
+GROUP_BYTES: Final = 262_144
+LARGEST_BYTES: Final = 1_048_576  # of what gathered while the disk was slow or full: it has to fit on it at once
+URGENT_S: Final = 0.005
+LAZY_S: Final = 0.15  # of the quarter second; the rest is for the group before it and its own
+AGAIN_S: Final = 1.0
+
+_CHECKPOINT_BYTES: Final = 4_194_304
+_PAGES_OF_A_GROUP: Final = 24_576  # what a group writes besides its records, about
+_TOLD_AT_ONCE: Final = 64  # waiters in one step of the loop
+_SMOOTHING: Final = 0.2
+_log = getLogger(__name__)
+
+Hook: TypeAlias = Callable[[Group], None]
+"""Adds to a group that is about to be written, on the loop."""
+
+
+class Flusher:
+    """Two groups that gather, an urgent and a lazy one, and the one that is being written."""
+
+    __slots__ = (
+        "_again",
+        "_database",
+        "_flying",
+        "_is_flying",
+        "_is_full",
+        "_is_lazy_due",
+        "_is_whole",
+        "_landed",
+        "_lazy_timer",
+        "_liveness",
+        "_loop",
+        "_next_id",
+        "_reserve",
+        "_seq",
+        "_since_s",
+        "_timer",
+        "_unchecked_bytes",
+        "_writer",
+        "failure",
+        "flush_s",
+        "hooks",
+        "lazy",
+        "urgent",
+        "when_trouble",
+    )
+
+    def __init__(
+        self, database: Database, *, writer: Writer, liveness: Liveness, seq: int, next_id: Callable[[], int]
+    ) -> None:
+        self.urgent, self.lazy = Group(), Group()
+        self.failure: StorageError | None = None
+        self.flush_s = URGENT_S
+        self.hooks: list[Hook] = []
+        self.when_trouble: Callable[[], None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._database = database
+        self._writer = writer
+        self._reserve = Reserve(database.path)
+        self._liveness = liveness
+        self._seq = seq
+        self._next_id = next_id
+        self._flying = Group()
+        self._is_flying = False
+        self._is_whole = True  # whether the group that is being written has all that had gathered
+        self._is_full = False
+        self._is_lazy_due = False
+        self._since_s: float | None = None  # since when somebody waits for the urgent group
+        self._unchecked_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._lazy_timer: asyncio.TimerHandle | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._landed: list[asyncio.Future[None]] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the disk is full, as far as is known."""
+        return self._is_full
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no record counts, and none is on its way."""
+        return not (self._liveness or self.urgent or self.lazy or self._flying)
+
+    def gathering(self) -> tuple[Group, Group, Group]:
+        """Return what is not on disk yet, the latest first."""
+        return self.lazy, self.urgent, self._flying
+
+    # Asking for a flush
+
+    def take(self, record: int, put: Put) -> None:
+        """Put a new record on disk, for which somebody waits."""
+        group = self.urgent
+        group.puts[record] = put
+        group.size_bytes += len(put[0])
+        if self._since_s is None or len(group.puts) >= GROUP_RECORDS or group.size_bytes >= GROUP_BYTES:
+            self.hurry()
+
+    def add(self, record: int, put: Put, *, is_ordered: bool) -> None:
+        """Put a record on disk that may take another's place, and for which nobody may wait."""
+        is_urgent = put[1] is not None
+        if is_urgent or is_ordered:
+            self.lazy.withdraw(record)  # or it would come later, and win
+            self.urgent.put(record, put)
+        else:
+            self.lazy.put(record, put)
+        self.hurry() if is_urgent else self.stir()
+
+    def remove(self, records: Sequence[int], *, is_ordered: bool) -> None:
+        """Records do not count any more."""
+        if is_ordered:
+            for record in records:
+                self.lazy.withdraw(record)
+            self.urgent.removed += records
+        else:
+            self.lazy.removed += records
+        self.stir()
+
+    def hurry(self) -> None:
+        """Somebody waits for what was added to the urgent group."""
+        if self._since_s is None:
+            self._since_s = self._loop.time()
+        if self._is_flying or self._is_full:
+            return
+        if _is_large(self.urgent):
+            self._write()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(URGENT_S, self._urgent_due)
+
+    def stir(self) -> None:
+        """A change was added to the lazy group, or waits in a hook."""
+        if self._lazy_timer is None and not self._is_lazy_due and self.failure is None:
+            self._lazy_timer = self._loop.call_later(LAZY_S, self._lazy_due)
+
+    def flush(self, done: Done) -> None:
+        """Call ``done`` when everything so far is on disk."""
+        self.urgent.waiters.append(done)
+        self._lazy_due()
+
+    async def finish(self) -> None:
+        """Write what waits; whoever still waits then is told that it cannot be. Cancelling it leaves that undone."""
+        while self._is_flying:
+            await self._landing()
+        if self.failure is None:
+            self._is_lazy_due = True
+            self._write(is_whole=True)
+        while self._is_flying:  # once, and where the disk is full once more for what nobody waits for
+            await self._landing()
+        for timer in (self._timer, self._lazy_timer, self._again):
+            if timer is not None:
+                timer.cancel()
+        if self.failure is None:
+            self.failure = StorageError(f"{self._database.path} is closed")
+        self._tell(self.urgent.everybody(), self.failure)
+
+    # Writing
+
+    def _urgent_due(self) -> None:
+        self._timer = None
+        if not self._is_flying:
+            self._write()
+
+    def _lazy_due(self) -> None:
+        if self._lazy_timer is not None:
+            self._lazy_timer.cancel()
+            self._lazy_timer = None
+        self._is_lazy_due = True
+        if not self._is_flying:
+            self._write()
+
+    def _write(self, *, is_whole: bool = False) -> None:
+        """Hand what is due to the thread; on a full disk without what is taken on, unless ``is_whole``."""
+        if is_whole or not self._is_full:
+            group, self.urgent = self.urgent, Group()
+            if group.size_bytes > LARGEST_BYTES:
+                self.urgent = group.cut(LARGEST_BYTES)
+        else:
+            group, self.urgent = self.urgent.split()
+        if self._is_lazy_due:
+            self._is_lazy_due = False
+            for hook in self.hooks:
+                hook(self.lazy)
+            group.extend(self.lazy)
+            self.lazy = Group()
+        if not group:
+            if is_whole:
+                self._has_room()
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._is_whole = is_whole or not self._is_full
+        self._flying, self._is_flying = group, True
+        batch = self._batch(group)
+        since_s = self._since_s
+        self._since_s = self._loop.time() if self.urgent.puts else None
+        self._writer.start(
+            partial(self._database.write, batch), done=partial(self._written, batch, since_s), failed=self._not_written
+        )
+
+    def _batch(self, group: Group) -> Batch:
+        liveness = self._liveness
+        liveness.removed(group.removed)
+        last_moved = liveness.last_to_move()
+        needed = liveness.first_needed()
+        first_kept = self._seq if needed is None else needed
+        return Batch(
+            seq=self._seq,
+            next_id=self._next_id(),
+            frames=[put[0] for put in group.puts.values()],
+            removed=group.removed,
+            first_kept=first_kept if last_moved is None else max(first_kept, last_moved + 1),
+            last_moved=last_moved,
+            places=liveness.places,
+            archived=group.archived,
+            forgotten=group.forgotten,
+            works=group.works,
+        )
+
+    def _written(self, batch: Batch, since_s: float | None, written: Written) -> None:
+        group, self._flying, self._is_flying = self._flying, Group(), False
+        liveness = self._liveness
+        self._seq = batch.seq + 1
+        liveness.removed((*group.replaced, *written.moved))  # where they stood before
+        liveness.appended(batch.seq, {*group.puts, *written.moved}, size_bytes=written.size_bytes)
+        if group.puts:
+            liveness.removed(group.removed)
+        liveness.dropped_before(batch.first_kept)
+        if since_s is not None:
+            self.flush_s += _SMOOTHING * (self._loop.time() - since_s - self.flush_s)
+        self._unchecked_bytes += written.size_bytes + _PAGES_OF_A_GROUP
+        if self._unchecked_bytes >= _CHECKPOINT_BYTES:
+            self._unchecked_bytes = 0
+            self._writer.start(self._database.checkpoint, done=_nothing, failed=self.went_wrong)
+        if self._is_whole:
+            self._has_room()
+        self._tell(group.everybody(), None)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._wake()
+        if self._is_flying or self.failure is not None:
+            return
+        if self._is_lazy_due or (not self._is_full and _is_large(self.urgent)):
+            self._write()
+        elif self._since_s is not None and not self._is_full:
+            left_s = self._since_s + URGENT_S - self._loop.time()
+            if left_s <= 0:
+                self._write()
+            elif self._timer is None:
+                self._timer = self._loop.call_later(left_s, self._urgent_due)
+
+    # When it cannot be written
+
+    def _not_written(self, error: Exception) -> None:
+        self._is_flying = False
+        if isinstance(error, DiskFullError):
+            self._found_full(error)
+        else:
+            self.went_wrong(error)
+        self._wake()
+
+    def _found_full(self, error: DiskFullError) -> None:
+        group, self._flying = self._flying, Group()
+        self.lazy, self.urgent = _before(group, lazy=self.lazy, urgent=self.urgent)
+        was_full, self._is_full = self._is_full, True
+        self._writer.start(self._reserve.give, done=_nothing, failed=self.went_wrong)
+        if not was_full:
+            _log.warning("%s; nothing is taken on until there is room", error)
+            self._trouble()
+        if self._again is None:
+            self._again = self._loop.call_later(AGAIN_S, self._try_again)
+        if self._is_whole and self.lazy:  # the reserve may have been there until now
+            self._lazy_due()
+
+    def _try_again(self) -> None:
+        self._again = None
+        self._writer.start(self._make_room, done=self._tried, failed=self.went_wrong)
+
+    def _make_room(self) -> bool:
+        self._database.make_room()
+        return self._reserve.keep()
+
+    def _tried(self, has_room: bool) -> None:  # noqa: FBT001 - the thread's answer is its only argument
+        if self.failure is not None or not self._is_full:
+            return
+        self._again = self._loop.call_later(AGAIN_S, self._try_again)
+        if not self._is_flying:
+            self._is_lazy_due = True
+            self._since_s = None  # how long the disk was full says nothing about a flush
+            self._write(is_whole=has_room)
+
+    def _has_room(self) -> None:
+        if self._is_full:
+            self._is_full = False
+            _log.info("there is room again for %s", self._database.path)
+            self._trouble()
+
+    def went_wrong(self, error: Exception) -> None:
+        """Nothing is written any more."""
+        if self.failure is not None or isinstance(error, DiskFullError):  # a checkpoint's; the next group finds it too
+            return
+        told = error if isinstance(error, StorageError) else StorageError(f"{self._database.path}: {error!r}")
+        _log.error("%s; nothing more is taken on", told)
+        self.failure = told
+        groups = (self._flying, self.urgent, self.lazy)
+        self._flying, self.urgent, self.lazy = Group(), Group(), Group()
+        self._trouble()
+        self._tell([done for group in groups for done in group.everybody()], told)
+
+    def _trouble(self) -> None:
+        if self.when_trouble is not None:
+            self.when_trouble()
+
+    # Telling
+
+    def _tell(self, waiters: Sequence[Done], error: StorageError | None) -> None:
+        for done in waiters[:_TOLD_AT_ONCE]:
+            try:
+                done(error)
+            except asyncio.InvalidStateError:  # a future's `set_result`, and whoever waited for it has been cancelled
+                continue
+        if len(waiters) > _TOLD_AT_ONCE:
+            self._loop.call_soon(self._tell, waiters[_TOLD_AT_ONCE:], error)
+
+    async def _landing(self) -> None:
+        landed = self._loop.create_future()
+        self._landed.append(landed)
+        await landed
+
+    def _wake(self) -> None:
+        landed, self._landed = self._landed, []
+        for each in landed:
+            if not each.done():
+                each.set_result(None)
+
+
+def _is_large(group: Group) -> bool:
+    return len(group.puts) >= GROUP_RECORDS or group.size_bytes >= GROUP_BYTES
+
+
+def _before(group: Group, *, lazy: Group, urgent: Group) -> tuple[Group, Group]:
+    """Put a group that was not written before those that gathered meanwhile, in two parts: letting go, taking on."""
+    letting, taking = group.split()
+    letting.extend(lazy)
+    taking.extend(urgent)
+    return letting, taking
+
+
+def _nothing(_: None) -> None:
+    """It has succeeded."""

@@ -1,0 +1,358 @@
+"""The journal of jobs that are submitted in code or read from a jobs file: whole jobs, until they have settled.
+
+Units: instants are seconds since the epoch.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from time import time
+from typing import Final, Self
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from sendengine.core.jobs import Job
+from sendengine.core.outcomes import Accepted, Ambiguous, Outcome, Unreachable
+from sendengine.errors import StorageError
+from sendengine.journal.connection import Connect, Durability, connect_sqlite
+from sendengine.journal.group import ArchiveName
+from sendengine.journal.recollection import recollect
+from sendengine.journal.records import (
+    JOB,
+    PART,
+    REQUEST,
+    DeadEntry,
+    JobEntry,
+    RequestEntry,
+    UnreadableRecordError,
+    read_dead,
+    read_key,
+    read_request,
+    write_dead,
+    write_job,
+    write_key,
+    write_part,
+    write_request,
+)
+from sendengine.journal.store import Contents, Store, WallClock
+from sendengine.journal.threads import on_a_thread
+from sendengine.ports import KeyRecall, Part, Portion, Recovered, RecoveredJob, RecoveredRequest, Seal
+from sendengine.settings import JournalSettings
+
+KEYS_S: Final = 2_592_000.0
+"""How long callers' keys are remembered: 30 days, as long as OneSignal remembers them."""
+
+_HARMLESS: Final = (Accepted, Unreachable)  # what ended so is no dead letter
+
+_KEY: Final = 1  # kinds of what is archived
+_DEAD: Final = 2
+_KEPT: Final = 3
+_SETTLED: Final = 4
+
+
+class DeadLetter(Struct, frozen=True):
+    """A job that ended without being accepted, and when.
+
+    ``requests`` name those requests of it (`KeptRequest`) that may have been received: to repeat what may have been
+    sent, they go again whole, under their keys. What they do not carry was certainly not sent.
+    """
+
+    name: str
+    entry: JobEntry
+    outcome: Outcome
+    at_s: float
+    requests: tuple[str, ...]
+
+
+class KeptRequest(Struct, frozen=True):
+    """A request that may have been received and was given up, as it was sealed."""
+
+    name: str
+    seal: Seal
+    sealed_at_s: float
+
+
+class Outbox:
+    """A `sendengine.ports.Journal` over a store. `settle` and `unseal` do nothing once the disk has failed."""
+
+    def __init__(self, store: Store, contents: Contents, *, settings: JournalSettings, now_s: WallClock = time) -> None:
+        """``contents`` are those of the store when it was opened."""
+        self._loop = asyncio.get_running_loop()
+        self._store = store
+        self._contents: Contents | None = contents
+        self._settings = settings
+        self._now_s = now_s
+        self._jobs: dict[int, JobEntry] = {}
+        self._requests: dict[int, RequestEntry] = {}
+        self._parts: dict[int, list[int]] = {}  # of a job: the records of what came of some of its recipients
+        self._kept: dict[int, list[str]] = {}  # of a job: its requests that may have been received
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        *,
+        settings: JournalSettings | None = None,
+        connect: Connect = connect_sqlite,
+        now_s: WallClock = time,
+    ) -> Self:
+        """Open the file, as `Store.open` does; ``settings`` say how durable it is and how long it keeps what."""
+        settings = settings or JournalSettings()
+        durability: Durability = "relaxed" if settings.durability == "relaxed" else "durable"
+        store = await Store.open(path, durability=durability, connect=connect, now_s=now_s)
+        return cls(store, store.contents(), settings=settings, now_s=now_s)
+
+    def __repr__(self) -> str:
+        return f"<Outbox {self._store.path}: {len(self._jobs)} jobs, {len(self._requests)} requests>"
+
+    @property
+    def store(self) -> Store:
+        """What it writes to."""
+        return self._store
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds no job and no request."""
+        return self._store.is_empty
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be accepted at the moment, and how to mend it; None where all is well."""
+        return self._store.problem
+
+    @property
+    def flush_s(self) -> float:
+        """How long a change takes to reach the disk, lately."""
+        return self._store.flush_s
+
+    # What an earlier process left
+
+    async def recover(self, *, when_failed: Callable[[StorageError], None]) -> Recovered:
+        """Return what it left, and begin to keep house; called once, before anything else. Raises StorageError.
+
+        What was on the wire without a key when that process died may have been received: its jobs are marked as begun,
+        on disk before this returns.
+        """
+        contents, self._contents = self._contents, None
+        if contents is None:
+            raise AssertionError("an outbox recovers once")
+        self._store.when_trouble = lambda: self._look(when_failed)
+        # On a thread: reading 200,000 jobs takes seconds, in which the host's loop has other work.
+        found = await on_a_thread(partial(recollect, contents.records, is_damaged=bool(contents.damaged)))
+        self._jobs, self._requests = found.jobs, found.requests
+        self._parts = {job: [record for record, _ in parts] for job, parts in found.parts.items()}
+        for kept in await self.kept_requests():
+            self._note_kept(kept.name, kept.seal)
+        damaged = [*contents.damaged, *(self._store.set_aside(what, record) for what, record in found.unreadable)]
+        for request, entry in found.orphans.items():
+            name = self._keep(request, entry)
+            damaged.append(f"the jobs of a request are lost; it may have been sent, and is kept as {name} for a retry")
+        for record in (*found.over, *found.orphans):
+            self._store.remove(record)
+        for job in found.died:
+            self._rewrite(job, replace(self._jobs[job], deaths=self._jobs[job].deaths + 1, is_begun=True))
+        await self._store.flush()
+        self._keep_house()
+        return Recovered(
+            tuple(_recovered(job, entry, found.parts.get(job, ())) for job, entry in found.jobs.items()),
+            tuple(RecoveredRequest(each, entry.seal, entry.sealed_at_s) for each, entry in found.requests.items()),
+            tuple(damaged),
+        )
+
+    # Jobs
+
+    def accept(
+        self,
+        job: Job,
+        *,
+        app: str,
+        row: int | None = None,
+        key: str | None = None,
+        fingerprint: bytes = b"",
+        done: Callable[[StorageError | None], None],
+    ) -> int:
+        """Put a job on disk; returns its id at once, and calls ``done`` on the loop when it is there, or failed."""
+        entry = JobEntry(job, app, self._now_s(), row, key, fingerprint)
+        archived = None if key is None else (_key_name(app, key), write_key(KeyRecall(fingerprint, None)))
+        record = self._store.put(JOB, write_job(entry), done=done, archived=archived)
+        self._jobs[record] = entry
+        return record
+
+    def withdraw(self, job: int) -> bool:
+        """Take back an acceptance that is not being written yet; its ``done`` is not called then."""
+        if not self._store.withdraw(job):
+            return False
+        del self._jobs[job]
+        return True
+
+    async def recall(self, key: str, *, app: str) -> KeyRecall | None:
+        """Look a caller's key up; one whose record is damaged is not remembered. Raises StorageError."""
+        payload = await self._store.find(*_key_name(app, key))
+        try:
+            return None if payload is None else read_key(payload)
+        except UnreadableRecordError:
+            return None
+
+    # Requests
+
+    def must_seal(self, seal: Seal) -> bool:
+        """Always: what jobs ride together is nowhere else."""
+        del seal
+        return True
+
+    async def seal(self, seal: Seal) -> int:
+        """Put a request on disk before its first attempt, and return its id. Raises StorageError.
+
+        Cancelling it takes the record back.
+        """
+        entry = RequestEntry(seal, self._now_s())
+        written: asyncio.Future[StorageError | None] = self._loop.create_future()
+        record = self._store.put(REQUEST, write_request(entry), done=written.set_result)
+        try:
+            error = await written
+        except asyncio.CancelledError:
+            self._store.remove(record, is_ordered=True)
+            raise
+        if error is not None:
+            raise error
+        self._requests[record] = entry
+        return record
+
+    def unseal(self, request: int, *, maybe_received: bool = False) -> None:
+        """A request is off the wire: on disk no later than the seal of whatever takes its place."""
+        entry = self._requests.pop(request, None)
+        if entry is None:
+            return
+        for job, _ in entry.seal.members if maybe_received else ():
+            known = self._jobs.get(job)
+            if known is not None and not known.is_begun:
+                self._rewrite(job, replace(known, is_begun=True))
+        self._store.remove(request, is_ordered=True)
+
+    def settle(self, portions: Sequence[Portion], *, request: int | None) -> None:
+        """Portions have come to their outcomes, and with them the sealed request that carried them."""
+        gone: list[int] = []
+        if request is not None and (entry := self._requests.pop(request, None)) is not None:
+            gone.append(request)
+            if entry.seal.key is not None and _may_have_been_sent(portions):
+                self._note_kept(self._keep(request, entry), entry.seal)
+        for portion in portions:
+            job = portion.job
+            if portion.is_last:
+                gone.append(job)
+                self._settle(job, portion.outcome, gone)
+            else:
+                part = self._store.put(PART, write_part(job, Part(portion.recipients, portion.outcome)))
+                self._parts.setdefault(job, []).append(part)
+        self._store.remove(*gone)
+
+    # All of it
+
+    async def flush(self) -> None:
+        """Return when everything so far is on disk. Raises StorageError."""
+        await self._store.flush()
+
+    async def aclose(self) -> None:
+        """Write what waits, and close; never raises StorageError."""
+        await self._store.aclose()
+
+    # What has ended
+
+    async def dead_letters(self) -> tuple[DeadLetter, ...]:
+        """Return the jobs that ended without being accepted, the oldest first. Raises StorageError."""
+        letters = []
+        for row in await self._store.archived(_DEAD):
+            with suppress(UnreadableRecordError):
+                found = read_dead(row.payload or b"")
+                letters.append(DeadLetter(row.name, found.entry, found.outcome, row.at, found.requests))
+        return tuple(letters)
+
+    async def kept_requests(self) -> tuple[KeptRequest, ...]:
+        """Return the requests that may have been received and were given up, the oldest first. Raises StorageError."""
+        kept = []
+        for row in await self._store.archived(_KEPT):
+            with suppress(UnreadableRecordError):
+                found = read_request(row.payload or b"")
+                kept.append(KeptRequest(row.name, found.seal, found.sealed_at_s))
+        return tuple(kept)
+
+    def forget_dead(self, letters: Iterable[DeadLetter]) -> None:
+        """Forget dead letters, and the requests that were kept for them."""
+        for letter in letters:
+            self._store.forget(_DEAD, letter.name)
+            for name in letter.requests:
+                self._store.forget(_KEPT, name)
+
+    # How it does that
+
+    def _settle(self, job: int, outcome: Outcome, gone: list[int]) -> None:
+        """Archive what has to be remembered of a job, and add its parts to the records that are gone."""
+        entry = self._jobs.pop(job, None)
+        if self._parts:
+            gone += self._parts.pop(job, ())
+        kept = tuple(self._kept.pop(job, ())) if self._kept else ()
+        if entry is None:
+            return
+        if entry.key is not None:
+            self._store.archive(*_key_name(entry.app, entry.key), write_key(KeyRecall(entry.fingerprint, outcome)))
+        if not isinstance(outcome, _HARMLESS):
+            self._store.archive(_DEAD, self._name_of(job), write_dead(DeadEntry(entry, outcome, kept)))
+        elif self._settings.keep_settled_s:
+            self._store.archive(_SETTLED, self._name_of(job), write_dead(DeadEntry(entry, outcome)))
+
+    def _rewrite(self, job: int, entry: JobEntry) -> None:
+        self._jobs[job] = entry
+        self._store.put(JOB, write_job(entry), record=job, is_ordered=True)
+
+    def _keep(self, request: int, entry: RequestEntry) -> str:
+        name = self._name_of(request)
+        self._store.archive(_KEPT, name, write_request(entry))
+        return name
+
+    def _note_kept(self, name: str, seal: Seal) -> None:
+        for job, _ in seal.members:
+            if job in self._jobs:
+                self._kept.setdefault(job, []).append(name)
+
+    def _name_of(self, record: int) -> str:
+        """Name what is archived, so that no other bears its name even where a damaged file gives ids away again."""
+        return f"{round(self._now_s() * 1000)}-{record}"
+
+    def _keep_house(self) -> None:
+        keep_s = self._settings.keep_dead_s
+        self._store.prune({_KEY: KEYS_S, _DEAD: keep_s, _KEPT: keep_s, _SETTLED: self._settings.keep_settled_s})
+
+    def _look(self, when_failed: Callable[[StorageError], None]) -> None:
+        if self._store.failure is not None:
+            when_failed(self._store.failure)
+
+
+def _recovered(job: int, entry: JobEntry, parts: Sequence[tuple[int, Part]]) -> RecoveredJob:
+    return RecoveredJob(
+        job,
+        entry.job,
+        entry.app,
+        entry.accepted_at_s,
+        entry.row,
+        tuple(part for _, part in parts),
+        entry.deaths,
+        entry.is_begun,
+    )
+
+
+def _key_name(app: str, key: str) -> ArchiveName:
+    return _KEY, f"{app}/{key}"
+
+
+def _may_have_been_sent(portions: Sequence[Portion]) -> bool:
+    """Whether any of them was given up after an attempt that may have been received."""
+    for portion in portions:
+        outcome = portion.outcome
+        if not isinstance(outcome, Accepted) and (
+            isinstance(outcome, Ambiguous) or getattr(outcome, "maybe_sent", False)
+        ):
+            return True
+    return False

@@ -1,0 +1,332 @@
+"""A durable set of records in one file, changed from the event loop, a group of changes at a time.
+
+What is in it is read once, when it is opened; from then on it is written: records come and go, values are replaced,
+things are archived by name and looked up. When changes reach the disk is `sendengine.journal.flushing`'s.
+
+Units: seconds; instants are since the epoch. Kinds of records are 1 to 254, their meaning is the caller's.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from logging import getLogger
+from pathlib import Path
+from time import time
+from typing import Final, Protocol, Self, TypeAlias
+
+from msgspec import Struct
+
+from sendengine.errors import StorageError
+from sendengine.journal.connection import Connect, Durability, connect_sqlite
+from sendengine.journal.database import ArchivedRow, Database
+from sendengine.journal.flushing import Flusher
+from sendengine.journal.frames import Record, framed
+from sendengine.journal.group import Archived, ArchiveName, Done, Group
+from sendengine.journal.lookups import Lookups
+from sendengine.journal.opening import Found, open_database, set_aside
+from sendengine.journal.reserve import Reserve
+from sendengine.journal.values import VALUE, ValueIds, value_payload
+from sendengine.journal.writer import Writer
+
+HOUSE_S: Final = 3600.0
+"""How often what is too old is taken out of the archive."""
+
+WallClock: TypeAlias = Callable[[], float]
+"""Seconds since the epoch: `time.time`, or a test's."""
+
+_log = getLogger(__name__)
+
+
+class Contents(Struct, frozen=True):
+    """What a store held when it was opened; records in the order of their ids, ``damaged`` says what was set aside."""
+
+    records: tuple[Record, ...]
+    values: Mapping[str, bytes]
+    damaged: tuple[str, ...]
+
+
+class Collector(Protocol):
+    """What a hook may add to a group that is about to be written."""
+
+    def set_value(self, name: str, value: bytes) -> None:
+        """Let a named value reach the disk with the group."""
+        ...
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Do blocking work on the store's thread before the group is written.
+
+        It may raise OSError. Where the disk was full it is done again, so it must not mind what it has done before;
+        any other error fails the store.
+        """
+        ...
+
+
+class Store:
+    """One file, open for this process alone (`Store.open`). All methods belong on the loop that opened it.
+
+    ``when_trouble`` is called when `problem` changes.
+    """
+
+    def __init__(self, database: Database, found: Found, *, writer: Writer, now_s: WallClock) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._database = database
+        self._writer = writer
+        self._now_s = now_s
+        self._next_id = found.next_id
+        self._value_ids = ValueIds()
+        values, records = self._value_ids.recognise(found.records)
+        self._contents: Contents | None = Contents(records, values, found.damaged)
+        self._flusher = Flusher(
+            database, writer=writer, liveness=found.liveness, seq=found.next_seq, next_id=lambda: self._next_id
+        )
+        self._lookups: dict[int, Lookups] = {}
+        self._ages_s: dict[int, float] = {}
+        self._house: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        *,
+        durability: Durability = "durable",
+        connect: Connect = connect_sqlite,
+        now_s: WallClock = time,
+    ) -> Self:
+        """Open the file; it is made where it is missing, with its directory, and nobody else may read either.
+
+        Raises StorageError where it cannot be had, another process has it, or a newer version wrote it. What is
+        damaged is set aside, named in `contents` and logged.
+        """
+        writer = Writer(f"sendengine {path.name}")
+        try:
+            database, found = await writer.run(partial(open_database, path, durability=durability, connect=connect))
+            await writer.run(Reserve(path).keep)
+        except BaseException:
+            await asyncio.shield(writer.aclose())
+            raise
+        for damage in found.damaged:
+            _log.warning("%s", damage)
+        return cls(database, found, writer=writer, now_s=now_s)
+
+    def __repr__(self) -> str:
+        return f"<Store {self.path} {self.problem or 'at work'}>"
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._database.path
+
+    @property
+    def failure(self) -> StorageError | None:
+        """Why nothing is written any more: the disk has failed, or the store is closed."""
+        return self._flusher.failure
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing is taken on at the moment, and how to mend it; None where all is well."""
+        if self.failure is not None:
+            return str(self.failure)
+        if self._flusher.is_full:
+            return f"the disk that holds {self.path} is full; free some room there, and it goes on within 5 s"
+        return None
+
+    @property
+    def flush_s(self) -> float:
+        """How long a change that somebody waits for takes to reach the disk, lately."""
+        return self._flusher.flush_s
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds no record, and none is on its way."""
+        return self._flusher.is_empty
+
+    @property
+    def when_trouble(self) -> Callable[[], None] | None:
+        """Called on the loop when `problem` has changed."""
+        return self._flusher.when_trouble
+
+    @when_trouble.setter
+    def when_trouble(self, callback: Callable[[], None] | None) -> None:
+        self._flusher.when_trouble = callback
+
+    def contents(self) -> Contents:
+        """Return what it held when it was opened; to be called once, so that nothing is kept for longer."""
+        contents, self._contents = self._contents, None
+        if contents is None:
+            raise AssertionError("what a store held is asked for once")
+        return contents
+
+    # Records and values
+
+    def put(
+        self,
+        kind: int,
+        payload: bytes,
+        *,
+        done: Done | None = None,
+        record: int | None = None,
+        archived: tuple[ArchiveName, bytes] | None = None,
+        is_ordered: bool = False,
+    ) -> int:
+        """Add a record, or replace the one of this id; returns the id.
+
+        With ``done`` it goes within milliseconds, and ``done`` is called on the loop when it is on disk, or with why it
+        never will be (a future's ``set_result`` serves, and the future may be cancelled); ``archived`` goes with it.
+        Without, it goes within a quarter second; ``is_ordered`` then says that it is there no later than what somebody
+        waits for from now on.
+        """
+        flusher, name, is_new = self._flusher, None, record is None
+        if record is None:
+            record = self._next_id
+            self._next_id = record + 1
+        if flusher.failure is not None:
+            if done is not None:
+                self._loop.call_soon(done, flusher.failure)
+            return record
+        if archived is not None:
+            name, content = archived
+            flusher.urgent.archived[name] = Archived(round(self._now_s()), content)
+        put = (framed(record, kind, payload), done, name)
+        if done is not None and is_new:
+            flusher.take(record, put)
+        else:
+            flusher.add(record, put, is_ordered=is_ordered)
+        return record
+
+    def withdraw(self, record: int) -> bool:
+        """Take back a record that somebody waits for and that is not being written yet; its ``done`` is not called."""
+        return self._flusher.urgent.withdraw(record)
+
+    def remove(self, *records: int, is_ordered: bool = False) -> None:
+        """Records do not count any more; ``is_ordered`` as in `put`."""
+        if self._flusher.failure is None:
+            self._flusher.remove(records, is_ordered=is_ordered)
+
+    def set_value(self, name: str, value: bytes, *, done: Done | None = None) -> None:
+        """Replace a named value, in the manner of `put`."""
+        record = self.put(VALUE, value_payload(name, value), done=done, record=self._value_ids.id_of(name))
+        self._value_ids.assign(name, record)
+
+    def collect(self, hook: Callable[[Collector], None]) -> None:
+        """Call ``hook`` on the loop for each group that carries what nobody waits for, a few times a second at most."""
+        self._flusher.hooks.append(lambda group: hook(_Collected(group, self._record_of)))
+
+    def stir(self) -> None:
+        """Something waits in a hook: have a group within a quarter second."""
+        if self.failure is None:
+            self._flusher.stir()
+
+    # Archive
+
+    def archive(self, kind: int, name: str, payload: bytes) -> None:
+        """Keep something by its name, in the place of what was kept there."""
+        if self.failure is None:
+            self._flusher.lazy.archived[kind, name] = Archived(round(self._now_s()), payload)
+            self._flusher.stir()
+
+    def forget(self, kind: int, name: str) -> None:
+        """Keep something no longer."""
+        if self.failure is None:
+            self._flusher.lazy.forget((kind, name))
+            self._flusher.stir()
+
+    async def find(self, kind: int, name: str) -> bytes | None:
+        """Return what is archived under a name, None where there is nothing, or it is damaged. Raises StorageError."""
+        if self.failure is not None:
+            raise self.failure
+        for group in self._flusher.gathering():
+            if (entry := group.archived.get((kind, name))) is not None:
+                return entry.payload
+            if (kind, name) in group.forgotten:
+                return None
+        if kind not in self._lookups:
+            self._lookups[kind] = Lookups(kind, database=self._database, writer=self._writer)
+        return await self._lookups[kind].find(name)
+
+    async def archived(self, kind: int) -> list[ArchivedRow]:
+        """Return everything archived of a kind, the oldest first. Raises StorageError."""
+        await self.flush()
+        return await self._writer.run(partial(self._database.archived, kind))
+
+    def prune(self, ages_s: Mapping[int, float]) -> None:
+        """Take out of the archive what is older than its kind's age, now and every hour from now on."""
+        self._ages_s = dict(ages_s)
+        self._keep_house()
+
+    # All of it
+
+    def set_aside(self, what: str, record: Record) -> str:
+        """Keep a record that says nothing understandable beside the file, take it out, and say so."""
+        self.remove(record.id)
+        aside = partial(set_aside, self.path, [(what, record.payload)])
+        self._flusher.lazy.works.append(lambda: _discard(aside()))
+        return f"{self.path}: {what} cannot be understood and is set aside in {self.path.name}.damaged.jsonl"
+
+    async def flush(self) -> None:
+        """Return when everything so far is on disk. Raises StorageError; on a full disk it waits."""
+        if self.failure is not None:
+            raise self.failure
+        reached: asyncio.Future[StorageError | None] = self._loop.create_future()
+        self._flusher.flush(reached.set_result)
+        if (error := await reached) is not None:
+            raise error
+
+    async def aclose(self) -> None:
+        """Write what waits, and give the file back; never raises StorageError. Cancelled, it is to be called again."""
+        if self._is_closed:
+            return
+        if self._house is not None:
+            self._house.cancel()
+        await self._flusher.finish()
+        with suppress(StorageError):
+            await self._writer.run(self._database.close)
+        await self._writer.run(Reserve(self.path).give)
+        await self._writer.aclose()
+        self._is_closed = True
+
+    def _record_of(self, name: str) -> int:
+        record = self._value_ids.id_of(name)
+        if record is None:
+            record = self._next_id
+            self._next_id += 1
+            self._value_ids.assign(name, record)
+        return record
+
+    def _keep_house(self) -> None:
+        self._house = self._loop.call_later(HOUSE_S, self._keep_house)
+        now_s = self._now_s()
+        for kind, age_s in self._ages_s.items():
+            self._prune(kind, before=round(now_s - age_s))
+        self._writer.start(self._database.shrink, done=_discard, failed=self._flusher.went_wrong)
+
+    def _prune(self, kind: int, *, before: int) -> None:
+        """Take out a part, and then the next, with room for groups in between."""
+
+        def pruned(has_more: bool) -> None:  # noqa: FBT001 - the thread's answer is its only argument
+            if has_more and self.failure is None:
+                self._prune(kind, before=before)
+
+        self._writer.start(
+            partial(self._database.prune, kind, before=before), done=pruned, failed=self._flusher.went_wrong
+        )
+
+
+class _Collected:
+    __slots__ = ("_group", "_record_of")
+
+    def __init__(self, group: Group, record_of: Callable[[str], int]) -> None:
+        self._group = group
+        self._record_of = record_of
+
+    def set_value(self, name: str, value: bytes) -> None:
+        record = self._record_of(name)
+        self._group.put(record, (framed(record, VALUE, value_payload(name, value)), None, None))
+
+    def do(self, work: Callable[[], None]) -> None:
+        self._group.works.append(work)
+
+
+def _discard(_: object) -> None:
+    """What it returned says nothing more."""

@@ -1,0 +1,112 @@
+"""Dead letters are put back: what may have been sent under its old key, what was not as a new job, and nobody twice."""
+
+import fcntl
+from pathlib import Path
+
+from sendengine import Ambiguous, CreateNotification, GaveUp, Rejected, UpdateUser, external_id
+from sendengine.campaign.deadletters import Requeued, is_chosen, open_slot, requeue, slots_of
+from sendengine.core.jobs import Job
+from sendengine.core.outcomes import Accepted, Outcome
+from sendengine.journal.outbox import Outbox
+from sendengine.ports import Portion, Recovered
+from sendengine.settings import JournalSettings
+from tests.support.stores import KEY, Told, a_seal
+
+SETTINGS = JournalSettings()
+
+
+def hello(*ids: str, key: str | None = None) -> CreateNotification:
+    return CreateNotification(
+        to=external_id(*ids), channel="push", message={"contents": {"en": "Hi"}}, idempotency_key=key
+    )
+
+
+async def put(outbox: Outbox, job: Job) -> int:
+    told = Told()
+    record = outbox.accept(job, app="shop", done=told)
+    await told.wait()
+    return record
+
+
+async def ended(path: Path, job: Job, *portions: tuple[tuple[str, ...], Outcome, bool], outcome: Outcome) -> None:
+    """Leave a job that came to these portions; those that are sealed had a request of their own, under `KEY`."""
+    outbox = await Outbox.open(path)
+    await outbox.recover(when_failed=lambda _: None)
+    record = await put(outbox, job)
+    for index, (ids, each, is_sealed) in enumerate(portions, 1):
+        request = await outbox.seal(a_seal((record, ids))) if is_sealed else None
+        is_last = index == len(portions)
+        outbox.settle([Portion(record, ids, outcome if is_last else each, is_last)], request=request)
+    await outbox.aclose()
+
+
+async def put_back(path: Path, *, repeat_deltas: bool = False) -> Requeued:
+    async with open_slot(path, SETTINGS) as slot:
+        assert slot.outbox is not None
+        return await requeue(slot, await slot.outbox.dead_letters(), repeat_deltas=repeat_deltas)
+
+
+async def found(path: Path) -> tuple[Recovered, int]:
+    """What the next engine finds, and how many dead letters are left."""
+    outbox = await Outbox.open(path)
+    recovered = await outbox.recover(when_failed=lambda _: None)
+    letters = await outbox.dead_letters()
+    await outbox.aclose()
+    return recovered, len(letters)
+
+
+async def test_what_was_refused_goes_as_a_new_job_under_a_key_that_follows_from_the_letter(tmp_path: Path) -> None:
+    path = tmp_path / "engine-1.db"
+    refused = Rejected(400, ("no",), not_sent=("u2",))
+    await ended(path, hello("u1", "u2"), (("u1",), Accepted(), False), (("u2",), refused, False), outcome=refused)
+    assert slots_of(tmp_path) == [path]
+    assert await put_back(path) == Requeued(back=1)
+    recovered, letters = await found(path)
+    (job,) = (each.job for each in recovered.jobs)
+    assert isinstance(job, CreateNotification)
+    assert (job.to.ids, letters, recovered.requests) == (("u2",), 0, ())
+    assert job.idempotency_key is not None
+
+
+async def test_what_may_have_been_sent_goes_whole_under_its_old_key(tmp_path: Path) -> None:
+    path = tmp_path / "engine-1.db"
+    lost = GaveUp("reset", maybe_sent=True, not_sent=("u1", "u2"))
+    await ended(path, hello("u1", "u2"), (("u1", "u2"), lost, True), outcome=lost)
+    assert await put_back(path) == Requeued(back=1)
+    recovered, letters = await found(path)
+    (job,) = recovered.jobs
+    (request,) = recovered.requests
+    assert (request.seal.key, request.seal.members, letters) == (KEY, ((job.id, ("u1", "u2")),), 0)
+    assert request.seal.wire == a_seal((1, ())).wire
+
+
+async def test_deltas_that_may_have_been_counted_stay_unless_they_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "engine-1.db"
+    unsure = Ambiguous("reset", not_sent=("u1",))
+    job = UpdateUser(external_id("u1"), deltas={"session_count": 1})
+    await ended(path, job, (("u1",), unsure, False), outcome=unsure)
+    assert await put_back(path) == Requeued(left=1)
+    assert (await found(path))[1] == 1
+    assert await put_back(path, repeat_deltas=True) == Requeued(back=1)
+    recovered, letters = await found(path)
+    assert ([each.job for each in recovered.jobs], letters) == ([job], 0)
+
+
+async def test_letters_are_chosen_by_outcome_or_by_what_they_say(tmp_path: Path) -> None:
+    path = tmp_path / "engine-1.db"
+    refused = Rejected(400, ("Unknown Template",), not_sent=("u1",))
+    await ended(path, hello("u1"), (("u1",), refused, False), outcome=refused)
+    async with open_slot(path, SETTINGS) as slot:
+        assert slot.outbox is not None
+        (letter,) = await slot.outbox.dead_letters()
+    chosen = {reason: is_chosen(letter, [reason]) for reason in ("rejected", "template", "gave_up")}
+    assert chosen == {"rejected": True, "template": True, "gave_up": False}
+    assert is_chosen(letter, [])
+
+
+async def test_the_journal_of_a_live_engine_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "engine-1.db"
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        async with open_slot(path, SETTINGS) as slot:
+            assert slot.outbox is None

@@ -1,0 +1,259 @@
+"""``resume``, ``retry``, ``status``, ``pause``, ``runs`` and ``dead``, against a mock server in its own process."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+from urllib.request import Request, urlopen
+
+import orjson
+import pytest
+from click.testing import CliRunner, Result
+
+from sendengine import CreateNotification, SendEngine, external_id, load_settings
+from sendengine.campaign import manifest as manifests
+from sendengine.campaign.rundir import RunDir
+from sendengine.cli.commands import cli
+
+APP_ID = "8250eaf6-1a58-489e-b136-7c74a864b434"
+SENDENGINE = (sys.executable, "-c", "from sendengine.cli.main import main; main()")
+CAMPAIGN = """\
+[campaign]
+name = "spring"
+app = "shop"
+channel = "push"
+message.contents.en = "Hi"
+[campaign.recipients]
+file = "recipients.csv"
+column = "external_id"
+target = "external_id"
+"""
+SLOW = "create_notification = 100"
+
+
+@pytest.fixture(scope="module")
+def mock_url() -> Iterator[str]:
+    command = [*SENDENGINE, "mock", "--json", "--poisoned", "poison", "--latency-ms", "20"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own program
+        assert process.stdout is not None
+        yield orjson.loads(process.stdout.readline())["base_url"]
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def admin(base_url: str, path: str, *, method: str = "GET", body: object = None) -> dict[str, Any]:
+    data = None if body is None else orjson.dumps(body)
+    request = Request(f"{base_url}/__mock__/{path}", method=method, data=data)  # noqa: S310 - loopback
+    with urlopen(request, timeout=20) as reply:  # noqa: S310 - loopback
+        return cast("dict[str, Any]", orjson.loads(reply.read()))
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_with_settings(mock_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    admin(mock_url, "config", method="POST", body={"default": {"poisoned": ["poison"]}})
+    admin(mock_url, "reset", method="POST")
+    monkeypatch.chdir(tmp_path)
+    settings(mock_url)
+
+
+def settings(mock_url: str, *, ceilings: str = SLOW, more: str = "") -> None:
+    Path("sendengine.toml").write_text(
+        f'[apps.shop]\napp_id = "{APP_ID}"\napi_key = "k"\nplan = "paid"\nsubscribed_users = 1000000\n'
+        f'base_url = "{mock_url}"\n[apps.shop.ceilings]\n{ceilings}\n[retry]\nlost_reply_wait_s = 1\n{more}'
+    )
+
+
+def campaign(count: int, *, cap: int = 10) -> None:
+    Path("campaign.toml").write_text(CAMPAIGN)
+    Path("recipients.csv").write_text("external_id\n" + "".join(f"u-{n}\n" for n in range(count)))
+    with Path("sendengine.toml").open("a") as file:
+        file.write(f"[batching]\nmax_recipients_per_request = {cap}\n")
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(cli, list(arguments), prog_name="sendengine")
+    assert "Traceback" not in result.output
+    return result
+
+
+def runs() -> list[Path]:
+    return sorted(Path("runs").iterdir()) if Path("runs").exists() else []
+
+
+def ledger(url: str) -> dict[str, Any]:
+    found = admin(url, "ledger")
+    assert found["doubled"]["effects"] == 0
+    return found
+
+
+@contextmanager
+def sending(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = [*SENDENGINE, *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own program
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def wait_until(is_so: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    while not is_so():
+        assert process.poll() is None, process.communicate()
+
+
+def requests(url: str) -> int:
+    return sum(lane["requests"] for lane in admin(url, "ledger")["lanes"] if lane["lane"] == "create_notification")
+
+
+def killed(url: str, *arguments: str, after: int = 20) -> Path:
+    """Send, and kill it when the server has seen so many requests."""
+    with sending(*arguments) as process:
+        wait_until(lambda: requests(url) >= after, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    return runs()[-1]
+
+
+def test_a_killed_campaign_is_resumed_and_its_report_adds_up(mock_url: str) -> None:
+    campaign(1000)
+    folder = killed(mock_url, "send", "campaign.toml")
+    assert "killed" in run("status").stdout
+    again = run("send", "campaign.toml")
+    assert again.exit_code == 2
+    assert f"sendengine resume {folder.name}" in again.stderr
+    settings(mock_url, ceilings="create_notification = 6000")
+    with Path("sendengine.toml").open("a") as file:
+        file.write("[batching]\nmax_recipients_per_request = 7\n")  # the manifest's cap counts
+    result = run("resume", "latest", "--json")
+    assert result.exit_code == 0
+    report = orjson.loads(result.stdout)
+    assert (report["jobs"]["read"], report["jobs"]["accepted"], report["recipients"]["targeted"]) == (1000, 1000, 1000)
+    assert ledger(mock_url)["recipients"] == 1000
+    lines = [orjson.loads(line) for line in (folder / "requests.jsonl").read_bytes().splitlines()]
+    assert {line["recipients"] for line in lines} == {10}
+    assert sorted(line["rows"][0][0] for line in lines) == list(range(1, 1001, 10))
+    over = run("resume", folder.name)
+    assert (over.exit_code, "has finished, and nothing is left to send" in over.stderr) == (2, True)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+
+
+def test_a_killed_jobs_file_is_resumed(mock_url: str) -> None:
+    job = {"kind": "create_notification", "message": {"contents": {"en": "Hi"}}, "channel": "push", "urgency": "high"}
+    Path("jobs.jsonl").write_bytes(
+        b"".join(orjson.dumps({**job, "to": {"external_id": [f"u-{n}"]}}) + b"\n" for n in range(200))
+    )
+    killed(mock_url, "send", "jobs.jsonl", "--yes")
+    settings(mock_url, ceilings="create_notification = 6000")
+    report = orjson.loads(run("resume", "latest", "--json").stdout)
+    assert (report["jobs"]["read"], report["jobs"]["accepted"]) == (200, 200)
+    assert ledger(mock_url)["recipients"] == 200
+
+
+def test_a_run_whose_input_has_changed_that_is_too_old_or_of_another_app_is_not_resumed(mock_url: str) -> None:
+    campaign(1000)
+    folder = killed(mock_url, "send", "campaign.toml")
+    text = Path("recipients.csv").read_text()
+    Path("recipients.csv").write_text(text.replace("u-999", "u-998"))
+    result = run("resume", "latest")
+    assert (result.exit_code, "has changed since the run began" in result.stderr) == (2, True)
+    Path("recipients.csv").write_text(text)
+    run_dir = RunDir(folder)
+    manifest = manifests.load(run_dir)
+    selection = manifests.load_selection(run_dir, manifest)
+    made = {name: getattr(manifest, name) for name in manifest.__struct_fields__}
+    manifests.save(run_dir, manifests.Manifest(**{**made, "begun_at_s": manifest.begun_at_s - 30 * 86_400}), selection)
+    result = run("resume", "latest")
+    assert (result.exit_code, "--accept-duplicates" in result.stderr) == (2, True)
+    text = Path("sendengine.toml").read_text()
+    Path("sendengine.toml").write_text(text.replace("8250eaf6", "9250eaf6"))
+    result = run("resume", "latest")
+    assert (result.exit_code, "put it back into the settings" in result.stderr) == (2, True)
+    settings(mock_url, ceilings="create_notification = 6000")
+    assert run("resume", "latest", "--accept-duplicates").exit_code == 0
+    assert ledger(mock_url)["recipients"] == 1000
+
+
+def test_a_run_is_paused_slowed_and_goes_on(mock_url: str) -> None:
+    campaign(1500)
+    with sending("send", "campaign.toml", "--yes") as process:
+        wait_until(lambda: bool(runs()) and requests(mock_url) > 5, process)
+        name = runs()[0].name
+        assert run("resume", name).stderr.count("another process is working on this run") == 1
+        assert run("pause", name).stdout == f"{name}: paused\n"
+        found = orjson.loads(run("status", "--json").stdout)
+        assert (found["state"], found["is_going_on"], found["total"]) == ("paused", True, 1500)
+        before = requests(mock_url)
+        assert before < 150
+        assert run("rate", name, "5000").exit_code == 0  # never above the settings
+        assert run("continue", name).stdout == f"{name}: going on\n"
+        assert process.wait(timeout=60) == 0
+    assert ledger(mock_url)["recipients"] == 1500
+    found = orjson.loads(run("status", name, "--json").stdout)
+    assert (found["state"], found["is_going_on"], found["done"], found["exit_code"]) == ("finished", False, 1500, 0)
+    result = run("pause", name)
+    assert (result.exit_code, "is not going on" in result.stderr) == (2, True)
+
+
+def test_what_was_certainly_not_sent_is_retried_under_new_keys(mock_url: str) -> None:
+    Path("campaign.toml").write_text(CAMPAIGN)
+    Path("recipients.csv").write_text("external_id\nu-1\npoison\nu-2\n")
+    assert run("send", "campaign.toml").exit_code == 3
+    admin(mock_url, "config", method="POST", body={"default": {"poisoned": []}})
+    old = runs()[0].name
+    left = run("retry", old, "--reason", "gave_up")
+    assert (left.exit_code, "left out: 1 failure" in left.stderr) == (0, True)
+    result = run("retry", old, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert orjson.loads(result.stdout)["jobs"]["accepted"] == 1
+    assert ledger(mock_url)["recipients"] == 3
+    again = run("retry", old)
+    assert (again.exit_code, f"was retried before, as run {runs()[1].name}" in again.stderr) == (2, True)
+    assert manifests.load(RunDir(runs()[1])).retry_of == old
+
+
+def test_runs_are_listed_and_thrown_away(mock_url: str) -> None:
+    campaign(1000)
+    stopped = killed(mock_url, "send", "campaign.toml").name
+    Path("recipients.csv").write_text("external_id\nu-1\n")
+    assert run("send", "campaign.toml", "--edition", "2").exit_code == 0
+    finished = runs()[1].name
+    listed = run("runs", "list").stdout.splitlines()
+    assert listed[0].startswith(f"{stopped}  killed")
+    assert listed[0].endswith("can be resumed")
+    assert listed[1] == f"{finished}  finished (exit 0)  1 of 1"
+    assert [each["run"] for each in orjson.loads(run("runs", "list", "--json").stdout)] == [stopped, finished]
+    assert run("runs", "prune", "--older-than", "30").stderr == "0 runs thrown away, 2 kept\n"
+    assert run("runs", "prune", "--older-than", "0", "--dry-run").stderr == "1 run would be thrown away, 1 kept\n"
+    assert run("runs", "prune", "--older-than", "0").exit_code == 0
+    assert [folder.name for folder in runs()] == [stopped]
+    assert run("runs", "prune", "--older-than", "0", "--force").exit_code == 0
+    assert runs() == []
+
+
+def test_dead_letters_are_listed_and_put_back(mock_url: str) -> None:
+    settings(mock_url, more="[journal]\n")
+    note = CreateNotification(to=external_id("poison"), channel="push", message={"contents": {"en": "Hi"}})
+
+    async def engine_sends(*jobs: CreateNotification) -> list[str]:
+        async with SendEngine(load_settings("sendengine.toml")) as engine:
+            receipts = [await engine.submit(job) for job in jobs]
+            receipts += [found.receipt for found in engine.recovered]
+            held = await asyncio.to_thread(run, "dead", "list")
+            assert "is held by a live engine" in held.stderr
+            return [type(await receipt).__name__ for receipt in receipts]
+
+    assert asyncio.run(engine_sends(note)) == ["Rejected"]
+    (line,) = orjson.loads(run("dead", "list", "--json").stdout)
+    assert (line["outcome"], line["maybe_sent"], line["job"]["to"]) == ("rejected", False, {"external_id": ["poison"]})
+    assert run("dead", "list", "--reason", "gave_up", "--json").stdout == "[]\n"
+    assert orjson.loads(run("dead", "export").stdout) == line
+    admin(mock_url, "config", method="POST", body={"default": {"poisoned": []}})
+    assert run("dead", "requeue").stdout.startswith("1 job put back")
+    assert orjson.loads(run("dead", "list", "--json").stdout) == []
+    assert asyncio.run(engine_sends()) == ["Accepted"]
+    assert ledger(mock_url)["recipients"] == 1

@@ -1,0 +1,128 @@
+"""Slots: engines side by side have one each, and what a dead one left is adopted by one of the living."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from sendengine import StorageError
+from sendengine.journal.slots import Slots, open_slots, slot_path
+from sendengine.settings import JournalSettings
+from tests.support.stores import accepted
+
+SETTINGS = JournalSettings()
+
+OWNER = dedent("""
+    import asyncio, sys
+    from pathlib import Path
+    from sendengine import CreateNotification, external_id
+    from sendengine.journal.slots import open_slots
+    from sendengine.settings import JournalSettings
+
+    async def main(state_dir):
+        slots = await open_slots(state_dir, JournalSettings())
+        await slots.own.recover(when_failed=print)
+        written = asyncio.get_running_loop().create_future()
+        job = CreateNotification(to=external_id("u1"), channel="push", message={"contents": {"en": "Hi"}})
+        slots.own.accept(job, app="shop", done=written.set_result)
+        await written
+        print(slots.own.store.path.name, flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+        await slots.aclose()
+
+    asyncio.run(main(Path(sys.argv[1])))
+""")
+
+
+def owner(state_dir: Path) -> "subprocess.Popen[str]":
+    """A process that has taken a slot, put a job into it, and lives until its input ends."""
+    return subprocess.Popen(  # noqa: S603 - a program of this test
+        [sys.executable, "-c", OWNER, str(state_dir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def slot_of(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def ended(process: "subprocess.Popen[str]") -> None:
+    process.communicate("", timeout=30)
+
+
+def names(slots: Slots) -> tuple[str, list[str]]:
+    return slots.own.store.path.name, sorted(each.store.path.name for each in slots.adopted)
+
+
+def test_four_processes_side_by_side_have_a_slot_each_and_the_dead_ones_are_adopted(tmp_path: Path) -> None:
+    processes = [owner(tmp_path) for _ in range(4)]
+    slots_of = {slot_of(process): process for process in processes}
+    assert sorted(slots_of) == [f"engine-{number}.db" for number in (1, 2, 3, 4)]
+    os.kill(slots_of["engine-2.db"].pid, signal.SIGKILL)
+    os.kill(slots_of["engine-4.db"].pid, signal.SIGKILL)
+    for name in ("engine-2.db", "engine-4.db"):
+        slots_of[name].communicate(timeout=30)
+
+    async def adopter() -> None:
+        slots = await open_slots(tmp_path, SETTINGS)
+        assert names(slots) == ("engine-2.db", ["engine-4.db"])  # never those of the living
+        for outbox in (slots.own, *slots.adopted):
+            found = await outbox.recover(when_failed=print)
+            assert len(found.jobs) == 1
+        other = await open_slots(tmp_path, SETTINGS)
+        assert names(other) == ("engine-5.db", [])  # what is adopted is not adopted again
+        await other.aclose()
+        await slots.aclose()
+
+    asyncio.run(adopter())
+    for name in ("engine-1.db", "engine-3.db"):
+        ended(slots_of[name])
+
+    async def heir() -> None:
+        slots = await open_slots(tmp_path, SETTINGS)
+        assert names(slots) == ("engine-1.db", ["engine-2.db", "engine-3.db", "engine-4.db"])
+        await slots.aclose()
+
+    asyncio.run(heir())
+
+
+async def test_a_slot_that_is_empty_is_not_adopted(tmp_path: Path) -> None:
+    first, second = await open_slots(tmp_path, SETTINGS), await open_slots(tmp_path, SETTINGS)
+    assert (names(first), names(second)) == (("engine-1.db", []), ("engine-2.db", []))
+    await second.own.recover(when_failed=print)
+    await accepted(second.own)
+    await first.aclose()
+    await second.aclose()
+    third = await open_slots(tmp_path, SETTINGS)
+    assert names(third) == ("engine-1.db", ["engine-2.db"])
+    await third.aclose()
+    await third.aclose()
+
+
+async def test_a_slot_that_cannot_be_read_is_left_alone_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "engine-3.db").mkdir()
+    slots = await open_slots(tmp_path, SETTINGS)
+    assert names(slots) == ("engine-1.db", [])
+    assert "engine-3.db is left alone" in caplog.text
+    await slots.aclose()
+
+
+async def test_an_own_slot_that_cannot_be_had_is_an_error_and_its_lock_is_free_again(tmp_path: Path) -> None:
+    slot_path(tmp_path, 1).mkdir()
+    for _ in range(2):
+        with pytest.raises(StorageError, match=r"engine-1\.db"):
+            await open_slots(tmp_path, SETTINGS)
+    slot_path(tmp_path, 1).rmdir()
+    slots = await open_slots(tmp_path, SETTINGS)
+    assert names(slots) == ("engine-1.db", [])
+    await slots.aclose()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError):
+        await open_slots(tmp_path / "file" / "state", SETTINGS)

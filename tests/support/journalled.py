@@ -1,0 +1,82 @@
+"""Engines with a journal, processes that are killed, and several disks, for tests on a virtual clock."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from sendengine import Job, Outcome, RequestRecord, SendEngine
+from sendengine.engine import journals
+from sendengine.ports import Journal, Observer, Part
+from sendengine.settings import JournalSettings
+from tests.support.engines import assert_nothing_leaked, make_settings
+from tests.support.fake_journal import Disk, FakeJournal
+from tests.support.fake_transport import FakeTransport
+
+
+def durable(
+    state_dir: Path,
+    transport: FakeTransport,
+    journal: Journal | None,
+    *,
+    observer: Observer | None = None,
+    ages: JournalSettings | None = None,
+    **options: Any,
+) -> SendEngine:
+    """An engine on this journal; None: on the slots that ``ages`` ask for."""
+    settings = replace(make_settings(state_dir, **options), journal=ages)
+    return SendEngine(settings, observer=observer, open_transport=lambda *_: transport, journal=journal)
+
+
+async def kill(engine: SendEngine, journal: FakeJournal) -> None:
+    """The process ends at this instant: nothing more reaches the disk."""
+    journal.die()
+    await engine.abort(grace_s=0)
+
+
+def assert_nothing_left(engine: SendEngine, transport: FakeTransport, disk: Disk) -> None:
+    """Every job has settled, in the engine and on disk."""
+    assert_nothing_leaked(engine, transport)
+    assert engine._admissions.writing == 0
+    assert engine._admissions._keyed == {}
+    assert all(lane.keeping == 0 for lane in engine._lanes.values())
+    assert disk.jobs == {}
+    assert disk.requests == {}
+
+
+class FakeSlots:
+    """Slots of an embedded engine: its own journal, and those that it adopts."""
+
+    def __init__(self, own: FakeJournal, adopted: Sequence[FakeJournal] = ()) -> None:
+        self.own = own
+        self.adopted = adopted
+        self.is_closed = False
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+    def become_the_slots(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An engine whose settings have a journal opens these."""
+
+        async def open_slots(state_dir: Path, settings: JournalSettings) -> "FakeSlots":  # noqa: ARG001 - the port's
+            return self
+
+        monkeypatch.setattr(journals, "open_slots", open_slots)
+
+
+class Watcher:
+    """An observer that keeps what it is shown, in order."""
+
+    def __init__(self) -> None:
+        self.records: list[RequestRecord] = []
+        self.jobs: list[tuple[Job, Outcome]] = []
+        self.parts: list[tuple[Part, ...]] = []
+
+    def request_settled(self, record: RequestRecord) -> None:
+        self.records.append(record)
+
+    def job_settled(self, job: Job, outcome: Outcome, parts: Sequence[Part]) -> None:
+        self.jobs.append((job, outcome))
+        self.parts.append(tuple(parts))
