@@ -1,0 +1,26 @@
+"""How much is tried: by default as much as fits every day, more by ``CRASH_KILLS`` and ``CRASH_BYTES``."""
+
+import os
+from typing import NamedTuple
+
+KILLS = int(os.environ.get("CRASH_KILLS", "80"))
+"""How many processes are killed, about."""
+BYTES_CASES = int(os.environ.get("CRASH_BYTES", "120"))
+"""How many times bytes of a journal's files are damaged."""
+
+_OF_A_BATCH = 24
+_SHARES = {"program": 0.3, "workers": 0.1, "jobs": 0.25, "campaign": 0.23, "changes": 0.12}
+
+
+class Kills(NamedTuple):
+    """Of one kind of process."""
+
+    batches: int
+    of_a_batch: int
+
+
+def kills_of(kind: str) -> Kills:
+    """Divide the kills of a kind into tests of about the same size."""
+    wanted = max(1, round(KILLS * _SHARES[kind]))
+    batches = -(-wanted // _OF_A_BATCH)
+    return Kills(batches, -(-wanted // batches))
