@@ -23,11 +23,11 @@ from benchmarks.feeding import Feed, Meter
 from benchmarks.fresh import in_fresh_process, run_on
 from benchmarks.mocked import THROTTLED, MeasuredMock, Requests
 from benchmarks.report import Check, Report, Row, at_least, at_most, ratios, row
-from benchmarks.workload import CREATE, DOCUMENTED, TransportKind, all_rendered, jobs, lane_name, settings
+from benchmarks.workload import CREATE, DOCUMENTED, UPDATE, TransportKind, all_rendered, jobs, lane_name, settings
 from sendengine import SendEngine, tune_collector
 from sendengine.core.onesignal import EndpointGroup
 from sendengine.limiter import Limiter
-from sendengine.mockserver import MockConfig
+from sendengine.mockserver import AppConfig, LaneLimit, MockConfig
 from sendengine.telemetry.counters import LaneCounters
 from sendengine.telemetry.loop_lag import LoopLag
 
@@ -49,6 +49,7 @@ class Task(Struct, frozen=True):
     seconds: float
     slowest_s: float  # for so long a worker of the bare loop may be busy with one request
     loop: LoopKind
+    scale: float  # of the documented ceilings
 
 
 class Sent(Struct, frozen=True):
@@ -74,6 +75,7 @@ class Ceilings(Benchmark, frozen=True, kw_only=True):
     seconds: Annotated[Positive, Meta(description="how long jobs are given")] = 15.0
     latency_ms: Annotated[float, Meta(ge=0, description="latency of the server")] = 100.0
     latency_p99_ms: Annotated[float, Meta(ge=0, description="makes it lognormal with this 99th percentile")] = 0.0
+    scale: Annotated[Positive, Meta(description="part of both ceilings, where the machine is too small for them")] = 1.0
     rounds: Rounds = 1
     loop: Loop = "uvloop"
 
@@ -101,10 +103,13 @@ class Ceilings(Benchmark, frozen=True, kw_only=True):
 
     async def _turn(self, kind: Kind, mock: MeasuredMock) -> Turn:
         slowest_s = max(self.latency_ms * 2, self.latency_p99_ms / 2) / 1e3
-        sent = await in_fresh_process(measure, Task(kind, mock.base_url, self.seconds, slowest_s, self.loop))
+        sent = await in_fresh_process(
+            measure, Task(kind, mock.base_url, self.seconds, slowest_s, self.loop, self.scale)
+        )
         lanes = {group: await mock.requests(group.value) for group in DOCUMENTED}
         shares = {
-            group.value: _share(lanes[group], ceiling, seconds=self.seconds) for group, ceiling in DOCUMENTED.items()
+            group.value: _share(lanes[group], ceiling * self.scale, seconds=self.seconds)
+            for group, ceiling in DOCUMENTED.items()
         }
         refused = sum(requests.statuses.count(THROTTLED) for requests in lanes.values())
         figures = {
@@ -117,7 +122,9 @@ class Ceilings(Benchmark, frozen=True, kw_only=True):
         return Turn(figures, sent.bound_by)
 
     def _config(self) -> MockConfig:
+        create, update = (LaneLimit(rate=ceil(DOCUMENTED[group] * self.scale)) for group in (CREATE, UPDATE))
         return MockConfig(
+            default=AppConfig(create_notification=create, update_user=update),
             latency_ms=self.latency_ms,
             latency_p99_ms=self.latency_p99_ms,
             application_limit="off",
@@ -141,7 +148,15 @@ def measure(task: Task) -> Sent:
 
 async def _engine(task: Task, transport: TransportKind) -> Sent:
     with TemporaryDirectory(prefix="sendengine-bench-") as folder:
-        config = settings(Path(folder), base_url=task.base_url, waiting=_WAITING, transport=transport)
+        create, update = (DOCUMENTED[group] * task.scale for group in (CREATE, UPDATE))
+        config = settings(
+            Path(folder),
+            base_url=task.base_url,
+            create=create,
+            update=update,
+            waiting=_WAITING,
+            transport=transport,
+        )
         async with SendEngine(config) as engine:
             tune_collector()
             meter = Meter()
@@ -174,8 +189,9 @@ async def _bare(task: Task) -> Sent:
 
 
 async def _paced(session: ClientSession, task: Task, group: EndpointGroup, meter: Meter) -> int:
-    limiter = Limiter(ceiling=DOCUMENTED[group])
-    workers = ceil(DOCUMENTED[group] * task.slowest_s)
+    ceiling = DOCUMENTED[group] * task.scale
+    limiter = Limiter(ceiling=ceiling)
+    workers = ceil(ceiling * task.slowest_s)
     requests = meter.until(task.seconds, all_rendered(group))
     statuses = await send_all(session, task.base_url, requests, workers=workers, permit=limiter.permit)
     return statuses.total()

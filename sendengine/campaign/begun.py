@@ -2,12 +2,12 @@
 
 A file for each, named after what identifies it, made before the first request and never twice. A campaign is
 identified by app, name and edition, whatever it says now; jobs by their apps, the content of their file, and edition;
-a retry by the run that it repeats, and which of its failures.
+a retry by its own name, with the failures that it repeats, so that no other retry repeats them.
 
 Units: ``_at_s`` is seconds since the epoch.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -27,12 +27,13 @@ RETRIES: Final = "retries"
 
 
 class Begun(Struct, frozen=True):
-    """A run that was begun: its name, and its directory."""
+    """A run that was begun: its name, and its directory; of a retry, the lines of the failures that it repeats."""
 
     run: str
     directory: str
     name: str
     begun_at_s: float
+    lines: tuple[int, ...] = ()
 
 
 def campaign_identity(*, app_id: str, name: str, edition: int) -> str:
@@ -41,13 +42,13 @@ def campaign_identity(*, app_id: str, name: str, edition: int) -> str:
 
 
 def jobs_identity(*, app_ids: Iterable[str], digest: str, edition: int) -> str:
-    """Return what identifies a jobs file; ``digest`` is of its content."""
+    """Return what identifies a jobs file; ``digest`` is of its text."""
     return _identity("jobs", sorted(app_ids), digest, edition)
 
 
-def retry_identity(*, run: str, reasons: Iterable[str]) -> str:
-    """Return what identifies a retry of a run's failures."""
-    return _identity("retry", run, sorted(reasons))
+def retry_identity(*, run: str) -> str:
+    """Return what identifies a retry; ``run`` is its own name."""
+    return _identity("retry", run)
 
 
 class Registry:
@@ -61,12 +62,11 @@ class Registry:
     def find(self, identity: str) -> Begun | None:
         """Return which run was begun with this identity; raises StorageError where that cannot be read."""
         path = self._path(identity)
-        try:
-            with as_storage_error(path):
-                content = path.read_bytes() if path.exists() else None
-            return None if content is None else msgspec.json.decode(content, type=Begun)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise StorageError(f"{path}: is damaged, and says that this was begun before: {error}") from None
+        return _read(path) if path.exists() else None
+
+    def everything(self) -> Sequence[Begun]:
+        """Return all runs that were begun, the latest last; raises StorageError where one cannot be read."""
+        return sorted(map(_read, self._folder.glob("*.json")), key=lambda begun: begun.begun_at_s)
 
     def enter(self, identity: str, begun: Begun) -> bool:
         """Take note, durably, that a run begins; False where one was begun before. Raises StorageError."""
@@ -80,6 +80,14 @@ class Registry:
 
     def _path(self, identity: str) -> Path:
         return self._folder / f"{identity}.json"
+
+
+def _read(path: Path) -> Begun:
+    try:
+        with as_storage_error(path):
+            return msgspec.json.decode(path.read_bytes(), type=Begun)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise StorageError(f"{path}: is damaged, and says that this was begun before: {error}") from None
 
 
 def _identity(*what: object) -> str:

@@ -35,11 +35,12 @@ class Stamp(Struct, frozen=True):
 
 
 class Digest:
-    """The SHA-256 of a file, taken while it is read for another purpose."""
+    """The SHA-256 of a file, and of its text, taken while it is read for another purpose."""
 
-    __slots__ = ("_sum",)
+    __slots__ = ("_sum", "text")
 
     def __init__(self) -> None:
+        self.text = self  # another one where the file is gzipped
         self._sum = hashlib.sha256()
 
     def take(self, data: bytes) -> None:
@@ -102,7 +103,7 @@ class _Tapped:
 
     __slots__ = ("_digest", "_raw")
 
-    def __init__(self, raw: BinaryIO, digest: Digest) -> None:
+    def __init__(self, raw: "BinaryIO | gzip.GzipFile", digest: Digest) -> None:
         self._raw = raw
         self._digest = digest
 
@@ -116,7 +117,13 @@ def _opened(raw: BinaryIO, digest: Digest | None) -> "BinaryIO | gzip.GzipFile |
     magic = raw.read(2)
     raw.seek(0)
     source = raw if digest is None else _Tapped(raw, digest)
-    return gzip.GzipFile(fileobj=source, mode="rb") if magic == _GZIP else source  # type: ignore[arg-type]  # it only reads
+    if magic != _GZIP:
+        return source
+    unzipped = gzip.GzipFile(fileobj=source, mode="rb")  # type: ignore[arg-type]  # it only reads
+    if digest is None:
+        return unzipped
+    digest.text = Digest()
+    return _Tapped(unzipped, digest.text)
 
 
 def _whole_lines(

@@ -23,7 +23,7 @@ class Books(Struct, frozen=True):
 
     ``counts`` leaves out the rows that are not sent, which the manifest knows, and what was abandoned, which goes on.
     ``sizes`` are those of the files of lines. Of a jobs file, the rows before ``handed`` and those ``ahead`` of it were
-    handed over.
+    handed over; those that ``joined`` another job, by its key, stand nowhere else until that settles.
     """
 
     started_at: str
@@ -32,6 +32,7 @@ class Books(Struct, frozen=True):
     sizes: Mapping[str, int] = field(default_factory=dict)
     handed: int = 0
     ahead: tuple[int, ...] = ()
+    joined: tuple[int, ...] = ()
 
 
 def render_books(books: Books) -> bytes:

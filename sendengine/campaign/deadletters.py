@@ -1,7 +1,8 @@
 """Dead letters of embedded engines: jobs that ended without being accepted, and how they are put back.
 
-What may have been sent goes again whole, under its old key; what of a job was in none of its requests, as a new job,
-under a key that follows from the letter, so that putting it back twice changes nothing.
+What may have been sent goes again whole, under its old key, and stays a letter where that cannot be done any more; what
+of a job was in none of its requests goes as a new job, under a key that follows from the letter, so that putting it
+back twice changes nothing.
 
 Units: instants are seconds since the epoch.
 """
@@ -9,7 +10,8 @@ Units: instants are seconds since the epoch.
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -19,6 +21,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sendengine.campaign.disk import as_storage_error
+from sendengine.campaign.saved import REMEMBERED_S
 from sendengine.core.jobs import CreateNotification, Job, UpdateUser
 from sendengine.core.outcomes import OUTCOME_NAMES, Accepted, Ambiguous, Outcome
 from sendengine.errors import StorageError
@@ -36,10 +39,15 @@ class Slot(Struct, frozen=True):
 
 
 class Requeued(Struct, frozen=True):
-    """How many letters were put back, and how many were left because their deltas may have been counted."""
+    """How many letters were put back, and how many were left because their deltas may have been counted.
+
+    ``lost`` are those left because they may have been sent in a request that is not kept any more, or whose key
+    OneSignal may have forgotten.
+    """
 
     back: int = 0
     left: int = 0
+    lost: int = 0
 
 
 @asynccontextmanager
@@ -84,8 +92,11 @@ async def requeue(slot: Slot, letters: Iterable[DeadLetter], *, repeat_deltas: b
     if outbox is None:
         raise AssertionError("a live engine's journal is left alone")
     chosen = list(letters)
-    repeated = [letter for letter in chosen if repeat_deltas or not _counts_twice(letter)]
+    counted = [] if repeat_deltas else [letter for letter in chosen if _counts_twice(letter)]
     kept = {request.name: request for request in await outbox.kept_requests()}
+    lost = [letter for letter in chosen if not _is_repeatable(letter, kept, now_s=time.time())]
+    repeated = [letter for letter in chosen if letter not in counted and letter not in lost]
+    needed = {name for letter in await outbox.dead_letters() if letter not in repeated for name in letter.requests}
     await outbox.recover(when_failed=lambda _: None)
     by_id = {_id_of(letter): letter for letter in repeated}
     carried = await _replay(outbox, by_id, _requests_of(repeated, kept))
@@ -93,9 +104,9 @@ async def requeue(slot: Slot, letters: Iterable[DeadLetter], *, repeat_deltas: b
         if (job := _rest(letter, carried.get(_id_of(letter)), slot.path)) is not None:
             await _accept(outbox, job, letter)
     await outbox.flush()
-    outbox.forget_dead(repeated)
+    outbox.forget_dead([_without(letter, needed) for letter in repeated])
     await outbox.flush()
-    return Requeued(len(repeated), len(chosen) - len(repeated))
+    return Requeued(len(repeated), len(counted), len(lost))
 
 
 async def _replay(
@@ -157,6 +168,20 @@ def _only(job: Job, ids: tuple[str, ...]) -> CreateNotification:
 def _counts_twice(letter: DeadLetter) -> bool:
     job = letter.entry.job
     return isinstance(job, UpdateUser) and bool(job.deltas) and may_have_been_sent(letter.outcome)
+
+
+def _is_repeatable(letter: DeadLetter, kept: Mapping[str, KeptRequest], *, now_s: float) -> bool:
+    """Whether what may have been sent of a notification can go again under a key that OneSignal remembers."""
+    if isinstance(letter.entry.job, UpdateUser):
+        return True
+    if not letter.requests:
+        return not may_have_been_sent(letter.outcome)
+    return all(name in kept and now_s - kept[name].sealed_at_s <= REMEMBERED_S for name in letter.requests)
+
+
+def _without(letter: DeadLetter, needed: Collection[str]) -> DeadLetter:
+    """Name only those of its requests that no other letter needs."""
+    return replace(letter, requests=tuple(name for name in letter.requests if name not in needed))
 
 
 def _requests_of(letters: Iterable[DeadLetter], kept: Mapping[str, KeptRequest]) -> Sequence[KeptRequest]:

@@ -35,14 +35,8 @@ def replace_whole(path: Path, content: bytes, *, is_durable: bool = True) -> Non
     """Write a file whole, or leave it as it was: it is renamed into its place. Raises StorageError."""
     draft = path.with_name(f"{path.name}.tmp")
     with as_storage_error(path):
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            write_all(descriptor, content)
-            if is_durable:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        draft.replace(path)
+        with _draft(draft, content, is_durable=is_durable):
+            draft.replace(path)
         if is_durable:
             sync_directory(path.parent)
 
@@ -50,22 +44,34 @@ def replace_whole(path: Path, content: bytes, *, is_durable: bool = True) -> Non
 def make_new(path: Path, content: bytes) -> bool:
     """Make a file that must not be there, durably; False where it is there. Raises StorageError."""
     with as_storage_error(path):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            write_all(descriptor, content)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        try:
-            os.link(draft, path)  # whole at once, and only where nobody was first
-        except FileExistsError:
-            return False
-        finally:
-            draft.unlink()
+        for folder in (path.parent.parent, path.parent):  # parents that mkdir makes by the way are for everybody
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _draft(path.with_name(f".{path.name}.{os.getpid()}"), content, is_durable=True) as draft:
+            try:
+                os.link(draft, path)  # whole at once, and only where nobody was first
+            except FileExistsError:
+                return False
+            finally:
+                draft.unlink()
         sync_directory(path.parent)
         return True
+
+
+@contextlib.contextmanager
+def _draft(path: Path, content: bytes, *, is_durable: bool) -> Iterator[Path]:
+    """Write a file that is about to become another; nothing of it stays where that fails, as on a full disk."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        try:
+            write_all(descriptor, content)
+            if is_durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        yield path
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def sync_directory(folder: Path) -> None:

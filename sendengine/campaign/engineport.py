@@ -45,8 +45,8 @@ class Watched(Protocol):
 class Engine(Watched, Protocol):
     """What a run needs of `sendengine.SendEngine`."""
 
-    async def submit_row(self, job: Job, *, row: int, past: Past | None = None) -> Receipt:
-        """Admit the job of a row."""
+    async def submit_row(self, job: Job, *, row: int, past: Past | None = None, asks_key: bool = False) -> Receipt:
+        """Admit the job of a row; the journal is asked about its key if it ``asks_key``."""
         ...
 
     @property

@@ -37,6 +37,7 @@ def describe(run_dir: RunDir) -> RunInfo:
     """Look at a run without touching it."""
     name, done, total, exit_code = run_dir.run, 0, 0, None
     state: State = "killed"
+    has_ended = True  # the latest process of it
     try:
         if run_dir.has(MANIFEST):
             manifest = manifests.load(run_dir)
@@ -44,14 +45,17 @@ def describe(run_dir: RunDir) -> RunInfo:
         if run_dir.has(STATUS):
             status = read_status(run_dir)
             name, done, total = status.name, status.done, status.total
+            has_ended = status.exit_code is not None
         if run_dir.has(REPORT):
             report = parse(run_dir.read(REPORT))
-            name, exit_code = report.name, report.exit_code
-            state = "finished" if exit_code in _FINISHED else "stopped"
+            name = report.name
+            if has_ended or report.exit_code in _FINISHED:  # otherwise an earlier process left it
+                exit_code = report.exit_code
+                state = "finished" if exit_code in _FINISHED else "stopped"
     except (StorageError, InputError):
         state = "damaged"
     if run_dir.is_going_on:
-        state = "going on"
+        state, exit_code = "going on", None
     is_resumable = state in {"stopped", "killed", "damaged"} and run_dir.has(MANIFEST)
     return RunInfo(run_dir.run, state, is_resumable, _made_at(run_dir), name, done, total, exit_code)
 

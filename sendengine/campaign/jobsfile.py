@@ -36,7 +36,10 @@ class AudienceSize(Struct, gc=False):
 
 
 class JobsSurvey(Struct, frozen=True):
-    """What the first pass over a jobs file found. ``faults`` lists the first `FAULTS_KEPT` invalid lines."""
+    """What the first pass over a jobs file found. ``faults`` lists the first `FAULTS_KEPT` invalid lines.
+
+    ``sha256`` is of the file, ``text_sha256`` of its text: the same, unless it is gzipped.
+    """
 
     rows: int
     to_send: int
@@ -47,6 +50,7 @@ class JobsSurvey(Struct, frozen=True):
     selection: Selection
     stamp: Stamp
     sha256: str
+    text_sha256: str
 
 
 def survey_jobs(
@@ -82,6 +86,7 @@ def survey_jobs(
         selection=selection,
         stamp=stamp,
         sha256=digest.hex,
+        text_sha256=digest.text.hex,
     )
 
 

@@ -65,7 +65,7 @@ class _Bookkeeping:
         self._recorder: Recorder | None = None
         self._lanes: Lanes = dict
         self._lanes_at_s = float("-inf")
-        self._is_ending = False
+        self.is_ending = False
 
     def _read(self, content: bytes | None) -> Books | None:
         try:
@@ -93,10 +93,11 @@ class _Bookkeeping:
             sizes=sizes,
             handed=self.handed.upto,
             ahead=self.handed.ahead,
+            joined=recorder.joined_rows(),
         )
         collector.set_value(BOOKS, render_books(books))
         now_s = asyncio.get_running_loop().time()
-        if self._is_ending or now_s >= self._lanes_at_s + _LANES_EVERY_S:  # they are long, and for reports only
+        if self.is_ending or now_s >= self._lanes_at_s + _LANES_EVERY_S:  # they are long, and for reports only
             self._lanes_at_s = now_s
             collector.set_value(LANES, render_lanes(self._lanes()))
 
@@ -107,7 +108,7 @@ class _Bookkeeping:
 
     def end(self) -> None:
         """Write the lanes' counts with every group from now on: each may be the last."""
-        self._is_ending = True
+        self.is_ending = True
 
 
 class _Kept:
@@ -129,8 +130,9 @@ class _Kept:
 
     @property
     def problem(self) -> str | None:
-        """Why nothing can be written at the moment; None where all is well."""
-        return self._store.problem
+        """Why nothing can be written at the moment; None where all is well, and where the store is being closed."""
+        is_closed = self._books.is_ending and self._store.failure is not None  # if it failed, the run says so itself
+        return None if is_closed else self._store.problem
 
     @property
     def damage(self) -> str | None:
@@ -191,7 +193,8 @@ class JobsKeeping(_Kept):
         super().__init__(store, contents)
         self._rows = rows
         self.journal = RunOutbox(store, contents, settings, when_recovered=self._recovered, when_accepted=self._handed)
-        self._position = self._books.handed.upto
+        self._again = frozenset(() if self.earlier is None else self.earlier.joined)
+        self._position = min(self._books.handed.upto, *self._again) if self._again else self._books.handed.upto
         self._damage = self._damage_of(contents)
 
     @property
@@ -227,7 +230,7 @@ class JobsKeeping(_Kept):
         for row in range(self._position, item.first_row):  # those between are left out
             self._books.handed.add(row)
         self._position = item.end
-        return item.first_row in self._books.handed
+        return item.first_row in self._books.handed and item.first_row not in self._again
 
     def past_of(self, item: Item) -> Past | None:
         """Nothing: what was begun is in the journal."""

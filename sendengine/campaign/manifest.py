@@ -55,8 +55,9 @@ class Manifest(Struct, frozen=True, kw_only=True):
     """What a run sends, and how it was begun.
 
     ``app_ids`` are the apps that it uses, by their names in the settings. ``plan`` is that of a campaign, ``lanes`` how
-    many requests each lane is expected to need. ``retry_of`` names the run whose failures it repeats. ``identity`` is
-    what is never begun twice (`sendengine.campaign.begun`).
+    many requests each lane is expected to need. ``retry_of`` names the run whose failures it repeats, and
+    ``keys_since_s`` says since when keys that it takes over may be in use. ``identity`` is what is never begun twice
+    (`sendengine.campaign.begun`).
     """
 
     run: str
@@ -76,6 +77,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     ending: Ending = Ending()
     durability: str = "durable"
     retry_of: str | None = None
+    keys_since_s: float | None = None
     identity: str = ""
     schema: int = SCHEMA
 
@@ -188,6 +190,7 @@ class _Unplanned(Struct, frozen=True, kw_only=True):
     retry_of: str | None
     identity: str
     schema: int
+    keys_since_s: float | None = None
 
 
 class _PlanFields(Struct, frozen=True):

@@ -75,9 +75,10 @@ class Recorder:
         self._tickets: dict[int, Ticket] = {}
         self._by_key: dict[str, Ticket] = {}
         self._joined: dict[int, list[Ticket]] = {}
+        self._left_joined: list[int] = []
         sizes = {} if earlier is None else earlier.sizes
         self._files = {
-            file: run_dir.lines(file, size_bytes=sizes.get(file, 0) if is_kept else None, is_durable=is_durable)
+            file: run_dir.lines(file, size_bytes=sizes.get(file, 0), is_durable=is_durable)
             for file in (REQUESTS, FAILURES, UNREACHABLE)
         }
         self.pass_over(first_row)
@@ -135,9 +136,11 @@ class Recorder:
             return
         self._forget(ticket)
         parts = parts or (Part(_ids(job), outcome),)
-        for joined in (ticket, *self._joined.pop(id(job), ())):
-            self._count(joined.item, outcome, parts)
+        joined = self._joined.pop(id(job), ())
+        for each in (ticket, *joined):
+            self._count(each.item, outcome, parts)
         if self._goes_on(outcome, parts):
+            self._left_joined += [each.item.first_row for each in joined]
             return
         keys = {id(part): key for part, key in ticket.failed}
         for part in parts:
@@ -184,6 +187,10 @@ class Recorder:
         """Take the lines that wait: what writes them (raising OSError), and how long the files are then."""
         writes = [write for file in self._files.values() if (write := file.take()) is not None]
         return writes, {name: file.size_bytes for name, file in self._files.items()}
+
+    def joined_rows(self) -> tuple[int, ...]:
+        """Rows that have joined a job that has not settled: a later process lets them join again, and counts them."""
+        return (*self._left_joined, *(each.item.first_row for joined in self._joined.values() for each in joined))
 
     def kept_counts(self) -> JobCounts:
         """What of the counts a later process goes on from."""

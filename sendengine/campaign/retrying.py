@@ -9,7 +9,7 @@ Units: instants are seconds since the epoch.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 from uuid import UUID, uuid5
 
@@ -31,6 +31,7 @@ from sendengine.ports import Seal
 NOT_KEPT: Final = "may have been sent, and the request is not in the journal any more"
 DELTAS: Final = "deltas may have been counted; --repeat-deltas repeats them all the same"
 OTHER: Final = "failed for another reason than asked for"
+RETRIED: Final = "retried before"
 
 
 class Failure(Struct, frozen=True):
@@ -50,12 +51,26 @@ class Replay(Struct, frozen=True):
     jobs: tuple[Job, ...]
 
 
+class Kept(Struct, frozen=True):
+    """What a run's journal has kept: requests by their keys, and how much of the failures it knows, None for all.
+
+    What stands behind that was written by a process that died just then: the run itself sends it again.
+    """
+
+    requests: Mapping[str, Seal] = {}
+    failures_bytes: int | None = None
+
+
 class Retry(Struct, frozen=True):
-    """What a retry sends: new jobs, and requests again; ``left`` counts the failures that it leaves, by why."""
+    """What a retry sends: new jobs, and requests again; ``left`` counts the failures that it leaves, by why.
+
+    ``lines`` are those of the failures that it repeats.
+    """
 
     new: tuple[Job, ...]
     replays: tuple[Replay, ...]
     left: Mapping[str, int]
+    lines: tuple[int, ...] = ()
 
     @property
     def count(self) -> int:
@@ -72,47 +87,51 @@ class Retry(Struct, frozen=True):
 def plan_retry(
     run_dir: RunDir,
     manifest: Manifest,
-    kept: Mapping[str, Seal],
+    kept: Kept,
     *,
+    retried: Collection[int] = (),
     reasons: Sequence[str] = (),
     repeat_deltas: bool = False,
 ) -> Retry:
     """Decide what becomes of each failure of a run; raises StorageError where they cannot be read.
 
-    ``kept`` are the requests that its journal kept, by their keys. ``reasons`` choose failures by their outcome, or by
-    a part of their reason; none of them chooses all.
+    ``retried`` are the lines of those that another retry repeats. ``reasons`` choose failures by their outcome, or by a
+    part of their reason; none of them chooses all.
     """
     new: list[Job] = []
     left: Counter[str] = Counter()
-    by_key: dict[str, list[Job]] = {}
-    for number, failure, job in failures_of(run_dir):
-        if reasons and not _is_chosen(failure, reasons):
+    lines: list[int] = []
+    by_key: dict[str, list[tuple[int, Job]]] = {}
+    for number, failure, job in failures_of(run_dir, size_bytes=kept.failures_bytes):
+        if number in retried:
+            left[RETRIED] += 1
+        elif reasons and not _is_chosen(failure, reasons):
             left[OTHER] += 1
-        elif not failure.maybe_sent:
-            new.append(_anew(job, number, manifest))
-        elif failure.key is not None and isinstance(job, CreateNotification):
-            by_key.setdefault(failure.key, []).append(job)
-        elif isinstance(job, UpdateUser) and job.deltas and not repeat_deltas:
-            left[DELTAS] += 1
-        elif isinstance(job, UpdateUser):
-            new.append(job)
-        else:
+        elif failure.maybe_sent and failure.key is not None and isinstance(job, CreateNotification):
+            by_key.setdefault(failure.key, []).append((number, job))
+        elif failure.maybe_sent and isinstance(job, CreateNotification):
             left[NOT_KEPT] += 1
+        elif failure.maybe_sent and isinstance(job, UpdateUser) and job.deltas and not repeat_deltas:
+            left[DELTAS] += 1
+        else:
+            new.append(job if failure.maybe_sent else _anew(job, number, manifest))
+            lines.append(number)
     replays: list[Replay] = []
-    for key, jobs in by_key.items():
-        replay = _replay(key, jobs, kept.get(key), manifest)
+    for key, found in by_key.items():
+        replay = _replay(key, [job for _, job in found], kept.requests.get(key), manifest)
         if replay is None:
-            left[NOT_KEPT] += len(jobs)
+            left[NOT_KEPT] += len(found)
         else:
             replays.append(replay)
-    return Retry(tuple(new), tuple(replays), left)
+            lines += [number for number, _ in found]
+    return Retry(tuple(new), tuple(replays), left, tuple(sorted(lines)))
 
 
-def failures_of(run_dir: RunDir) -> Iterator[tuple[int, Failure, Job]]:
-    """Read a run's failures, each with its line and its job; raises StorageError."""
+def failures_of(run_dir: RunDir, *, size_bytes: int | None = None) -> Iterator[tuple[int, Failure, Job]]:
+    """Read a run's failures, or so much of them, each with its line and its job; raises StorageError."""
     if not run_dir.has(FAILURES):
         return
-    for number, line in enumerate(run_dir.read(FAILURES).splitlines(), 1):
+    for number, line in enumerate(run_dir.read(FAILURES)[:size_bytes].splitlines(), 1):
         try:
             failure = msgspec.json.decode(line, type=Failure)
             job = read_job(bytes(failure.job))

@@ -4,40 +4,42 @@ Units: ``_s`` seconds; instants are seconds since the epoch.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final, Literal
 
 import orjson
 
 from sendengine.campaign import manifest as manifests
 from sendengine.campaign.blocks import file_digest, file_stamp
+from sendengine.campaign.books import BOOKS, parse_books
 from sendengine.campaign.manifest import Manifest, input_file
-from sendengine.campaign.retrying import Replay, Retry, seal_of
+from sendengine.campaign.retrying import Kept, Replay, Retry, seal_of
 from sendengine.campaign.rowsets import Selection
-from sendengine.campaign.rundir import JOURNAL, RunDir
+from sendengine.campaign.rundir import FAILURES, JOURNAL, RunDir
 from sendengine.core.joblines import job_fields
 from sendengine.core.jobs import Job
 from sendengine.errors import StorageError
 from sendengine.journal.campaign_ledger import CampaignLedger
 from sendengine.journal.outbox import Outbox
 from sendengine.journal.store import Store
-from sendengine.ports import Seal
 from sendengine.settings import JournalSettings
 
 JOBS: Final = "input.jsonl"
 
 
-async def kept_requests(run_dir: RunDir, manifest: Manifest) -> Mapping[str, Seal]:
-    """Return the requests that a run's journal kept, by their keys; none without a journal. Raises StorageError."""
+async def kept_of(run_dir: RunDir, manifest: Manifest) -> Kept:
+    """Return what a run's journal has kept; nothing in particular without a journal. Raises StorageError."""
     if not run_dir.has(JOURNAL):
-        return {}
+        return Kept()
     store = await Store.open(run_dir.path / JOURNAL)
     try:
         contents = store.contents()
+        books = parse_books(contents.values.get(BOOKS))
+        known_bytes = 0 if books is None else books.sizes.get(FAILURES, 0)
         if manifest.kind == "campaign":
-            return CampaignLedger(store, contents).kept_requests()
+            return Kept(CampaignLedger(store, contents).kept_requests(), known_bytes)
         kept = await Outbox(store, contents, settings=JournalSettings()).kept_requests()
-        return {request.seal.key: request.seal for request in kept if request.seal.key is not None}
+        return Kept({each.seal.key: each.seal for each in kept if each.seal.key is not None}, known_bytes)
     finally:
         await store.aclose()
 
@@ -70,6 +72,7 @@ def save_manifest(
 ) -> Manifest:
     """Write the manifest of a retry of the run ``before``, and return it; raises StorageError."""
     path = run_dir.path / JOBS
+    oldest_s = before.begun_at_s if before.keys_since_s is None else before.keys_since_s
     manifest = Manifest(
         run=run_dir.run,
         name=before.name,
@@ -82,6 +85,7 @@ def save_manifest(
         ending=before.ending,
         durability=durability,
         retry_of=before.run,
+        keys_since_s=oldest_s if retry.replays else None,
         identity=identity,
     )
     return manifests.save(run_dir, manifest, Selection())

@@ -23,13 +23,14 @@ from sendengine.campaign.books import with_earlier
 from sendengine.campaign.engineport import Engine
 from sendengine.campaign.errorbudget import ErrorBudget
 from sendengine.campaign.flow import Flow
+from sendengine.campaign.handing import Handing
 from sendengine.campaign.house import House, Reason
 from sendengine.campaign.keeping import Keeping, item_of
 from sendengine.campaign.recorder import Recorder
 from sendengine.campaign.report import JobCounts, Report, render
 from sendengine.campaign.rundir import REPORT, RunDir
 from sendengine.campaign.work import Item, Work
-from sendengine.core.jobs import CreateNotification, Job, UpdateUser
+from sendengine.core.jobs import CreateNotification, Job
 from sendengine.core.outcomes import Abandoned, Accepted, Expired, Outcome, Unreachable
 from sendengine.engine.past import Past, RecoveredReceipt
 from sendengine.engine.receipts import Receipt
@@ -54,7 +55,7 @@ FIRST_WAIT_S: Final = 10.0
 # Reading and packing share the loop with the sending. A slice is about a millisecond of it, told by what is done and
 # not by the clock: uvloop's stands still between two turns of the loop.
 _SLICE_WORK: Final = 2000
-_ITEM_WORK: Final = 200
+_ITEM_WORK: Final = 80
 _PASSING_WORK: Final = 20  # of an item that is done
 
 _EXIT_OF: Final[Mapping[Reason, int]] = {"stopped": 75, "aborted": 130, "guard": 4, "storage": 5, "input": 75}
@@ -128,7 +129,7 @@ class Run:
         self._refused_alone = 0
         self._halt: tuple[Reason, str] | None = None
         self._judging: asyncio.Event | None = None
-        self._handing: set[asyncio.Task[None]] = set()
+        self._handing = Handing()
         self._engine: Engine | None = None
         self._aborting: asyncio.Task[None] | None = None
         if keeping is not None:
@@ -208,7 +209,7 @@ class Run:
                 raise
             self._stop_for("input", str(error))
         finally:
-            await asyncio.gather(*self._handing)
+            await self._handing.until_all()
 
     async def _dispatch_all(self, engine: Engine) -> None:
         done = 0
@@ -229,19 +230,18 @@ class Run:
         self._recorder.pass_over(self._work.rows)
 
     async def _submit(self, item: Item, engine: Engine) -> None:
-        """Hand an item over; wait for it where it goes alone, or where the next must not overtake it."""
+        """Hand an item over; wait for it where it goes alone."""
         past = None if self._keeping is None else self._keeping.past_of(item)
         is_first_of_app = item.job.app not in self._house.apps
         self._house.apps.add(item.job.app)
         over = asyncio.Event()
-        handing = self._hand_over(item, engine, past=past, over=over)
-        if self._keeping is None or self._work.is_campaign or is_first_of_app or _must_keep_its_place(item.job):
-            await handing
-        else:  # each waits for the disk, and all that wait go there together
-            task = asyncio.get_running_loop().create_task(handing)
-            self._handing.add(task)
-            task.add_done_callback(self._handing.discard)
-            return
+        self._flow.enter(item.size_bytes)
+        if self._keeping is None or self._work.is_campaign:
+            await self._hand_over(item, engine, past=past, over=over)
+        else:
+            task = self._handing.start(item.job, lambda: self._hand_over(item, engine, past=past, over=over))
+            if is_first_of_app:
+                await task
         if (
             self._work.is_campaign and not self._is_open and past is None
         ):  # one with a past may wait, and proves nothing
@@ -254,9 +254,9 @@ class Run:
     async def _hand_over(self, item: Item, engine: Engine, *, past: Past | None, over: asyncio.Event) -> None:
         """Submit an item, and follow it."""
         ticket = self._recorder.begin(item)
-        self._flow.enter(item.size_bytes)
+        asks_key = not self._work.is_campaign  # a campaign's stand in its file once
         try:
-            receipt = await engine.submit_row(item.job, row=item.first_row, past=past)
+            receipt = await engine.submit_row(item.job, row=item.first_row, past=past, asks_key=asks_key)
         except (InvalidJobError, KeyReusedError) as error:
             self._recorder.refused(ticket, str(error))
             if self._keeping is not None:
@@ -390,8 +390,3 @@ class Run:
         if counts.not_accepted or (counts.unreachable and self._options.fail_on_unreachable):
             return _EXIT_NOT_ALL
         return 0
-
-
-def _must_keep_its_place(job: Job) -> bool:
-    """Whether the next job could overtake it while its key is looked up, and that would matter."""
-    return isinstance(job, UpdateUser) and job.idempotency_key is not None

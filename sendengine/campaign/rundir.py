@@ -36,6 +36,7 @@ INVALID: Final = "invalid.jsonl"
 _LOCK: Final = "lock"
 _SPOOLED: Final = "input.jsonl"
 _LONGEST_NAME: Final = 60
+_NAME: Final = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[a-z0-9-]+")
 _LOCK_TRIES: Final = 10
 _LOCK_PAUSE_S: Final = 0.02
 
@@ -66,6 +67,11 @@ class RunDir:
     def run(self) -> str:
         """The run's name."""
         return self.path.name
+
+    @property
+    def has_a_runs_name(self) -> bool:
+        """Whether its name is one that `make` gives; anything else under a runs directory is somebody else's."""
+        return _NAME.fullmatch(self.run) is not None
 
     def lines(self, file: str, *, size_bytes: int | None = None, is_durable: bool = False) -> LineFile:
         """Open a file of lines for appending, cut back to ``size_bytes`` where that is given; raises StorageError."""
@@ -117,6 +123,9 @@ class RunDir:
         path = self.path / _SPOOLED
         with as_storage_error(path), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as copy:
             shutil.copyfileobj(source, copy)
+            copy.flush()
+            os.fsync(copy.fileno())  # there is no other copy of it
+            sync_directory(self.path)
         return path
 
 

@@ -9,6 +9,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from sendengine.campaign.begun import campaign_identity, jobs_identity
+from sendengine.campaign.jobsfile import JobsSurvey
 from sendengine.campaign.manifest import Manifest, check_unchanged, input_file, load_selection
 from sendengine.campaign.plan import Plan
 from sendengine.campaign.rundir import RunDir
@@ -40,11 +41,13 @@ def manifest_of(loaded: LoadedInput, work: Work, settings: Settings, *, edition:
     )
 
 
-def identity_of(manifest: Manifest) -> str:
-    """Return what identifies what a run sends, so that it is not begun twice."""
+def identity_of(manifest: Manifest, loaded: LoadedInput) -> str:
+    """Return what identifies what a run sends, so that it is not begun twice; of jobs their text, zipped or not."""
     if manifest.plan is not None:
         return campaign_identity(app_id=manifest.plan.app_id, name=manifest.name, edition=manifest.edition)
-    return jobs_identity(app_ids=manifest.app_ids.values(), digest=manifest.input.sha256, edition=manifest.edition)
+    survey = loaded.survey
+    digest = survey.text_sha256 if isinstance(survey, JobsSurvey) else survey.sha256
+    return jobs_identity(app_ids=manifest.app_ids.values(), digest=digest, edition=manifest.edition)
 
 
 def saved_work(run_dir: RunDir, manifest: Manifest) -> Work:
@@ -84,11 +87,13 @@ def settings_for(manifest: Manifest, settings: Settings) -> Settings:
 
 def check_age(manifest: Manifest, *, now_s: float, duplicates_are_accepted: bool) -> None:
     """Raise InputError where OneSignal may have forgotten the keys of what was sent."""
-    age_s = now_s - manifest.begun_at_s
+    is_older = manifest.keys_since_s is not None  # a retry takes over requests of the run that it repeats
+    age_s = now_s - (manifest.begun_at_s if manifest.keys_since_s is None else manifest.keys_since_s)
     if age_s > REMEMBERED_S and not duplicates_are_accepted:
+        what = "repeats requests that were begun" if is_older else "began"
         raise InputError(
-            f"run {manifest.run} began {age_s / 86_400:.0f} days ago, and OneSignal forgets idempotency keys after 30: "
-            "whoever was reached by a request whose reply was lost could be reached twice; "
+            f"run {manifest.run} {what} {age_s / 86_400:.0f} days ago, and OneSignal forgets idempotency keys after "
+            "30: whoever was reached by a request whose reply was lost could be reached twice; "
             "--accept-duplicates goes on all the same"
         )
 

@@ -11,13 +11,14 @@ from msgspec.structs import replace
 
 from sendengine.campaign import manifest as manifests
 from sendengine.campaign.begun import RETRIES, Begun, Registry
+from sendengine.campaign.inventory import describe
 from sendengine.campaign.manifest import Ending, Manifest
 from sendengine.campaign.run import RunOptions
 from sendengine.campaign.rundir import MANIFEST, RunDir
 from sendengine.campaign.saved import identity_of, manifest_of
-from sendengine.cli.carrying import resume_line
+from sendengine.cli.carrying import command_line, resume_line
 from sendengine.cli.overview import Overview
-from sendengine.errors import InputError
+from sendengine.errors import InputError, StorageError
 from sendengine.settings import Settings
 
 
@@ -30,7 +31,7 @@ class Beginning:
         self._shown = shown
         self._edition = edition
         self._manifest = manifest_of(shown.loaded, shown.work, shown.settings, edition=edition)
-        self._identity = identity_of(self._manifest)
+        self._identity = identity_of(self._manifest, shown.loaded)
         self._manifest = replace(self._manifest, identity=self._identity)
         self._registry = Registry(shown.settings.state_dir)
         self._is_entered = False
@@ -57,6 +58,14 @@ class Beginning:
         self._is_entered = True
         return manifest
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it is noted that the run began, as far as can be read."""
+        try:
+            return self._registry.find(self._identity) is not None
+        except StorageError:
+            return True
+
     def undo(self) -> None:
         """Forget it again: nothing was sent."""
         if self._is_entered:
@@ -82,9 +91,10 @@ def claim(run_dir: RunDir, manifest: Manifest, settings: Settings) -> None:
     Raises InputError where another run has.
     """
     registry = registry_of(run_dir, manifest, settings)
-    if registry.enter(manifest.identity, begun_of(run_dir, manifest)):
-        return
     found = registry.find(manifest.identity)
+    if found is None and registry.enter(manifest.identity, begun_of(run_dir, manifest)):
+        return
+    found = found or registry.find(manifest.identity)
     if found is not None and found.run != run_dir.run:
         raise InputError(
             f"{run_dir.run}: died before it sent anything, and the same was begun since as run {found.run}, which is "
@@ -118,9 +128,12 @@ def _refusal(before: Begun, *, edition: int) -> str:
     run_dir = RunDir(directory.relative_to(here) if directory.is_relative_to(here) else directory)
     begun_at = datetime.fromtimestamp(before.begun_at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     again = f"to send it again on purpose, to everybody: --edition {edition + 1}"
+    begun = f"{before.name}: was begun before, at {begun_at}, as run {before.run}"
     if not run_dir.has(MANIFEST):
-        return f"{before.name}: was begun before, at {begun_at}, as run {before.run}, which is gone; {again}"
-    return (
-        f"{before.name}: was begun before, at {begun_at}, as run {before.run}; to go on with it: "
-        f"{resume_line(run_dir)}; {again}"
-    )
+        return f"{begun}, which is gone; {again}"
+    state = describe(run_dir).state
+    if state == "finished":
+        return f"{begun}, which has finished: {command_line('report', run_dir)}; {again}"
+    if state == "going on":
+        return f"{begun}, which is going on: {command_line('status', run_dir)}; {again}"
+    return f"{begun}; to go on with it: {resume_line(run_dir)}; {again}"

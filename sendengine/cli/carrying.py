@@ -1,5 +1,6 @@
 """Carries a prepared run out, and tells what came of it: the part that `send`, `resume` and `retry` have in common."""
 
+import shlex
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +43,11 @@ def _how_to_go_on(session: Session) -> str:
 
 def resume_line(run_dir: RunDir) -> str:
     """The command that goes on with a run."""
+    return command_line("resume", run_dir)
+
+
+def command_line(command: str, run_dir: RunDir) -> str:
+    """A command about a run, as it is to be typed here."""
     runs_dir = run_dir.path.parent
-    elsewhere = "" if runs_dir == DEFAULT_RUNS else f" --runs-dir {runs_dir}"
-    return f"sendengine resume {run_dir.run}{elsewhere}"
+    elsewhere = "" if runs_dir == DEFAULT_RUNS else f" --runs-dir {shlex.quote(str(runs_dir))}"
+    return f"sendengine {command} {run_dir.run}{elsewhere}"

@@ -90,6 +90,11 @@ async def _requeue_all(settings: Settings, reasons: Sequence[str], *, repeat_del
                 note(
                     f"{path.name}: {counted(done.left, 'job')} left: deltas may have been counted; see --repeat-deltas"
                 )
+            if done.lost:
+                note(
+                    f"{path.name}: {counted(done.lost, 'job')} left: may have been sent, and the request is not kept "
+                    "any more, or is so old that OneSignal may have forgotten its key; see `sendengine dead export`"
+                )
     return back
 
 

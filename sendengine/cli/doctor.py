@@ -48,8 +48,8 @@ def _show(checks: Sequence[Check]) -> None:
 async def _diagnose(name: str | None, config: Path, runs_dir: Path) -> Sequence[Check]:
     settings: Settings | None = None
     try:
-        settings = _loaded(config, name)
-        first = Check("settings", "ok", str(config))
+        settings = load_settings(config)
+        first = _check_settings(config, settings, name)
     except SettingsError as error:
         first = Check("settings", "fail", str(error))
     transport = settings.transport if settings else TransportSettings()
@@ -59,16 +59,15 @@ async def _diagnose(name: str | None, config: Path, runs_dir: Path) -> Sequence[
     apps = settings.apps.values() if settings else ()
     for base_url in dict.fromkeys(app.base_url for app in apps) or (BASE_URL,):
         checks += [await check_dns(base_url), *await check_connection(base_url, transport)]
-    if settings is not None and name is not None:
+    if settings is not None and name is not None and name in settings.apps:
         checks.append(await _ask(name, settings.apps[name], transport))
     return checks
 
 
-def _loaded(config: Path, name: str | None) -> Settings:
-    settings = load_settings(config)
+def _check_settings(config: Path, settings: Settings, name: str | None) -> Check:
     if name is not None and name not in settings.apps:
-        raise SettingsError(f"--app {name}: not in {config}, which has {', '.join(settings.apps)}")
-    return settings
+        return Check("settings", "fail", f"--app {name}: not in {config}, which has {', '.join(settings.apps)}")
+    return Check("settings", "ok", str(config))
 
 
 async def _ask(name: str, app: AppSettings, transport: TransportSettings) -> Check:

@@ -11,6 +11,8 @@ from sendengine.cli.exits import Exit
 from sendengine.cli.options import config_option, json_option, yes_option
 from sendengine.cli.output import note, say, show_json
 from sendengine.errors import SettingsError
+from sendengine.settings import AppSettings
+from sendengine.settings.kinds import FieldError, parse
 
 PLACEHOLDER_APP_ID: Final = "00000000-0000-4000-8000-000000000000"
 
@@ -51,6 +53,10 @@ def init_command(*, config: Path, app_id: str, plan: str, is_sure: bool, is_json
 
     Asks before it overwrites a file; where nobody can be asked, it needs --yes.
     """
+    try:
+        parse(AppSettings, "app_id", app_id)
+    except FieldError as error:
+        raise click.BadParameter(error.problem, param_hint="--app-id") from None
     files = {
         config: _SETTINGS.format(app_id=app_id, plan=plan),
         config.with_name("campaign.toml"): _CAMPAIGN,
@@ -79,6 +85,7 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o600)  # one that was there keeps its mode otherwise
             file.write(text)
     except OSError as error:
         raise SettingsError(

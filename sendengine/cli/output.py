@@ -1,5 +1,6 @@
 """How the command line writes: results on standard output, everything said about them on standard error."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -20,8 +21,9 @@ def say(text: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """Write a line about what is going on, which is no part of the result."""
-    click.echo(text, err=True)
+    """Write a line about what is going on, which is no part of the result; above the progress where that is live."""
+    sys.stderr.write(f"{text}\n")  # click.echo would go past the live progress, which then wipes the line
+    sys.stderr.flush()
 
 
 def show_json(value: object) -> None:
@@ -53,6 +55,11 @@ def show_faults(faults: Sequence[str], *, total: int | None = None) -> None:
 def counted(count: int, noun: str) -> str:
     """Write a number with its noun: ``1 request``, ``2,000 requests``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def ceiling(rate: float) -> str:
+    """Write how many requests a second there may be: ``6,000``, ``0.5``."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"  # noqa: PLR2004 - a small one rounded could look like none
 
 
 def duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from sendengine.campaign.work import LoadedInput, Work
 from sendengine.cli.appcheck import limit_of, subscribed_users, view_app
 from sendengine.cli.forecast import Forecast, Limit, ceiling_of, deliveries, forecast, held_s
-from sendengine.cli.output import counted, duration
+from sendengine.cli.output import ceiling, counted, duration
 from sendengine.cli.validate import described, lines_of
 from sendengine.errors import SettingsError, TransportError
 from sendengine.settings import AppSettings, Settings, TransportSettings
@@ -59,11 +59,13 @@ def known_limits(settings: Settings, apps: Collection[str]) -> Mapping[str, int 
 def lines(shown: Overview) -> Sequence[str]:
     """Describe it for a person."""
     written = list(lines_of(shown.loaded))
+    if shown.work.total != shown.loaded.survey.to_send:
+        written.append(f"  a test: to {counted(shown.work.total, 'recipient')} alone")
     about = "" if shown.forecast.is_exact else "about "
     for lane, count in shown.forecast.requests.items():
-        ceiling = ceiling_of(shown.settings, lane)
-        seconds = duration(count / ceiling)
-        written.append(f"  {lane}: {about}{counted(count, 'request')}, {seconds} at its ceiling of {ceiling:,.0f}/s")
+        most = ceiling_of(shown.settings, lane)
+        seconds = duration(count / most)
+        written.append(f"  {lane}: {about}{counted(count, 'request')}, {seconds} at its ceiling of {ceiling(most)}/s")
     written += [f"  application limit of {each.app}: {_limit(each)}" for each in shown.limits]
     written.append(f"  expected duration: {duration(shown.least_s)} or a little more")
     return written

@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from sendengine.cli.output import duration
+from sendengine.cli.output import ceiling, duration
 from sendengine.telemetry.snapshots import EngineStats, LaneStats
 
 _BAR_WIDTH: Final = 48
@@ -106,7 +106,7 @@ class Teller:
         for lane in glance.lanes:
             rate = self._rate(lane, now_s=now_s)
             lines.append(
-                f"{lane.name[:27]:<28}{rate:>9,.0f}{lane.ceiling:>9,.0f}{lane.in_flight:>11,}{lane.waiting:>10,}"
+                f"{lane.name[:27]:<28}{rate:>9,.0f}{ceiling(lane.ceiling):>9}{lane.in_flight:>11,}{lane.waiting:>10,}"
                 f"{lane.p50_ms:>9,.0f}{lane.p99_ms:>9,.0f}{lane.throttled:>7,}{lane.retries:>9,}"
             )
             lines.append(f"  {lane.hold}" if lane.hold else "")
@@ -119,7 +119,7 @@ class Teller:
         for lane in glance.lanes:
             rate = self._rate(lane, now_s=now_s)
             parts.append(
-                f"{lane.name} {rate:,.0f}/s of {lane.ceiling:,.0f}, {lane.in_flight:,} in flight, "
+                f"{lane.name} {rate:,.0f}/s of {ceiling(lane.ceiling)}, {lane.in_flight:,} in flight, "
                 f"p50 {lane.p50_ms:,.0f} ms, p99 {lane.p99_ms:,.0f} ms, {lane.throttled:,} 429s, "
                 f"{lane.retries:,} retries" + (f", {lane.hold}" if lane.hold else "")
             )

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
+from sendengine.campaign.inventory import describe
 from sendengine.campaign.report import parse
 from sendengine.campaign.rundir import MANIFEST, REPORT, RunDir, find_runs
 from sendengine.cli.options import json_option, runs_dir_option
-from sendengine.cli.output import say, show_json
+from sendengine.cli.output import note, say, show_json
 from sendengine.cli.summary import as_json, summary_lines
 from sendengine.errors import InputError
 
@@ -22,6 +23,8 @@ def report_command(*, run: str, runs_dir: Path, is_json: bool) -> None:
     if not (found.path / REPORT).exists():
         raise InputError(f"{found.path}: has no {REPORT}; the run has not finished, or was killed")
     report = parse(found.read(REPORT))
+    if (state := describe(found).state) in {"going on", "killed"}:
+        note(f"sendengine: {found.run}: was resumed since, and {'was killed' if state == 'killed' else 'is going on'}")
     if is_json:
         show_json(as_json(report, folder=found.path))
         return

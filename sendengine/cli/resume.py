@@ -9,7 +9,7 @@ from sendengine.campaign import manifest as manifests
 from sendengine.campaign.manifest import Manifest
 from sendengine.campaign.report import parse
 from sendengine.campaign.run import RunOptions
-from sendengine.campaign.rundir import JOURNAL, REPORT, RunDir
+from sendengine.campaign.rundir import JOURNAL, REPORT, REQUESTS, RunDir
 from sendengine.campaign.saved import check_age, saved_work, settings_for
 from sendengine.cli.asking import is_terminal
 from sendengine.cli.beginning import claim, with_limits
@@ -88,6 +88,11 @@ def session_of(run_dir: RunDir, manifest: Manifest, settings: Settings) -> Sessi
             "requests.jsonl alone; send the jobs that are not there"
         )
     if manifest.durability != "memory" and not run_dir.has(JOURNAL):
+        if manifest.kind == "jobs" and run_dir.has(REQUESTS):  # which is made later
+            raise InputError(
+                f"{run_dir.path / JOURNAL}: is gone, and with it which jobs have been sent; put it back, or send the "
+                f"jobs that are not in {run_dir.path / REQUESTS}"
+            )
         note("It had sent nothing yet.")
     options = RunOptions(
         max_error_rate=manifest.ending.max_error_rate, fail_on_unreachable=manifest.ending.fail_on_unreachable

@@ -1,6 +1,7 @@
 """``sendengine retry``: repeats what a run did not get accepted, as a new run that points to the old one."""
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -8,15 +9,16 @@ from typing import Literal
 import click
 
 from sendengine.campaign import manifest as manifests
-from sendengine.campaign.begun import RETRIES, Registry, retry_identity
+from sendengine.campaign.begun import RETRIES, Begun, Registry, retry_identity
+from sendengine.campaign.inventory import describe
 from sendengine.campaign.manifest import Manifest
-from sendengine.campaign.retrying import Retry, plan_retry
-from sendengine.campaign.retryrun import fill_journal, kept_requests, save_manifest, write_jobs
-from sendengine.campaign.rundir import RunDir
+from sendengine.campaign.retrying import RETRIED, Retry, plan_retry
+from sendengine.campaign.retryrun import fill_journal, kept_of, save_manifest, write_jobs
+from sendengine.campaign.rundir import JOURNAL, MANIFEST, RunDir
 from sendengine.campaign.saved import check_age, settings_for
 from sendengine.cli.asking import confirm
-from sendengine.cli.beginning import begun_of, durability_of, registry_of
-from sendengine.cli.carrying import carry_out, resume_line
+from sendengine.cli.beginning import durability_of
+from sendengine.cli.carrying import carry_out, command_line, resume_line
 from sendengine.cli.exits import Exit
 from sendengine.cli.loop import run as run_async
 from sendengine.cli.options import config_option, json_option, rate_option, runs_dir_option, share_option, yes_option
@@ -70,48 +72,69 @@ def retry_command(  # noqa: PLR0913 - the options of a command line
         before = manifests.load(old)
         settings = slowed(settings_for(before, settings), apps=before.app_ids, share=share, rate=rate)
         check_age(before, now_s=time.time(), duplicates_are_accepted=accept_duplicates)
-        _refuse_again(old, reasons)
-        kept = run_async(lambda: kept_requests(old, before))
-        retry = plan_retry(old, before, kept, reasons=reasons, repeat_deltas=repeat_deltas)
+        _refuse_unfinished(old, before)
+        earlier = _retries_of(old)
+        kept = run_async(lambda: kept_of(old, before))
+        retried = {line for begun in earlier for line in begun.lines}
+        retry = plan_retry(old, before, kept, retried=retried, reasons=reasons, repeat_deltas=repeat_deltas)
+        if not retry.count and RETRIED in retry.left:
+            raise InputError(_retried_before(old, earlier[-1]))
         _show(retry, before)
         if not retry.count:
             raise click.exceptions.Exit(Exit.OK)
         if not confirm(name=before.name, recipients=retry.recipients, is_sure=is_sure):
             note("Nothing was sent.")
             raise click.exceptions.Exit(Exit.USAGE)
-        new, manifest = _begin(old, before, retry, settings, reasons)
+        new, manifest = _begin(old, before, retry, settings)
     note(f"Run {new.run}")
     with new.locked():
         code = carry_out(session_of(new, manifest, settings), is_json=is_json)
     raise click.exceptions.Exit(code)
 
 
-def _begin(
-    old: RunDir, before: Manifest, retry: Retry, settings: Settings, reasons: tuple[str, ...]
-) -> tuple[RunDir, Manifest]:
-    """Make the new run, and take note of it in the old one's directory, whatever the state directory is."""
+def _begin(old: RunDir, before: Manifest, retry: Retry, settings: Settings) -> tuple[RunDir, Manifest]:
+    """Make the new run, and take note of it in the old one's directory, whatever the state directory is.
+
+    The manifest comes last: without it nothing can be resumed, and the note of such a run counts for nothing.
+    """
     level = durability_of(settings)
     durability: Literal["durable", "relaxed"] = "relaxed" if level == "relaxed" else "durable"
     now = datetime.now(UTC)
     new = RunDir.make(old.path.parent, name=f"{before.name}-retry", now=now)
     write_jobs(new, retry)
     run_async(lambda: fill_journal(new, retry, app_of=lambda job: _app_of(job, before), durability=durability))
-    identity = retry_identity(run=old.run, reasons=reasons)
-    manifest = save_manifest(new, before, retry, begun_at_s=now.timestamp(), durability=durability, identity=identity)
-    if not registry_of(new, manifest, settings).enter(identity, begun_of(new, manifest)):
-        _refuse_again(old, reasons)
-    return new, manifest
+    identity = retry_identity(run=new.run)
+    begun = Begun(new.run, str(new.path.absolute()), before.name, now.timestamp(), retry.lines)
+    Registry(old.path, folder=RETRIES).enter(identity, begun)
+    return new, save_manifest(new, before, retry, begun_at_s=now.timestamp(), durability=durability, identity=identity)
 
 
-def _refuse_again(old: RunDir, reasons: tuple[str, ...]) -> None:
-    """Raise InputError where the same failures were retried before: what failed then has failed in that run."""
-    found = Registry(old.path, folder=RETRIES).find(retry_identity(run=old.run, reasons=reasons))
-    if found is not None:
-        again = RunDir(old.path.parent / found.run)
+def _refuse_unfinished(old: RunDir, before: Manifest) -> None:
+    """Raise InputError where resuming a run would send its failures again, beside their retry."""
+    if before.kind == "campaign" and not old.has(JOURNAL) and describe(old).state != "finished":
         raise InputError(
-            f"{old.run}: was retried before, as run {found.run}; to go on with that: {resume_line(again)}; "
-            f"to repeat what failed in it: sendengine retry {found.run}"
+            f"{old.run}: has not finished, and kept no journal that tells what failed for good; finish it first: "
+            f"{resume_line(old)}"
         )
+
+
+def _retries_of(old: RunDir) -> Sequence[Begun]:
+    """Return the retries of a run, the latest last, without those that died before they had a manifest."""
+    return [begun for begun in Registry(old.path, folder=RETRIES).everything() if _was_made(old, begun)]
+
+
+def _was_made(old: RunDir, begun: Begun) -> bool:
+    new = RunDir(old.path.parent / begun.run)
+    return new.has(MANIFEST) or not new.path.exists()  # thrown away since
+
+
+def _retried_before(old: RunDir, last: Begun) -> str:
+    """Say where the same failures were repeated: what failed then has failed in that run."""
+    again = RunDir(old.path.parent / last.run)
+    return (
+        f"{old.run}: was retried before, as run {last.run}; to go on with that: {resume_line(again)}; "
+        f"to repeat what failed in it: {command_line('retry', again)}"
+    )
 
 
 def _app_of(job: Job, before: Manifest) -> str:

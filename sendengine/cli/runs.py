@@ -47,7 +47,7 @@ def list_command(*, runs_dir: Path, is_json: bool) -> None:
 @click.option("--dry-run", "is_dry", is_flag=True, help="Say which, and throw none away.")
 def prune_command(*, runs_dir: Path, days: float, keep: int, is_forced: bool, is_dry: bool) -> None:
     """Throw old runs away, with their reports; never one that is going on."""
-    found = [describe(run_dir) for run_dir in find_runs(runs_dir)]
+    found = [describe(run_dir) for run_dir in find_runs(runs_dir) if run_dir.has_a_runs_name]
     chosen = to_prune(found, now=datetime.now(UTC), days=days, keep=keep, is_forced=is_forced)
     for info in chosen:
         say(_line(info))

@@ -31,7 +31,7 @@ from sendengine.cli.output import note, say, show_json
 from sendengine.cli.preparing import Choices, RunPlace, prepare
 from sendengine.cli.rendering import render, text_of
 from sendengine.cli.session import Session
-from sendengine.errors import InputError, SettingsError
+from sendengine.errors import InputError, SettingsError, StorageError
 
 _SAMPLES: Final = 3
 
@@ -146,13 +146,23 @@ def _send(choices: Choices, place: RunPlace, options: RunOptions, *, is_sure: bo
         raise
     with run_dir.locked():
         try:
-            manifest = None if beginning is None else beginning.enter(run_dir, ending_of(options))
+            manifest = None if beginning is None else _entered(beginning, place, run_dir, options)
             return carry_out(_session(shown, run_dir, options, manifest), is_json=is_json)
         except (SettingsError, InputError):  # nothing was sent
             if beginning is not None:
                 beginning.undo()
             place.drop()
             raise
+
+
+def _entered(beginning: Beginning, place: RunPlace, run_dir: RunDir, options: RunOptions) -> Manifest:
+    """Enter the beginning; where the disk refuses that, nothing is left of a run that sent nothing."""
+    try:
+        return beginning.enter(run_dir, ending_of(options))
+    except StorageError:
+        if not beginning.is_known:
+            place.drop()
+        raise
 
 
 def _session(shown: overview.Overview, run_dir: RunDir, options: RunOptions, manifest: Manifest | None) -> Session:

@@ -72,6 +72,8 @@ async def perform(session: Session) -> RunResult:
                 name = session.work.name if progress.problem is None else f"{session.work.name}: {progress.problem}"
                 return Glance(name, session.noun, progress.done, progress.total, tuple(lanes))
 
+            if kept is not None and kept.earlier is not None:
+                note(f"{kept.earlier.counts.settled:,} of {session.work.total:,} {session.noun} are done already.")
             with listening(stop):
                 note(f"Sending; the report goes to {session.run_dir.path}. Ctrl-C stops.")
                 async with shown(look):
@@ -89,15 +91,19 @@ def _only(session: Session) -> Settings:
 
 
 class _ToTerminal(logging.Handler):
-    """Writes warnings of the engine where everything that is said about a run goes."""
+    """Writes warnings of the engine, and what it recovered, where everything that is said about a run goes."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one."""
-        note(f"{record.levelname.lower()}: {record.getMessage()}")
+        if record.levelno >= logging.WARNING:
+            note(f"{record.levelname.lower()}: {record.getMessage()}")
+        elif getattr(record, "event", None) == "recovered":
+            note(record.getMessage())
 
 
 def _report_warnings() -> None:
     log = logging.getLogger("sendengine")
     if not log.handlers:
-        log.addHandler(_ToTerminal(level=logging.WARNING))
+        log.addHandler(_ToTerminal())
+        log.setLevel(logging.INFO)
         log.propagate = False

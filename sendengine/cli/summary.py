@@ -10,7 +10,7 @@ from msgspec.structs import asdict
 from sendengine.campaign.report import Report, render
 from sendengine.campaign.rundir import FAILURES, REPORT
 from sendengine.cli.exits import Exit
-from sendengine.cli.output import counted, duration
+from sendengine.cli.output import ceiling, counted, duration
 from sendengine.telemetry.counters import LaneEntry
 
 _CUT_SHORT: Final = frozenset({Exit.GUARD, Exit.STORAGE, Exit.STOPPED, Exit.ABORTED})
@@ -31,7 +31,7 @@ def summary_lines(report: Report, *, folder: Path, why: str = "") -> Sequence[st
     for name, lane in report.lanes.items():
         lines += _lane_lines(name, lane)
     lines.append(f"  report: {folder / REPORT}")
-    if jobs.not_accepted:
+    if jobs.not_accepted > (0 if report.durability == "memory" else jobs.abandoned):  # what is abandoned is resumed
         lines.append(f"  what was not accepted, and why: {folder / FAILURES}")
     return lines
 
@@ -45,7 +45,8 @@ def as_json(report: Report, *, folder: Path, why: str = "") -> Mapping[str, obje
 def _lane_lines(name: str, lane: LaneEntry) -> Sequence[str]:
     latency = lane["latency_ms"]
     throttled = f"{lane['replies'].get(_THROTTLED, 0):,} 429s in {counted(lane['epochs'], 'epoch')}"
-    rate = f"{lane['mean_rate']:,.0f}/s of {lane['ceiling']:,.0f} on average, {lane['peak_1s']:,} in the busiest second"
+    most = ceiling(lane["ceiling"])
+    rate = f"{lane['mean_rate']:,.0f}/s of {most} on average, {lane['peak_1s']:,} in the busiest second"
     times = f"p50 {latency['p50']:,.0f} ms, p99 {latency['p99']:,.0f} ms"
     lines = [f"  {name}: {counted(lane['requests'], 'request')}, {rate}, {throttled}, {times}"]
     if lane["held_s"] > _MILLISECOND_S:

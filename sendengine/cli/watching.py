@@ -14,12 +14,13 @@ import click
 from msgspec import to_builtins
 
 from sendengine.campaign.control import give_order
+from sendengine.campaign.inventory import describe
 from sendengine.campaign.rundir import STATUS, RunDir
 from sendengine.campaign.status import LaneStatus, Status, read_status
 from sendengine.cli.carrying import resume_line
 from sendengine.cli.exits import Exit
 from sendengine.cli.options import json_option, runs_dir_option
-from sendengine.cli.output import duration, note, say, show_json, show_json_line
+from sendengine.cli.output import ceiling, duration, note, say, show_json, show_json_line
 from sendengine.cli.report import find_run
 from sendengine.errors import InputError
 
@@ -82,7 +83,7 @@ def status_lines(status: Status, run_dir: RunDir, *, is_going_on: bool) -> Itera
         yield "  " + ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in others.items())
     if is_going_on:
         yield from (f"  {name}: {_lane(lane)}" for name, lane in status.lanes.items())
-    if status.rate is not None:
+    if status.rate is not None and is_going_on:
         yield f"  at most {status.rate:,g} requests/s in each lane"
     if status.problem is not None:
         yield f"  {status.problem}"
@@ -95,7 +96,7 @@ def status_lines(status: Status, run_dir: RunDir, *, is_going_on: bool) -> Itera
 def _lane(lane: LaneStatus) -> str:
     held = "" if lane.hold is None else f", held: {lane.hold}"
     return (
-        f"{lane.requests:,} requests, ceiling {lane.ceiling:,.0f}/s, {lane.in_flight:,} in flight, "
+        f"{lane.requests:,} requests, ceiling {ceiling(lane.ceiling)}/s, {lane.in_flight:,} in flight, "
         f"{lane.waiting:,} waiting, p50 {lane.p50_ms:,.0f} ms, p99 {lane.p99_ms:,.0f} ms, {lane.throttled:,} 429s{held}"
     )
 
@@ -112,9 +113,8 @@ def _looks(run_dir: RunDir, *, is_watching: bool) -> Iterator[tuple[Status, bool
 def _ask(run_dir: RunDir, answer: str, **wanted: object) -> None:
     """Give a run an order, and wait for it to obey."""
     if not run_dir.is_going_on:
-        raise InputError(
-            f"{run_dir.run}: is not going on, so nothing was changed; to go on with it: {resume_line(run_dir)}"
-        )
+        more = f"; to go on with it: {resume_line(run_dir)}" if describe(run_dir).is_resumable else ""
+        raise InputError(f"{run_dir.run}: is not going on, so nothing was changed{more}")
     order = give_order(run_dir, **wanted)
     until_s = time.monotonic() + _ANSWER_S
     while time.monotonic() < until_s:

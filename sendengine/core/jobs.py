@@ -47,6 +47,8 @@ _OWNED: Final = {
     "external_id": "it is the old name of the idempotency key; use the job's 'idempotency_key'",
     "target_channel": "use the job's 'channel'",
 }
+_TEXT_CAPS: Final = {"name": NAME_CAP, "collapse_id": COLLAPSE_ID_CAP}
+_SPECIAL: Final = frozenset({*_TARGETING, *_OWNED, *_TEXT_CAPS, *LIST_CAPS, "ttl"})
 _DELTAS: Final = ("session_time", "session_count", "purchases")
 _DELTA_MAX: Final = 2**53  # a hundred of them still add up to less than JSON's 64 bits
 _CHANNEL_OF: Final = {"email": "email", "phone_number": "sms"}
@@ -175,21 +177,23 @@ def _check_channel(to: Target, channel: str | None) -> None:
 def _check_message(message: Mapping[str, Json], channel: str | None) -> None:
     if not isinstance(message, Mapping) or not message:
         raise InvalidJobError("message", "an object of OneSignal's fields, such as {'contents': {'en': '…'}}")
+    if not _SPECIAL.isdisjoint(message):
+        _check_special(message)
+    try:
+        size = len(orjson.dumps(message))
+    except TypeError as error:
+        raise InvalidJobError("message", f"cannot be written as JSON: {error}") from None
+    _check_sizes(message, channel, size)
+
+
+def _check_special(message: Mapping[str, Json]) -> None:
+    """Check the fields that have rules of their own."""
     if clash := _TARGETING.intersection(message):
         raise InvalidJobError(f"message.{min(clash)}", "a job has one target, and it stands in 'to'")
     for field, mend in _OWNED.items():
         if field in message:
             raise InvalidJobError(f"message.{field}", mend)
-    try:
-        size = len(orjson.dumps(message))
-    except TypeError as error:
-        raise InvalidJobError("message", f"cannot be written as JSON: {error}") from None
-    _check_fields(message)
-    _check_sizes(message, channel, size)
-
-
-def _check_fields(message: Mapping[str, Json]) -> None:
-    for field, cap in (("name", NAME_CAP), ("collapse_id", COLLAPSE_ID_CAP)):
+    for field, cap in _TEXT_CAPS.items():
         value = message.get(field)
         if isinstance(value, str) and len(value) > cap:
             raise InvalidJobError(f"message.{field}", f"at most {cap} characters, got {len(value)}")

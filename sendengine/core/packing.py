@@ -97,7 +97,7 @@ class Packer(Generic[M]):
     @property
     def has_high(self) -> bool:
         """Whether a high job waits."""
-        return _front(self._high) is not None
+        return bool(self._high) and _front(self._high) is not None
 
     def add(
         self,

@@ -31,7 +31,9 @@ from sendengine.errors import (
 )
 from sendengine.ports import Journal
 
-_TURN: Final = 32  # submits, about a millisecond's work
+_TURN: Final = 16  # submits between two turns of the loop while enough waits: less than a millisecond of work
+_HUNGRY_TURN: Final = 128  # where the lane would run dry
+_ENOUGH: Final = 4  # times what is taken ahead of its permits
 
 
 class _Entry(Struct, frozen=True):
@@ -86,9 +88,12 @@ class Admissions:
         await self._until_on_disk(entry, self.journal, until_s=until_s)
         return entry.receipt
 
-    async def submit_row(self, job: Job, *, row: int, past: Past | None) -> Receipt:
+    async def submit_row(self, job: Job, *, row: int, past: Past | None, asks_key: bool) -> Receipt:
         """Admit the job of a row, waiting for room and not for the disk: its file is still there."""
-        return await self._hand_over_in_turn(await self._enter(job, timeout_s=None, row=row, past=past))
+        entry = await self._enter(job, timeout_s=None, row=row, past=past)
+        if asks_key and entry.key is not None and self.journal is not None:
+            await self._recall(entry, entry.key, self.journal, until_s=None)
+        return await self._hand_over_in_turn(entry)
 
     async def submit_streamed(self, job: Job) -> Receipt:
         """Admit one of many jobs, waiting for room; for the disk only where that must be asked about its key."""
@@ -184,11 +189,14 @@ class Admissions:
     async def _hand_over_in_turn(self, entry: _Entry) -> Receipt:
         """Hand a job over, and now and then let others run: a caller with a long list must not keep the loop.
 
-        Afterwards and not before, where a job that came later would overtake it.
+        Afterwards and not before, where a job that came later would overtake it; more often where enough waits, since a
+        long turn of the loop costs permits.
         """
         receipt = self._hand_over(entry)
         self._submits += 1
-        if not self._submits % _TURN:
+        is_hungry = entry.lane.waiting < _ENOUGH * entry.lane.pace.lookahead
+        if self._submits >= (_HUNGRY_TURN if is_hungry else _TURN):
+            self._submits = 0
             await asyncio.sleep(0)
         return receipt
 

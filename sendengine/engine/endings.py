@@ -45,7 +45,7 @@ def answered(lane: "Lane", sealed: Sealed, reply: Reply) -> None:
     """There is a reply, whatever it says."""
     now_s = asyncio.get_running_loop().time()
     sealed.status = reply.status
-    sealed.cf_ray = reply.headers.get("cf-ray", "")
+    sealed.headers = reply.headers
     verdict = classify(reply, sealed.request)
     lane.counters.replied(reply.status, latency_s=now_s - sealed.sent_at_s)
     lane.land(sealed)

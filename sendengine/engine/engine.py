@@ -137,13 +137,13 @@ class SendEngine:
         """
         return await self._admissions.submit(job, timeout_s=timeout_s)
 
-    async def submit_row(self, job: Job, *, row: int, past: Past | None = None) -> Receipt:
+    async def submit_row(self, job: Job, *, row: int, past: Past | None = None, asks_key: bool = False) -> Receipt:
         """Admit the job of a row of an input as `submit` does, but without waiting for the disk.
 
         It is sent when it is there; one whose writing failed ends as Abandoned. ``past`` is what an earlier process
-        did of it. A caller's key is compared with those of this process only.
+        did of it. A caller's key is compared with those of this process, and with the journal's if it ``asks_key``.
         """
-        return await self._admissions.submit_row(job, row=row, past=past)
+        return await self._admissions.submit_row(job, row=row, past=past, asks_key=asks_key)
 
     def submit_nowait(self, job: Job) -> Receipt:
         """Admit a job at once, or raise as `submit` does: IntakeFullError where there is no room.
@@ -178,7 +178,7 @@ class SendEngine:
         return self._monitor.snapshot()
 
     def counters(self) -> Mapping[str, LaneCounters]:
-        """The counts of every lane that sent anything, by its name: what a report is made of."""
+        """The counts of every lane that sent anything, or tried to, by its name: what a report is made of."""
         return self._monitor.counters()
 
     def health(self) -> Health:

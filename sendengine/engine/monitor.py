@@ -50,14 +50,15 @@ class Monitor:
         self.counters()
 
     def counters(self) -> Mapping[str, LaneCounters]:
-        """The counts of the lanes that sent anything, brought up to date."""
+        """The counts of the lanes that sent anything, or tried to, brought up to date."""
         now_s = asyncio.get_running_loop().time()
         for lane in self._lanes.values():
             counters = lane.counters
             counters.epochs = lane.pace.controller.epochs
             counters.held_s = lane.pace.held_for_s(now_s=now_s)
             counters.saw_peak(lane.limiter.most_in_one_second)
-        return {name: lane.counters for name, lane in self._lanes.items() if lane.counters.requests}
+        counted = {name: lane.counters for name, lane in self._lanes.items()}
+        return {name: counters for name, counters in counted.items() if counters.requests or counters.not_sent}
 
     def snapshot(self) -> EngineStats:
         """Everything at this instant."""

@@ -17,6 +17,9 @@ from sendengine.ports import Part, RecoveredJob, RecoveredRequest
 MOST_DEATHS: Final = 5
 """A job that was on the wire when more processes than these died is not tried again: it may be what kills them."""
 
+KEY_AGE_S: Final = 29 * 86_400.0
+"""OneSignal knows a repeat by its key for 30 days; a day is left for the repeat itself."""
+
 _EVIDENCE: Final = "a process died while it was on the wire"
 _OVERDUE: Final = "its deadline passed before it could be repeated"
 

@@ -23,7 +23,7 @@ from sendengine.engine import endings
 from sendengine.engine.admission import deadline_of, render, weigh
 from sendengine.engine.events import announce
 from sendengine.engine.lane import Lane
-from sendengine.engine.past import Ages, Past, RecoveredReceipt, Rest, rest_of, stale_outcome
+from sendengine.engine.past import KEY_AGE_S, Ages, Past, RecoveredReceipt, Rest, rest_of, stale_outcome
 from sendengine.engine.receipts import Receipt
 from sendengine.engine.sealed import Sealed, Share
 from sendengine.ports import Journal, Recovered, RecoveredJob, RecoveredRequest
@@ -146,7 +146,8 @@ class Recovery:
                 riding.setdefault(job, []).extend(ids)
             sealed = _sealed_of(request, shares, app_id=lane.app.settings.app_id, home=journal, now_s=now_s)
             age_s = epoch_s - request.sealed_at_s
-            if all(self._ages.are_over(receipt.job, age_s=age_s) for receipt, _ in shares):
+            is_over = all(self._ages.are_over(receipt.job, age_s=age_s) for receipt, _ in shares)
+            if is_over or age_s > KEY_AGE_S:  # whatever the settings say: OneSignal may have forgotten its key
                 _end_stale(lane, sealed)
                 self._found.ended["gave_up"] = self._found.ended.get("gave_up", 0) + len(shares)
             else:

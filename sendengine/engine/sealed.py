@@ -3,7 +3,7 @@
 Units: ``_s`` are seconds on the running loop's clock, except ``sealed_epoch_s``, which is the wall clock's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sendengine.core.requests import NotificationRequest, Request
@@ -23,9 +23,9 @@ class Sealed:
 
     __slots__ = (
         "attempts",
-        "cf_ray",
         "deadline_s",
         "first_sent_at_s",
+        "headers",
         "held_until_s",
         "is_counted",
         "is_high",
@@ -84,12 +84,17 @@ class Sealed:
         self.sent_at_s = 0.0
         self.maybe_received_at_s: float | None = None
         self.status = 0
-        self.cf_ray = ""
+        self.headers: Mapping[str, str] = {}  # of the last reply
 
     @property
     def maybe_sent(self) -> bool:
         """Whether an attempt may have taken effect."""
         return self.maybe_received_at_s is not None
+
+    @property
+    def cf_ray(self) -> str:
+        """Cloudflare's handle for support, of the last reply."""
+        return self.headers.get("cf-ray", "")
 
     @property
     def channel(self) -> str | None:

@@ -34,6 +34,7 @@ from sendengine.ports import KeyRecall, Part, Portion, Recovered, RecoveredReque
 
 REQUEST: Final = 2
 PART: Final = 3
+MOST_BOUNDARIES: Final = 10_000
 NOTHING_STORED: Final = 0
 """The id of a seal that was only waited for."""
 
@@ -119,6 +120,8 @@ class CampaignLedger:
         """An item is about to be accepted, or has settled before; packing can begin anew behind a boundary."""
         if is_boundary:
             self._boundaries.append(end)
+            if len(self._boundaries) > MOST_BOUNDARIES:  # an item in front takes long: half of them will do
+                self._boundaries = deque(list(self._boundaries)[1::2])
         if self._settled.covers(first, end):
             self._advance()
         else:
@@ -174,7 +177,7 @@ class CampaignLedger:
         item = self._items[row]
         item.key = key
         item.count = len(job.to.ids) if isinstance(job, CreateNotification) else 0
-        done(self._store.failure)
+        asyncio.get_running_loop().call_soon(done, self._store.failure)  # the id first: it may settle at once
         return row
 
     def withdraw(self, job: int) -> bool:

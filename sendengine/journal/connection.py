@@ -26,7 +26,7 @@ OURS_ALONE: Final = 0o600
 
 _FULL_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CACHE_KIB: Final = 16_384
-_LONGEST_WAL_BYTES: Final = 8_388_608  # what is left of it after a checkpoint
+_LONGEST_WAL_BYTES: Final = 33_554_432  # what is left of it after a checkpoint
 _PLAIN: Final = frozenset(
     {
         sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL,

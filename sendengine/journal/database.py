@@ -5,6 +5,7 @@ Everything here blocks, and belongs on the store's thread.
 Units: sizes are bytes; ``at`` is whole seconds since the epoch.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ GROUP: Final = 0
 the ids of the records that count no more, 8 bytes each."""
 
 _ID_BYTES: Final = 8
+_CHECKPOINT_MOST_BYTES: Final = 16_777_216
+_CHECKPOINT_LEAST_BYTES: Final = 524_288
 _PRUNED_AT_ONCE: Final = 500
 _ROOMY_PAGES: Final = 16_384  # 64 MiB of free pages are worth a rewrite where little else is there
 _FEW_PAGES: Final = 4_096
@@ -75,13 +78,17 @@ class ArchivedRow(Struct, frozen=True):
 
 
 class Database:
-    """One open file. Everything raises StorageError: DiskFullError where nothing was written for want of room."""
+    """One open file. Everything raises StorageError: DiskFullError where nothing was written for want of room.
 
-    __slots__ = ("_connection", "path")
+    ``checkpoint_bytes`` is how much may be written before the next checkpoint is due.
+    """
+
+    __slots__ = ("_connection", "checkpoint_bytes", "path")
 
     def __init__(self, connection: Connection, path: Path) -> None:
         self._connection = connection
         self.path = path
+        self.checkpoint_bytes = _checkpoint_bytes(path)
 
     def groups(self) -> Iterator[StoredGroup]:
         """Read every group, in order."""
@@ -116,6 +123,7 @@ class Database:
         """Bring what the write-ahead log holds into the file, so that the log begins anew."""
         with errors_of(self.path):
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self.checkpoint_bytes = _checkpoint_bytes(self.path)
 
     def make_room(self) -> None:
         """Let the write-ahead log take no room, as far as there is room for that."""
@@ -172,6 +180,12 @@ class Database:
     def _number(self, sql: str) -> int:
         (value,) = next(self._connection.execute(sql))
         return int(value or 0)
+
+
+def _checkpoint_bytes(path: Path) -> int:
+    """Checkpoint rarely, for it takes as long as several groups, but let the log not fill a small disk."""
+    disk = os.statvfs(path)
+    return min(_CHECKPOINT_MOST_BYTES, max(_CHECKPOINT_LEAST_BYTES, disk.f_bavail * disk.f_frsize // 8))
 
 
 def read_group(row: Row) -> StoredGroup:

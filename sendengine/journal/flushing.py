@@ -31,7 +31,6 @@ URGENT_S: Final = 0.005
 LAZY_S: Final = 0.15  # of the quarter second; the rest is for the group before it and its own
 AGAIN_S: Final = 1.0
 
-_CHECKPOINT_BYTES: Final = 4_194_304
 _PAGES_OF_A_GROUP: Final = 24_576  # what a group writes besides its records, about
 _TOLD_AT_ONCE: Final = 64  # waiters in one step of the loop
 _SMOOTHING: Final = 0.2
@@ -112,15 +111,12 @@ class Flusher:
         """Return what is not on disk yet, the latest first."""
         return self.lazy, self.urgent, self._flying
 
-    # Asking for a flush
+    @property
+    def is_hurrying(self) -> bool:
+        """Whether it is known that somebody waits for the urgent group."""
+        return self._since_s is not None
 
-    def take(self, record: int, put: Put) -> None:
-        """Put a new record on disk, for which somebody waits."""
-        group = self.urgent
-        group.puts[record] = put
-        group.size_bytes += len(put[0])
-        if self._since_s is None or len(group.puts) >= GROUP_RECORDS or group.size_bytes >= GROUP_BYTES:
-            self.hurry()
+    # Asking for a flush
 
     def add(self, record: int, put: Put, *, is_ordered: bool) -> None:
         """Put a record on disk that may take another's place, and for which nobody may wait."""
@@ -132,15 +128,11 @@ class Flusher:
             self.lazy.put(record, put)
         self.hurry() if is_urgent else self.stir()
 
-    def remove(self, records: Sequence[int], *, is_ordered: bool) -> None:
-        """Records do not count any more."""
-        if is_ordered:
-            for record in records:
-                self.lazy.withdraw(record)
-            self.urgent.removed += records
-        else:
-            self.lazy.removed += records
-        self.stir()
+    def remove_in_order(self, records: Sequence[int]) -> None:
+        """Records do not count any more, no later than what somebody waits for from now on."""
+        for record in records:
+            self.lazy.withdraw(record)
+        self.urgent.removed += records
 
     def hurry(self) -> None:
         """Somebody waits for what was added to the urgent group."""
@@ -196,6 +188,8 @@ class Flusher:
 
     def _write(self, *, is_whole: bool = False) -> None:
         """Hand what is due to the thread; on a full disk without what is taken on, unless ``is_whole``."""
+        if self.failure is not None:  # a timer was still to ring: what a hook would add tells of changes that are lost
+            return
         if is_whole or not self._is_full:
             group, self.urgent = self.urgent, Group()
             if group.size_bytes > LARGEST_BYTES:
@@ -255,7 +249,7 @@ class Flusher:
         if since_s is not None:
             self.flush_s += _SMOOTHING * (self._loop.time() - since_s - self.flush_s)
         self._unchecked_bytes += written.size_bytes + _PAGES_OF_A_GROUP
-        if self._unchecked_bytes >= _CHECKPOINT_BYTES:
+        if self._unchecked_bytes >= self._database.checkpoint_bytes:
             self._unchecked_bytes = 0
             self._writer.start(self._database.checkpoint, done=_nothing, failed=self.went_wrong)
         if self._is_whole:

@@ -176,8 +176,11 @@ class Outbox:
     ) -> int:
         """Put a job on disk; returns its id at once, and calls ``done`` on the loop when it is there, or failed."""
         entry = JobEntry(job, app, self._now_s(), row, key, fingerprint)
-        archived = None if key is None else (_key_name(app, key), write_key(KeyRecall(fingerprint, None)))
-        record = self._store.put(JOB, write_job(entry), done=done, archived=archived)
+        if key is None:
+            record = self._store.take(JOB, write_job(entry), done)
+        else:
+            archived = _key_name(app, key), write_key(KeyRecall(fingerprint, None))
+            record = self._store.put(JOB, write_job(entry), done=done, archived=archived)
         self._jobs[record] = entry
         return record
 
@@ -210,7 +213,7 @@ class Outbox:
         """
         entry = RequestEntry(seal, self._now_s())
         written: asyncio.Future[StorageError | None] = self._loop.create_future()
-        record = self._store.put(REQUEST, write_request(entry), done=written.set_result)
+        record = self._store.take(REQUEST, write_request(entry), written.set_result)
         try:
             error = await written
         except asyncio.CancelledError:

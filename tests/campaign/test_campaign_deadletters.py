@@ -1,6 +1,7 @@
 """Dead letters are put back: what may have been sent under its old key, what was not as a new job, and nobody twice."""
 
 import fcntl
+import time
 from pathlib import Path
 
 from sendengine import Ambiguous, CreateNotification, GaveUp, Rejected, UpdateUser, external_id
@@ -78,6 +79,47 @@ async def test_what_may_have_been_sent_goes_whole_under_its_old_key(tmp_path: Pa
     (request,) = recovered.requests
     assert (request.seal.key, request.seal.members, letters) == (KEY, ((job.id, ("u1", "u2")),), 0)
     assert request.seal.wire == a_seal((1, ())).wire
+
+
+async def given_up_together(path: Path, *, now_s: float) -> None:
+    """Leave two jobs that were given up in one request, long ago perhaps."""
+    outbox = await Outbox.open(path, now_s=lambda: now_s)
+    await outbox.recover(when_failed=lambda _: None)
+    jobs = [await put(outbox, hello(each)) for each in ("u1", "u2")]
+    request = await outbox.seal(a_seal(*((job, (f"u{n}",)) for n, job in enumerate(jobs, 1))))
+    lost = [GaveUp("reset", maybe_sent=True, not_sent=(f"u{n}",)) for n in (1, 2)]
+    portions = [Portion(job, (f"u{n}",), lost[n - 1], is_last=True) for n, job in enumerate(jobs, 1)]
+    outbox.settle(portions, request=request)
+    await outbox.aclose()
+
+
+async def test_letters_of_one_request_are_put_back_one_after_the_other_under_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "engine-1.db"
+    await given_up_together(path, now_s=time.time())
+    for left in (1, 0):
+        async with open_slot(path, SETTINGS) as slot:
+            assert slot.outbox is not None
+            letter, *_ = await slot.outbox.dead_letters()
+            assert await requeue(slot, [letter], repeat_deltas=False) == Requeued(back=1)
+        recovered, letters = await found(path)
+        assert letters == left
+        assert {request.seal.key for request in recovered.requests} == {KEY}
+        assert [each.job.idempotency_key for each in recovered.jobs] == [None] * (2 - left)  # nothing goes anew
+
+
+async def test_what_may_have_been_sent_too_long_ago_is_not_put_back(tmp_path: Path) -> None:
+    path = tmp_path / "engine-1.db"
+    await given_up_together(path, now_s=time.time() - 29.5 * 86_400)
+    assert await put_back(path) == Requeued(lost=2)
+    assert await found(path) == (Recovered(), 2)
+
+
+async def test_what_may_have_been_sent_in_a_request_that_is_gone_is_not_sent_anew(tmp_path: Path) -> None:
+    path = tmp_path / "engine-1.db"
+    lost = GaveUp("reset", maybe_sent=True, not_sent=("u1",))
+    await ended(path, hello("u1"), (("u1",), lost, False), outcome=lost)
+    assert await put_back(path) == Requeued(lost=1)
+    assert await found(path) == (Recovered(), 1)
 
 
 async def test_deltas_that_may_have_been_counted_stay_unless_they_are_asked_for(tmp_path: Path) -> None:

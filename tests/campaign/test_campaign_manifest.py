@@ -227,8 +227,8 @@ def test_what_identifies_a_campaign_jobs_and_a_retry() -> None:
         jobs_identity(app_ids=["a"], digest="d", edition=1),
         jobs_identity(app_ids=["a"], digest="e", edition=1),
         jobs_identity(app_ids=["a"], digest="e", edition=2),
-        retry_identity(run="r", reasons=[]),
-        retry_identity(run="r", reasons=["rejected"]),
+        retry_identity(run="r"),
+        retry_identity(run="s"),
     }
     assert len(made) == 10
     assert jobs_identity(app_ids=["b", "a"], digest="d", edition=1) in made

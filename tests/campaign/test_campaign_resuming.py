@@ -6,211 +6,38 @@ nor the server.
 
 import asyncio
 import json
-import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from sendengine import NotSentError, SendEngine
+from sendengine import CreateNotification, InputError
 from sendengine.campaign import house
 from sendengine.campaign import manifest as manifests
 from sendengine.campaign.kept import JobsKeeping, open_keeping
 from sendengine.campaign.manifest import Manifest
-from sendengine.campaign.report import Report, parse
-from sendengine.campaign.retrying import plan_retry
-from sendengine.campaign.retryrun import fill_journal, kept_requests, save_manifest, write_jobs
-from sendengine.campaign.run import Run, RunOptions, RunResult
+from sendengine.campaign.retrying import RETRIED, Kept, Retry, plan_retry
+from sendengine.campaign.retryrun import fill_journal, kept_of, save_manifest, write_jobs
+from sendengine.campaign.rowsets import Selection
+from sendengine.campaign.run import Run
 from sendengine.campaign.rundir import RunDir
-from sendengine.campaign.saved import manifest_of, saved_work, settings_for
-from sendengine.campaign.work import CampaignInput, load_input
-from sendengine.core.wire import Reply, WireRequest
+from sendengine.campaign.saved import check_age
 from sendengine.journal.store import Store
-from sendengine.ports import Permit
-from sendengine.settings import BatchingSettings, CeilingSettings, RetrySettings, Settings
-from tests.campaign.campaign_files import NOON, csv_file
-from tests.support.engines import make_settings
-from tests.support.fake_transport import Answer, Arrival, FakeTransport, accept, json_reply, refuse
+from tests.campaign.campaign_files import NOON
+from tests.campaign.run_scene import HELLO, Scene, Server, change, greeting, jobs, note
+from tests.support.fake_transport import Answer, Arrival, accept, json_reply, refuse
 from tests.support.stores import Disk
 from tests.support.virtual_loop import run_virtually
-
-GREETING = """
-[campaign]
-name = "Greeting"
-{options}
-[campaign.recipients]
-file = "recipients.csv"
-column = "external_id"
-target = "external_id"
-{tables}
-"""
-HELLO = 'channel = "push"\nmessage.contents.en = "Hello"'
 
 
 @pytest.fixture(autouse=True)
 def _look_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     """Minutes of virtual time pass here, and each look costs real time."""
     monkeypatch.setattr(house, "_LOOK_S", 2.0)
-
-
-@dataclass
-class Server:
-    """What all processes of a run talk to: it remembers keys, and answers a repeat with the first success."""
-
-    answer: Callable[[Arrival], Answer] = accept
-    replies: dict[str, Reply] = field(default_factory=dict)
-    reached: Counter[str] = field(default_factory=Counter)
-    updates: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    bodies: dict[str, bytes] = field(default_factory=dict)
-
-    def take(self, arrival: Arrival) -> Answer:
-        if arrival.method == "PATCH":
-            self.updates.append((arrival.user, arrival.body))
-            return self.answer(arrival)
-        body = json.dumps(arrival.body).encode()
-        assert self.bodies.setdefault(arrival.key, body) == body, "another body under an old key"
-        if arrival.key in self.replies:
-            return self.replies[arrival.key]
-        answer = self.answer(arrival)
-        if isinstance(answer, Reply) and answer.status == 200:
-            self.replies[arrival.key] = answer
-            self.reached.update(arrival.ids)
-        return answer
-
-
-class Mortal(FakeTransport):
-    """A transport that dies with its process: nothing reaches the server any more."""
-
-    is_dead = False
-
-    async def exchange(self, request: WireRequest, permit: Permit) -> Reply:
-        if self.is_dead:
-            await permit()
-            raise NotSentError("the process is dead")
-        return await super().exchange(request, permit)
-
-
-@dataclass
-class Scene:
-    """A run, over any number of processes."""
-
-    folder: Path
-    server: Server
-    cap: int = 2
-    retry: RetrySettings = field(default_factory=lambda: RetrySettings(lost_reply_wait_s=1))
-    app: dict[str, Any] = field(default_factory=lambda: {"ceilings": {"create_notification": 50, "update_user": 50}})
-    run_dir: RunDir = field(init=False)
-    lives: int = 0
-    arrivals: int = 0
-
-    def settings(self) -> Settings:
-        app = {**self.app, "ceilings": CeilingSettings(**self.app["ceilings"])}
-        batching = BatchingSettings(max_recipients_per_request=self.cap)
-        return make_settings(self.folder / "state", app=app, retry=self.retry, batching=batching)
-
-    def begin(self, path: Path) -> None:
-        """Do what `send` does before the first request."""
-        settings = self.settings()
-        loaded = load_input(path, settings)
-        work = loaded.work(loaded.plan(settings, now=NOON)) if isinstance(loaded, CampaignInput) else loaded.work()
-        self.run_dir = RunDir.make(self.folder / "runs", name=loaded.name, now=NOON)
-        made = manifest_of(loaded, work, settings, edition=1)
-        manifests.save(self.run_dir, replace(made, run=self.run_dir.run, begun_at_s=NOON.timestamp()), work.selection)
-
-    def live(
-        self,
-        *,
-        killed_at: int | None = None,
-        stopped_at: int | None = None,
-        disk: Disk | None = None,
-        when_seen: Callable[[int, Run], None] = lambda *_: None,
-    ) -> RunResult | None:
-        """Run a process to its end, or until the server has seen so many requests in all; None where it was killed."""
-        return run_virtually(self._live(killed_at, stopped_at, disk or Disk(), when_seen))
-
-    async def _live(
-        self, killed_at: int | None, stopped_at: int | None, disk: Disk, when_seen: Callable[[int, Run], None]
-    ) -> RunResult | None:
-        self.lives += 1
-        manifest = manifests.load(self.run_dir)
-        settings = settings_for(manifest, self.settings())
-        kept = await open_keeping(self.run_dir, manifest, durability="durable", connect=disk.connect)
-        the_run = Run(
-            saved_work(self.run_dir, manifest),
-            run_dir=self.run_dir,
-            options=RunOptions(max_error_rate=None, durability="durable"),
-            keeping=kept,
-        )
-        copy = self.folder / f"copy-{self.lives}"
-
-        def behave(arrival: Arrival) -> Answer:
-            self.arrivals += 1
-            answer = self.server.take(arrival)
-            when_seen(self.arrivals, the_run)
-            if self.arrivals == killed_at:
-                self._copy(copy)
-                transport.is_dead = True
-                the_run.abort()
-            if self.arrivals == stopped_at:
-                the_run.stop()
-            return answer
-
-        transport = Mortal(behave)
-        try:
-            async with SendEngine(
-                settings, observer=the_run, open_transport=lambda *_: transport, journal=kept.journal
-            ) as engine:
-                result = await the_run.send(engine)
-        finally:
-            await kept.journal.aclose()
-        if not transport.is_dead:
-            return result
-        self.run_dir = RunDir(copy)
-        return None
-
-    def _copy(self, to: Path) -> None:
-        to.mkdir()
-        found = sorted(self.run_dir.path.iterdir(), key=lambda path: not path.name.startswith("journal"))
-        for path in found:  # the journal first: lines are on disk before the journal says so
-            shutil.copy2(path, to / path.name)
-
-    @property
-    def report(self) -> Report:
-        return parse(self.run_dir.read("report.json"))
-
-    @property
-    def counts(self) -> dict[str, int]:
-        jobs = self.report.jobs
-        return {name: getattr(jobs, name) for name in jobs.__struct_fields__ if getattr(jobs, name)}
-
-    def lines(self, file: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.run_dir.read(file).splitlines()]
-
-
-def greeting(folder: Path, ids: list[str], *, options: str = HELLO, tables: str = "") -> Path:
-    csv_file(folder, "external_id,level", *(f"{item},{n}" for n, item in enumerate(ids)))
-    path = folder / "campaign.toml"
-    path.write_text(GREETING.format(options=options, tables=tables))
-    return path
-
-
-def jobs(folder: Path, *lines: dict[str, Any]) -> Path:
-    path = folder / "jobs.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
-def note(*ids: str, **more: Any) -> dict[str, Any]:
-    message = {"contents": {"en": "Hi"}}
-    return {"kind": "create_notification", "message": message, "channel": "push", "to": {"external_id": ids}, **more}
-
-
-def change(user: str, **more: Any) -> dict[str, Any]:
-    return {"kind": "update_user", "user": {"external_id": user}, **more}
 
 
 @pytest.mark.parametrize("kills", [[1], [2, 3, 4], [20, 40, 90]])
@@ -335,17 +162,17 @@ def outage(bad: set[str]) -> Callable[[Arrival], Answer]:
     return answer
 
 
-def retried(scene: Scene, **options: Any) -> tuple[Scene, Manifest]:
+def retried(scene: Scene, *, at: datetime = NOON, **options: Any) -> tuple[Scene, Manifest]:
     """Do what `retry` does, and return the new run."""
     old, before = scene.run_dir, manifests.load(scene.run_dir)
     new = Scene(scene.folder, scene.server, cap=scene.cap)
     new.run_dir = RunDir.make(scene.folder / "runs", name="retry", now=NOON)
 
     async def prepare() -> Manifest:
-        retry = plan_retry(old, before, await kept_requests(old, before), **options)
+        retry = plan_retry(old, before, await kept_of(old, before), **options)
         write_jobs(new.run_dir, retry)
         await fill_journal(new.run_dir, retry, app_of=lambda _: "shop", durability="durable")
-        return save_manifest(new.run_dir, before, retry, begun_at_s=NOON.timestamp(), durability="durable")
+        return save_manifest(new.run_dir, before, retry, begun_at_s=at.timestamp(), durability="durable")
 
     manifest = run_virtually(prepare())
     return new, manifest
@@ -387,9 +214,50 @@ def test_deltas_that_may_have_been_counted_are_left_unless_they_are_asked_for(tm
     assert scene.counts == {"accepted": 1, "ambiguous": 1}
     before = manifests.load(scene.run_dir)
     for options, count in (({}, 0), ({"repeat_deltas": True}, 1), ({"repeat_deltas": True, "reasons": ["gave_up"]}, 0)):
-        retry = plan_retry(scene.run_dir, before, {}, **options)
+        retry = plan_retry(scene.run_dir, before, Kept(), **options)
         assert retry.count == count
         assert sum(retry.left.values()) == 1 - count
+
+
+def test_a_failure_that_a_killed_process_wrote_last_is_left_to_the_run_itself(tmp_path: Path) -> None:
+    """Its journal does not know that it was final: resumed, the run sends it again."""
+    scene = Scene(tmp_path, Server(lambda arrival: refuse() if "u1" in arrival.ids else accept(arrival)))
+    scene.begin(jobs(tmp_path, *(note(f"u{n}", urgency="high") for n in range(60))))
+    scene.live(killed_at=40)
+    line = {**scene.lines("failures.jsonl")[0], "job": note("u50")}
+    with (scene.run_dir.path / "failures.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    before = manifests.load(scene.run_dir)
+
+    async def plan() -> Retry:
+        return plan_retry(scene.run_dir, before, await kept_of(scene.run_dir, before))
+
+    assert [job.to.ids for job in run_virtually(plan()).new if isinstance(job, CreateNotification)] == [("u1",)]
+    assert scene.live() is not None
+    assert (scene.counts, len(scene.lines("failures.jsonl"))) == ({"accepted": 59, "rejected": 1}, 1)
+
+
+def test_what_another_retry_repeats_is_left_out(tmp_path: Path) -> None:
+    bad = {"u1", "u2", "u3"}
+    scene = Scene(tmp_path, Server(lambda arrival: refuse() if bad.intersection(arrival.ids) else accept(arrival)))
+    scene.begin(jobs(tmp_path, *(note(f"u{n}", urgency="high") for n in range(9))))
+    assert scene.live() is not None
+    retry = plan_retry(scene.run_dir, manifests.load(scene.run_dir), Kept(), retried={2})
+    assert (len(retry.new), retry.lines, retry.left) == (2, (1, 3), {RETRIED: 1})
+
+
+def test_a_retry_of_a_retry_is_as_old_as_the_oldest_key_in_it(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, Server(outage({"u5"})))
+    scene.begin(jobs(tmp_path, *(note(f"u{n}") for n in range(20))))
+    assert scene.live() is not None
+    later, began_s = NOON + timedelta(days=20), NOON.timestamp()
+    _, manifest = retried(scene, at=later)
+    assert (manifest.begun_at_s, manifest.keys_since_s) == (later.timestamp(), began_s)
+    check_age(manifest, now_s=began_s + 28 * 86_400, duplicates_are_accepted=False)
+    with pytest.raises(InputError, match="repeats requests that were begun 30 days ago"):
+        check_age(manifest, now_s=began_s + 30 * 86_400, duplicates_are_accepted=False)
+    manifests.save(scene.run_dir, replace(manifests.load(scene.run_dir), keys_since_s=began_s - 5), Selection())
+    assert retried(scene, at=later)[1].keys_since_s == began_s - 5  # what it repeats was a retry itself
 
 
 # The disk fails

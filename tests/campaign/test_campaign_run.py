@@ -403,6 +403,15 @@ def test_an_outage_that_lasts_stops_the_run_and_leaves_it_resumable(tmp_path: Pa
     assert all(line["maybe_sent"] is False for line in over.lines("failures.jsonl"))
 
 
+def test_an_outage_that_was_there_before_the_run_stops_it_too(tmp_path: Path) -> None:
+    over = ended(
+        tmp_path, greeting(tmp_path, list("abcdef")), answering(lambda _: NotSentError("refused")), max_outage_s=60
+    )
+    assert over.result.exit_code == 75
+    assert over.result.why.startswith("shop/create_notification has had no answer for 60 s")
+    assert over.counts["read"] == over.counts["abandoned"]
+
+
 def test_a_disk_that_fails_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(file: LineFile) -> None:
         raise StorageError(f"{file.path}: No space left on device")

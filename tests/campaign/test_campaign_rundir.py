@@ -10,6 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from sendengine.campaign.begun import Begun, Registry
 from sendengine.campaign.report import JobCounts, RecipientCounts, Report, parse, render
 from sendengine.campaign.rundir import RunDir, find_runs
 from sendengine.core.outcomes import Accepted, Ambiguous, Unreachable
@@ -121,6 +122,10 @@ def test_a_full_disk_is_a_storage_error_that_names_the_file(tmp_path: Path, monk
             lines.flush()
         with pytest.raises(StorageError, match=r"report\.json"):
             run_dir.write("report.json", b"{}")
+        with pytest.raises(StorageError, match="No space left on device"):
+            Registry(tmp_path).enter("who", Begun("r", "runs/r", "spring", 0.0))
+    assert list(tmp_path.rglob("*.tmp")) == []
+    assert list((tmp_path / "begun").iterdir()) == []
     lines.close()
     assert not (run_dir.path / "report.json").exists()
 

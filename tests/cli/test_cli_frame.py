@@ -149,6 +149,22 @@ def test_init_with_yes_overwrites_and_with_json_says_what() -> None:
     assert "first-campaign" in Path("campaign.toml").read_text()
 
 
+def test_init_leaves_files_for_their_owner_alone_even_where_they_were_for_everybody() -> None:
+    Path("campaign.toml").write_text("mine")
+    Path("campaign.toml").chmod(0o644)
+    assert run("init", "--yes").exit_code == 0
+    assert Path("campaign.toml").stat().st_mode & 0o777 == 0o600
+
+
+def test_init_refuses_an_id_that_is_none_and_does_not_show_it() -> None:
+    result = run("init", "--app-id", CANARY)
+    assert result.exit_code == 2
+    assert "--app-id" in result.stderr
+    assert "must be a UUID" in result.stderr
+    assert CANARY not in result.output
+    assert not Path("sendengine.toml").exists()
+
+
 def test_init_where_it_cannot_write_says_so() -> None:
     Path("taken").write_text("")
     result = run("init", "--config", "taken/sendengine.toml")

@@ -101,14 +101,15 @@ def test_doctor_says_that_nothing_listens(tmp_path: Path) -> None:
     assert "fail  app shop" in result.stdout
 
 
-def test_doctor_says_that_the_app_is_not_configured(
-    mock_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_doctor_says_that_the_app_is_not_configured_and_checks_the_way_to_the_others(
+    mock_url: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("sendengine.cli.doctor.BASE_URL", mock_url)
     result = run("doctor", "--config", settings_for(tmp_path, mock_url), "--app", "shoe")
     assert result.exit_code == 2
     assert "--app shoe: not in" in result.stdout
     assert "which has shop" in result.stdout
+    assert result.stdout.count("fail") == 1
+    assert "127.0.0.1 is 127.0.0.1" in result.stdout
 
 
 def test_doctor_says_that_the_key_is_not_there(mock_url: str, tmp_path: Path) -> None:

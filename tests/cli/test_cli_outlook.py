@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from sendengine.campaign.report import JobCounts, RecipientCounts, Report
 from sendengine.campaign.work import CampaignInput, LoadedInput, Work, load_input
@@ -208,6 +209,13 @@ def test_the_summary_says_what_came_of_it_what_bound_it_and_where_to_read_more()
         "  report: runs/r/report.json",
         "  what was not accepted, and why: runs/r/failures.jsonl",
     ]
+
+
+def test_the_summary_points_to_the_failures_only_where_there_are_any() -> None:
+    kept = replace(report_with(accepted=98, exit_code=75), durability="durable")
+    kept.jobs.abandoned = 2
+    assert said(kept)[-1] == "  report: runs/r/report.json"
+    assert said(replace(kept, durability="memory"))[-1].endswith("runs/r/failures.jsonl")
 
 
 def test_the_summary_of_a_good_run_is_short() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sendengine.cli import display
+from sendengine.cli.output import note
 from sendengine.cli.progress import Glance, LaneGlance, Speed, Teller
 
 LANE = LaneGlance(
@@ -161,6 +162,26 @@ async def test_on_a_terminal_it_is_drawn_live(monkeypatch: pytest.MonkeyPatch) -
         await sleeper.is_done.wait()
     assert "1,000 of 100,000 recipients" in drawn.getvalue()
     assert "4,000 of 100,000 recipients" in drawn.getvalue()  # drawn once more at the end
+
+
+async def test_what_is_said_meanwhile_stands_above_the_progress_and_is_not_wiped_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sleeper = Sleeper(1, [], asyncio.Event())
+    monkeypatch.setattr("sendengine.cli.display.asyncio.sleep", sleeper)
+    drawn = io.BytesIO()
+    monkeypatch.setattr("sys.stderr", io.TextIOWrapper(drawn, encoding="utf-8", write_through=True))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    async with display.shown(lambda: glance(1000), is_live=True):
+        await sleeper.is_done.wait()
+        before = len(drawn.getvalue())
+        note("Stopping: one moment.")
+        said = drawn.getvalue()[before:].decode()
+    wiped, _, redrawn = said.partition("Stopping: one moment.")
+    assert wiped.startswith("\r\x1b[2K")  # the progress goes first
+    assert "1,000 of 100,000 recipients" in redrawn
 
 
 async def test_an_error_of_the_run_passes_through_the_display() -> None:

@@ -1,6 +1,7 @@
 """``resume``, ``retry``, ``status``, ``pause``, ``runs`` and ``dead``, against a mock server in its own process."""
 
 import asyncio
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from sendengine import CreateNotification, SendEngine, external_id, load_settings
 from sendengine.campaign import manifest as manifests
+from sendengine.campaign.begun import RETRIES, Begun, Registry, retry_identity
 from sendengine.campaign.rundir import RunDir
 from sendengine.cli.commands import cli
 
@@ -131,6 +133,7 @@ def test_a_killed_campaign_is_resumed_and_its_report_adds_up(mock_url: str) -> N
         file.write("[batching]\nmax_recipients_per_request = 7\n")  # the manifest's cap counts
     result = run("resume", "latest", "--json")
     assert result.exit_code == 0
+    assert " of 1,000 recipients are done already." in result.stderr
     report = orjson.loads(result.stdout)
     assert (report["jobs"]["read"], report["jobs"]["accepted"], report["recipients"]["targeted"]) == (1000, 1000, 1000)
     assert ledger(mock_url)["recipients"] == 1000
@@ -147,9 +150,15 @@ def test_a_killed_jobs_file_is_resumed(mock_url: str) -> None:
     Path("jobs.jsonl").write_bytes(
         b"".join(orjson.dumps({**job, "to": {"external_id": [f"u-{n}"]}}) + b"\n" for n in range(200))
     )
-    killed(mock_url, "send", "jobs.jsonl", "--yes")
+    folder = killed(mock_url, "send", "jobs.jsonl", "--yes")
     settings(mock_url, ceilings="create_notification = 6000")
-    report = orjson.loads(run("resume", "latest", "--json").stdout)
+    (folder / "journal.db").rename(folder / "gone")
+    result = run("resume", "latest")
+    assert (result.exit_code, "journal.db: is gone, and with it which jobs have" in result.stderr) == (2, True)
+    (folder / "gone").rename(folder / "journal.db")
+    result = run("resume", "latest", "--json")
+    assert "jobs of an earlier process: " in result.stderr
+    report = orjson.loads(result.stdout)
     assert (report["jobs"]["read"], report["jobs"]["accepted"]) == (200, 200)
     assert ledger(mock_url)["recipients"] == 200
 
@@ -189,6 +198,7 @@ def test_a_run_is_paused_slowed_and_goes_on(mock_url: str) -> None:
         assert (found["state"], found["is_going_on"], found["total"]) == ("paused", True, 1500)
         before = requests(mock_url)
         assert before < 150
+        assert f"which is going on: sendengine status {name}; " in run("send", "campaign.toml", "--yes").stderr
         assert run("rate", name, "5000").exit_code == 0  # never above the settings
         assert run("continue", name).stdout == f"{name}: going on\n"
         assert process.wait(timeout=60) == 0
@@ -196,7 +206,30 @@ def test_a_run_is_paused_slowed_and_goes_on(mock_url: str) -> None:
     found = orjson.loads(run("status", name, "--json").stdout)
     assert (found["state"], found["is_going_on"], found["done"], found["exit_code"]) == ("finished", False, 1500, 0)
     result = run("pause", name)
-    assert (result.exit_code, "is not going on" in result.stderr) == (2, True)
+    assert (result.exit_code, result.stderr) == (2, f"sendengine: {name}: is not going on, so nothing was changed\n")
+
+
+def test_a_stopped_run_that_was_resumed_and_killed_is_not_taken_for_stopped(mock_url: str) -> None:
+    campaign(1000)
+    with sending("send", "campaign.toml") as process:
+        wait_until(lambda: requests(mock_url) >= 5, process)
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate()
+    assert process.returncode == 75
+    assert "is closed" not in "".join(said)
+    assert "failures.jsonl" not in said[0]  # what is abandoned is no failure
+    stopped = run("status").stdout
+    assert "stopped before its end, as asked" in stopped
+    assert "is closed" not in stopped
+    (folder,) = runs()
+    with sending("resume", "latest") as process:
+        wait_until(lambda: orjson.loads((folder / "status.json").read_bytes())["state"] == "sending", process)
+        process.kill()
+        process.communicate()
+    name = folder.name
+    assert run("runs", "list").stdout.startswith(f"{name}  killed  ")
+    shown = run("report", name)
+    assert (shown.exit_code, shown.stderr) == (0, f"sendengine: {name}: was resumed since, and was killed\n")
 
 
 def test_what_was_certainly_not_sent_is_retried_under_new_keys(mock_url: str) -> None:
@@ -205,15 +238,20 @@ def test_what_was_certainly_not_sent_is_retried_under_new_keys(mock_url: str) ->
     assert run("send", "campaign.toml").exit_code == 3
     admin(mock_url, "config", method="POST", body={"default": {"poisoned": []}})
     old = runs()[0].name
+    (Path("runs") / "died").mkdir()  # before it had a manifest
+    begun = Begun("died", "died", "spring", 0.0, lines=(1,))
+    Registry(Path("runs", old), folder=RETRIES).enter(retry_identity(run="died"), begun)
     left = run("retry", old, "--reason", "gave_up")
     assert (left.exit_code, "left out: 1 failure" in left.stderr) == (0, True)
-    result = run("retry", old, "--json")
+    result = run("retry", old, "--json", "--reason", "rejected")
     assert result.exit_code == 0, result.stderr
     assert orjson.loads(result.stdout)["jobs"]["accepted"] == 1
     assert ledger(mock_url)["recipients"] == 3
+    assert manifests.load(RunDir(runs()[1])).retry_of == old
     again = run("retry", old)
     assert (again.exit_code, f"was retried before, as run {runs()[1].name}" in again.stderr) == (2, True)
-    assert manifests.load(RunDir(runs()[1])).retry_of == old
+    shutil.rmtree(runs()[1])
+    assert run("retry", old).exit_code == 2  # it was thrown away, and is not forgotten
 
 
 def test_runs_are_listed_and_thrown_away(mock_url: str) -> None:
@@ -231,8 +269,9 @@ def test_runs_are_listed_and_thrown_away(mock_url: str) -> None:
     assert run("runs", "prune", "--older-than", "0", "--dry-run").stderr == "1 run would be thrown away, 1 kept\n"
     assert run("runs", "prune", "--older-than", "0").exit_code == 0
     assert [folder.name for folder in runs()] == [stopped]
+    (Path("runs") / "thesis").mkdir()  # whoever names a folder of his own as the one of runs
     assert run("runs", "prune", "--older-than", "0", "--force").exit_code == 0
-    assert runs() == []
+    assert [folder.name for folder in runs()] == ["thesis"]
 
 
 def test_dead_letters_are_listed_and_put_back(mock_url: str) -> None:

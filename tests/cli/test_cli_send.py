@@ -1,5 +1,6 @@
 """``validate``, ``send`` and ``report`` against a mock server in a process of its own."""
 
+import gzip
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -248,7 +249,8 @@ def test_another_count_than_expected_stops_before_the_first_request(mock_url: st
 
 
 def test_a_test_goes_to_the_named_recipients_alone_under_keys_of_its_own(mock_url: str) -> None:
-    assert run("send", "campaign.toml", "--test", "u-2, u-4").exit_code == 0
+    result = run("send", "campaign.toml", "--test", "u-2, u-4")
+    assert (result.exit_code, "  a test: to 2 recipients alone\n" in result.stderr) == (0, True)
     assert admin(mock_url, "ledger")["recipients"] == 2
     assert run("send", "campaign.toml").exit_code == 0
     ledger = admin(mock_url, "ledger")
@@ -261,7 +263,9 @@ def test_the_same_campaign_sent_again_by_mistake_is_refused(mock_url: str) -> No
     (folder,) = runs()
     result = run("send", "campaign.toml")
     assert result.exit_code == 2
-    assert f"as run {folder.name}; to go on with it: sendengine resume {folder.name}; to send it again" in result.stderr
+    assert (
+        f"as run {folder.name}, which has finished: sendengine report {folder.name}; to send it again" in result.stderr
+    )
     assert "--edition 2" in result.stderr
     assert runs() == [folder]
     campaign("u-9", "u-8")  # whatever it says now
@@ -293,6 +297,8 @@ def test_a_jobs_file_of_the_same_content_is_refused_whatever_its_name(mock_url: 
     assert "was begun before" in result.stderr
     assert run("send", "copy.jsonl", "--edition", "2").exit_code == 0
     assert admin(mock_url, "ledger")["recipients"] == 6
+    Path("copy.jsonl.gz").write_bytes(gzip.compress(jobs(3)))
+    assert run("send", "copy.jsonl.gz").exit_code == 2
     Path("copy.jsonl").write_bytes(jobs(4))
     assert run("send", "copy.jsonl").exit_code == 0
 
@@ -403,6 +409,27 @@ def test_a_run_directory_that_cannot_be_made_ends_in_5() -> None:
     result = run("send", "campaign.toml", "--runs-dir", "taken/runs")
     assert result.exit_code == 5
     assert "taken/runs: cannot be written or read" in result.stderr
+
+
+def test_a_state_directory_that_refuses_ends_in_5_and_leaves_no_run(mock_url: str) -> None:
+    with Path("sendengine.toml").open("r+") as file:
+        text = file.read()
+        file.seek(0)
+        file.write(f'state_dir = "state"\n{text}')
+    Path("state").mkdir()
+    Path("state/begun").write_text("")
+    result = run("send", "campaign.toml")
+    assert result.exit_code == 5
+    assert "cannot be written or read" in result.stderr
+    assert runs() == []
+    assert admin(mock_url, "ledger")["recipients"] == 0
+
+
+def test_what_a_send_writes_is_for_its_owner_alone() -> None:
+    assert run("send", "campaign.toml").exit_code == 0
+    written = [*Path("runs").rglob("*"), *Path(".sendengine").rglob("*"), Path("runs"), Path(".sendengine")]
+    modes = {(path.is_dir(), path.stat().st_mode & 0o777) for path in written}
+    assert modes == {(True, 0o700), (False, 0o600)}
 
 
 # report

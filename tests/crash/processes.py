@@ -22,7 +22,7 @@ _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload(_PRELOADED)
 
 OFTEN = {
-    "sendengine.journal.flushing:_CHECKPOINT_BYTES": 150_000,
+    "sendengine.journal.database:_CHECKPOINT_MOST_BYTES": 150_000,
     "sendengine.journal.liveness:SLACK_BYTES": 2_000,
     "sendengine.journal.liveness:MOVED_BYTES": 500,
 }

@@ -244,6 +244,17 @@ def test_the_ages_are_those_of_the_settings(tmp_path: Path) -> None:
     assert [type(outcome) for outcome in outcomes] == [Expired, Accepted]
 
 
+def test_a_request_whose_key_may_be_forgotten_is_not_repeated_however_old_it_may_grow(tmp_path: Path) -> None:
+    disk, transport = Disk(), FakeTransport()
+    days = 86_400
+    old, young = left(disk, note("a"), note("b"), age_s=30 * days)
+    left_sealed(disk, seal_of((old, ("a",))), age_s=29.5 * days)
+    left_sealed(disk, seal_of((young, ("b",)), key=KEY.replace("6", "7")), age_s=28 * days)
+    outcomes, _ = recover(tmp_path, disk, transport, ages=JournalSettings(max_age_normal_s=90 * days))
+    assert [type(outcome) for outcome in outcomes] == [GaveUp, Accepted]
+    assert [arrival.ids for arrival in transport.arrivals] == [["b"]]
+
+
 def test_a_job_for_a_segment_is_sealed_whole_or_waits_whole(tmp_path: Path) -> None:
     disk, transport = Disk(), FakeTransport()
     job = CreateNotification(to=segments("All"), message={"contents": {"en": "Hi"}})

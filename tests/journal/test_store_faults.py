@@ -11,7 +11,7 @@ from textwrap import dedent
 import pytest
 
 from sendengine import StorageError
-from sendengine.journal import flushing
+from sendengine.journal import database
 from sendengine.journal.reserve import RESERVE_BYTES
 from sendengine.journal.store import Collector, Store
 from tests.support.stores import Disk, Told, copied, held, no_space, put
@@ -236,7 +236,7 @@ async def test_a_failed_checkpoint_is_a_failed_disk(
             self.is_broken = "wal_checkpoint" in sql and bool(self.groups)
             super().pass_or_fail(sql, parameters)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(flushing, "_CHECKPOINT_BYTES", 1)
+    monkeypatch.setattr(database, "_checkpoint_bytes", lambda _: 1)
     disk = Checkpointing()
     store = await Store.open(tmp_path / "a.db", connect=disk.connect)
     failed = asyncio.Event()
