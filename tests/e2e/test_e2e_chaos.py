@@ -82,8 +82,8 @@ async def test_every_notification_takes_effect_once_and_every_user_ends_as_apply
 ) -> None:
     """Under both readings of what the documents leave open, at the same time: most of it is waiting."""
     await asyncio.gather(
-        meet_faults(tmp_path / "one", count=3000, key_counts="arrival", unknown_ids="silent"),
-        meet_faults(tmp_path / "other", count=600, key_counts="completion", unknown_ids="named"),
+        meet_faults(tmp_path / "one", count=900, key_counts="arrival", unknown_ids="silent"),
+        meet_faults(tmp_path / "other", count=300, key_counts="completion", unknown_ids="named"),
     )
 
 

@@ -103,10 +103,13 @@ class Pool:
         return None
 
     async def obtain(self) -> Connection:
-        """Claim a connection when it comes free or is opened. Raises NotSentError where none can be opened.
+        """Claim a connection that is idle, comes free or is opened. Raises NotSentError where none can be opened.
 
         Cancelling it gives a connection that has just come to whoever is next.
         """
+        idle = None if self._is_closed else self.take()
+        if idle is not None:
+            return idle
         self._calls += 1
         number = self._calls
         for attempt in range(_TRIES):
