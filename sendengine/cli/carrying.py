@@ -4,14 +4,18 @@ import shlex
 from pathlib import Path
 from typing import Final
 
+import click
+
 from sendengine.campaign.rundir import FAILURES, MANIFEST, REQUESTS, RunDir
 from sendengine.cli import summary
 from sendengine.cli.exits import Exit
 from sendengine.cli.loop import run
 from sendengine.cli.output import note, say, show_json
 from sendengine.cli.session import Session, perform
+from sendengine.settings import DEFAULT_FILE
 
 _UNFINISHED: Final = frozenset({Exit.GUARD, Exit.STORAGE, Exit.STOPPED, Exit.ABORTED})
+_WITH_SETTINGS: Final = frozenset({"resume", "retry"})
 DEFAULT_RUNS: Final = Path("runs")
 
 
@@ -50,4 +54,13 @@ def command_line(command: str, run_dir: RunDir) -> str:
     """A command about a run, as it is to be typed here."""
     runs_dir = run_dir.path.parent
     elsewhere = "" if runs_dir == DEFAULT_RUNS else f" --runs-dir {shlex.quote(str(runs_dir))}"
-    return f"sendengine {command} {run_dir.run}{elsewhere}"
+    return f"sendengine {command} {run_dir.run}{elsewhere}{_config_of(command)}"
+
+
+def _config_of(command: str) -> str:
+    """The settings file of the command that runs now, where another command needs it and would not find it."""
+    context = click.get_current_context(silent=True)
+    config = None if context is None else context.params.get("config")
+    if config is None or config == Path(DEFAULT_FILE) or command not in _WITH_SETTINGS:
+        return ""
+    return f" --config {shlex.quote(str(config))}"

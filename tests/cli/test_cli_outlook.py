@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import click
 import pytest
 from msgspec.structs import replace
 
 from sendengine.campaign.report import JobCounts, RecipientCounts, Report
+from sendengine.campaign.rundir import RunDir
 from sendengine.campaign.work import CampaignInput, LoadedInput, Work, load_input
+from sendengine.cli.carrying import command_line
 from sendengine.cli.forecast import Limit, deliveries, forecast, held_s, reached
 from sendengine.cli.overview import lines, overview
 from sendengine.cli.summary import as_json, summary_lines
@@ -228,3 +231,19 @@ def test_the_summary_of_a_good_run_is_short() -> None:
 def test_the_summary_for_programs_is_the_report_with_its_place() -> None:
     shown = as_json(report_with(accepted=100), folder=Path("runs/r"), why="")
     assert (shown["directory"], shown["schema"], shown["why"]) == ("runs/r", 1, "")
+
+
+@pytest.mark.parametrize(
+    ("command", "config", "line"),
+    [
+        ("resume", "sendengine.toml", "sendengine resume 2026-a --runs-dir elsewhere"),
+        ("resume", "my shop.toml", "sendengine resume 2026-a --runs-dir elsewhere --config 'my shop.toml'"),
+        ("report", "my shop.toml", "sendengine report 2026-a --runs-dir elsewhere"),
+    ],
+)
+def test_a_line_to_type_names_the_settings_where_they_are_not_found_without(
+    command: str, config: str, line: str
+) -> None:
+    with click.Context(click.Command("send")) as context:
+        context.params["config"] = Path(config)
+        assert command_line(command, RunDir(Path("elsewhere/2026-a"))) == line
