@@ -72,8 +72,9 @@ class Caps(Struct, frozen=True, gc=False):
 class Line(Struct, Generic[M], eq=False):
     """The drafts of one message: the closed ones, then those from ``open`` on.
 
-    ``arrivals`` numbers the drafts. ``holders`` tells the last open draft that names a recipient. ``filled`` are the
-    drafts that were closed for want of room since its reader emptied it.
+    ``arrivals`` numbers the drafts. ``holders`` tells the last open draft that names a recipient, ``earlier`` those
+    before it, where there are any. ``filled`` are the drafts that were closed for want of room since its reader
+    emptied it.
     """
 
     group: PackKey
@@ -85,6 +86,7 @@ class Line(Struct, Generic[M], eq=False):
     open: Draft[M] | None = None
     tail: Draft[M] | None = None
     holders: dict[str, Draft[M]] = field(default_factory=dict)
+    earlier: dict[str, list[Draft[M]]] = field(default_factory=dict)
     filled: list[Draft[M]] = field(default_factory=list)
 
     def spread(self, ids: tuple[str, ...], *, now_s: float) -> list[Part[M]]:
@@ -108,8 +110,7 @@ class Line(Struct, Generic[M], eq=False):
         draft.recipients -= len(share.ids)
         draft.size_bytes -= json_bytes(share.ids)
         for name in share.ids:
-            if self.holders.get(name) is draft:
-                del self.holders[name]
+            self._release(name, draft)
         return share
 
     def close(self, last: Draft[M]) -> list[Draft[M]]:
@@ -120,7 +121,7 @@ class Line(Struct, Generic[M], eq=False):
             closed.append(self.open)
             self.open = self.open.after
         if self.open is None:
-            self.holders = {}
+            self.holders, self.earlier = {}, {}
         else:
             self.holders = {name: draft for name, draft in self.holders.items() if not draft.is_closed}
         return closed
@@ -140,6 +141,21 @@ class Line(Struct, Generic[M], eq=False):
             draft.after.before = draft.before
         draft.before = draft.after = None
 
+    def _release(self, name: str, draft: Draft[M]) -> None:
+        """An open draft names a recipient no more; the one before it that does holds it now."""
+        earlier = self.earlier.get(name, [])
+        if self.holders.get(name) is not draft:
+            if draft in earlier:
+                earlier.remove(draft)
+            return
+        del self.holders[name]
+        while earlier:
+            before = earlier.pop()
+            if not before.is_closed:
+                self.holders[name] = before
+                return
+        self.earlier.pop(name, None)
+
     def _place(self, name: str, now_s: float) -> Draft[M]:
         """Give one recipient a place in the first draft with room behind all that name it."""
         holder = self.holders.get(name)
@@ -152,6 +168,8 @@ class Line(Struct, Generic[M], eq=False):
             draft = self._append(now_s)
         draft.recipients += 1
         draft.size_bytes += size_bytes
+        if holder is not None:
+            self.earlier.setdefault(name, []).append(holder)
         self.holders[name] = draft
         if draft.recipients >= self.caps.recipients:
             self.filled += self.close(draft)

@@ -476,3 +476,14 @@ def test_the_queues_forget_those_who_expired_behind_one_who_stays() -> None:
         assert len(lane.packer.expire(index + 0.5)) == 1
     assert len(lane.packer._alone) < 1100  # looks inside: what is forgotten shows nowhere else
     assert lane.take_all() == ["stays"]
+
+
+def test_a_recipient_whose_second_job_expired_still_stands_in_a_request_once() -> None:
+    packer: Packer[str] = Packer(max_recipients=10, max_bytes=10_000, linger_s=1.0)
+    group = PackKey(b"{}", "push", "alias", "external_id")
+    for member, deadline_s in (("first", None), ("second", 0.5), ("third", None)):
+        if member == "third":
+            assert [share.member for share in packer.expire(2.0)] == ["second"]
+        packer.add(member, group=group, ids=("a",), alone=False, high=False, deadline_s=deadline_s, now_s=0.0)
+    packs = [packer.take(now_s=5.0), packer.take(now_s=5.0)]
+    assert [pack.ids for pack in packs if pack is not None] == [("a",), ("a",)]
