@@ -82,7 +82,7 @@ def test_however_often_it_is_asked_a_probe_a_second_is_the_most(steps_s: list[fl
         now_s += step_s
         if breaker.take_probe(now_s=now_s):
             probes_s.append(now_s)
-    assert all(later - earlier >= 1 for earlier, later in pairwise(probes_s))
+    assert all(later - earlier >= 1 - 1e-9 for earlier, later in pairwise(probes_s))  # what float seconds lose
 
 
 def test_an_empty_window_answers_nothing() -> None:
