@@ -57,13 +57,10 @@ class Custody:
         if sealed is None or not records:
             return
         sealed.records = tuple(records.items())
-        if not sealed.has_key:
-            self._unseal(sealed, maybe_received=sealed.maybe_sent)
-        elif not sealed.maybe_sent:
-            self._unseal(sealed, maybe_received=False)
-        else:  # what was abandoned after it may have been received goes again under this key, else others replace it
+        left: set[Journal | None] = set()
+        if sealed.has_key and sealed.maybe_sent:  # what was abandoned goes again under this key, else others replace it
             left = {receipt.home for receipt, part in settled if isinstance(part.outcome, Abandoned)}
-            self._unseal(sealed, maybe_received=False, except_in=left)
+        self._unseal(sealed, maybe_received=sealed.maybe_sent and not sealed.has_key, except_in=left)
 
     def _unseal(self, sealed: Sealed, *, maybe_received: bool, except_in: Collection[Journal | None] = ()) -> None:
         records, sealed.records = sealed.records, ()

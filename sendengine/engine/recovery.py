@@ -104,26 +104,28 @@ class Recovery:
     ) -> Sequence["_Returning"]:
         """Make the receipts of one journal's jobs and line up its sealed requests; returns what is to be put back."""
         self._damaged += recovered.damaged
-        places: dict[int, tuple[Lane, Receipt]] = {}
+        places: dict[int, tuple[Lane, Receipt, bytes]] = {}
         for job in recovered.jobs:
             lane = self._lane_of(job.job, job.app)
             if lane is None:
                 self._found.unknown += 1
                 continue
-            receipt = _receipt_of(job, journal, now_s=now_s, age_s=max(0.0, epoch_s - job.accepted_at_s))
-            places[job.id] = lane, receipt
+            content = render(job.job)
+            age_s = max(0.0, epoch_s - job.accepted_at_s)
+            receipt = _receipt_of(job, journal, content=content, now_s=now_s, age_s=age_s)
+            places[job.id] = lane, receipt, content
             self._readmit(job.job, receipt, lane)
             lane.books.open()
-        receipts = {number: receipt for number, (_, receipt) in places.items()}
+        receipts = {number: receipt for number, (_, receipt, _) in places.items()}
         riding = self._resend_all(journal, recovered.requests, receipts, now_s=now_s, epoch_s=epoch_s)
         returning: list[_Returning] = []
         for job in recovered.jobs:
             if job.id in places:
-                lane, receipt = places[job.id]
+                lane, receipt, content = places[job.id]
                 is_too_old = self._ages.are_over(job.job, age_s=epoch_s - job.accepted_at_s)
                 is_over = is_too_old or _is_overdue(lane, receipt, may_wait=job.was_begun, now_s=now_s)
                 rest = rest_of(job, riding.get(job.id), is_over=is_over)
-                returning.append(_Returning(lane, receipt, job, rest, render(job.job), is_foreign))
+                returning.append(_Returning(lane, receipt, job, rest, content, is_foreign))
         return returning
 
     def _resend_all(
@@ -244,14 +246,12 @@ def _resend(lane: Lane, sealed: Sealed, *, now_s: float) -> None:
     lane.again(sealed, at_s=now_s + lane.retries.wait_after_restart_s(high=sealed.is_high))
 
 
-def _receipt_of(recovered: RecoveredJob, journal: Journal, *, now_s: float, age_s: float) -> Receipt:
+def _receipt_of(recovered: RecoveredJob, journal: Journal, *, content: bytes, now_s: float, age_s: float) -> Receipt:
     job = recovered.job
     deadline_s = deadline_of(job, now_s=now_s)
     if deadline_s is not None and job.expires_in_s is not None:
         deadline_s -= age_s
-    receipt = Receipt(
-        job, submitted_at_s=now_s - age_s, deadline_s=deadline_s, size_bytes=weigh(job, content=render(job))
-    )
+    receipt = Receipt(job, submitted_at_s=now_s - age_s, deadline_s=deadline_s, size_bytes=weigh(job, content=content))
     receipt.home = journal
     receipt.record = recovered.id
     return receipt

@@ -152,12 +152,7 @@ class CampaignLedger:
 
     async def recover(self, *, when_failed: Callable[[StorageError], None]) -> Recovered:
         """Give nothing back: the run reads its file again, and knows from `begun` what was done."""
-
-        def look() -> None:
-            if self._store.failure is not None:
-                when_failed(self._store.failure)
-
-        self._store.when_trouble = look
+        self._store.tell_failure(when_failed)
         return Recovered(damaged=tuple(self.damaged))
 
     def accept(

@@ -139,7 +139,7 @@ class Outbox:
         contents, self._contents = self._contents, None
         if contents is None:
             raise AssertionError("an outbox recovers once")
-        self._store.when_trouble = lambda: self._look(when_failed)
+        self._store.tell_failure(when_failed)
         # On a thread: reading 200,000 jobs takes seconds, in which the host's loop has other work.
         found = await on_a_thread(partial(recollect, contents.records, is_damaged=bool(contents.damaged)))
         self._jobs, self._requests = found.jobs, found.requests
@@ -327,10 +327,6 @@ class Outbox:
     def _keep_house(self) -> None:
         keep_s = self._settings.keep_dead_s
         self._store.prune({_KEY: KEYS_S, _DEAD: keep_s, _KEPT: keep_s, _SETTLED: self._settings.keep_settled_s})
-
-    def _look(self, when_failed: Callable[[StorageError], None]) -> None:
-        if self._store.failure is not None:
-            when_failed(self._store.failure)
 
 
 def _recovered(job: int, entry: JobEntry, parts: Sequence[tuple[int, Part]]) -> RecoveredJob:

@@ -152,6 +152,15 @@ class Store:
     def when_trouble(self, callback: Callable[[], None] | None) -> None:
         self._flusher.when_trouble = callback
 
+    def tell_failure(self, when_failed: Callable[[StorageError], None]) -> None:
+        """Call ``when_failed`` on the loop when the disk has failed for good; takes the place of `when_trouble`."""
+
+        def look() -> None:
+            if self.failure is not None:
+                when_failed(self.failure)
+
+        self.when_trouble = look
+
     def contents(self) -> Contents:
         """Return what it held when it was opened; to be called once, so that nothing is kept for longer."""
         contents, self._contents = self._contents, None
