@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo check test crash bench clean
+.PHONY: setup demo check test laws crash bench clean
 
 setup: $(READY)
 
@@ -24,6 +24,11 @@ check: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+# The laws, with other and many more examples than in `make test`; some minutes.
+laws: $(READY)
+	$(BIN)/python -m pytest tests/core tests/limiter tests/engine tests/transport --hypothesis-profile=explore \
+	  --numprocesses auto --dist worksteal --override-ini timeout=900
 
 # Processes killed a thousand times, and a journal's files damaged ten thousand times; some minutes.
 crash: $(READY)

@@ -6,7 +6,7 @@ Method: a bucket of depth 1 + r·S that fills at r = N / (W + S + J) lets any N 
 so that no window of W = 1 s holds more than N of them, wherever it starts, and none does at the server as long
 as the way there delays by J at most. S is the pause of the event loop that costs no permit. J is a little more:
 what a pause of the loop holds back between a permit and its write is at most one bucketful, and that r·J covers,
-however long the pause (from 1,000 permits a second on; below, a pause may push one permit too many into a second).
+however long the pause (from 2,000 permits a second on; below, a pause may push one permit too many into a second).
 """
 
 from collections import deque
