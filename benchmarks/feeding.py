@@ -83,8 +83,8 @@ class Meter:
         return self.cpu_s / self.wall_s
 
     def until(self, seconds: float, items: Iterable[_T]) -> Iterator[_T]:
-        """Pass items on until so many seconds have passed."""
+        """Pass items on until so many seconds have passed; the first one in any case."""
         for item in items:
+            yield item
             if self.wall_s >= seconds:
                 return
-            yield item
