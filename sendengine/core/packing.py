@@ -20,7 +20,7 @@ from typing import Final, Generic, TypeVar
 from msgspec import Struct
 
 from sendengine.core.deadlines import Deadlines
-from sendengine.core.drafts import Caps, Draft, Line, PackKey, Share
+from sendengine.core.drafts import Caps, Draft, Line, PackKey, Share, json_bytes
 
 M = TypeVar("M")
 K = TypeVar("K")
@@ -76,7 +76,7 @@ class Packer(Generic[M]):
         self._members = self._recipients = self._emptied = 0
         self._lines: tuple[list[dict[PackKey, Line[M]]], ...] = (_shards(), _shards())  # normal, high
         self._places: list[dict[int, _Place[M]]] = _shards()  # by the id() of the member
-        self._last_alone: PackKey | None = None  # a campaign's jobs go alone and have one message: keep it once
+        self._last_alone: Line[M] | None = None  # a campaign's jobs go alone and have one message: keep it once
         self._high: deque[Draft[M]] = deque()
         self._alone: deque[Draft[M]] = deque()
         self._lingering: deque[Draft[M]] = deque()
@@ -115,18 +115,15 @@ class Packer(Generic[M]):
         A job for more recipients than there is room for is cut over packs; one that names a recipient twice gets
         the second into the next pack, as two jobs would.
         """
-        line = self._line(group, is_alone=alone, is_high=high)
-        parts = line.spread(ids, now_s=now_s)
         deadline = inf if deadline_s is None else deadline_s
-        draft = parts[0][0]
-        place = _Place(draft, len(draft.shares), deadline)
-        if len(parts) > 1:
-            place.left = len(parts)
-            place.others = tuple([(draft, len(draft.shares)) for draft, _ in parts[1:]])
-        for draft, part in parts:
-            self._join(draft, Share(member, part), deadline)
-        if alone or line.filled:
-            self._note_filled(line)
+        if alone and len(ids) < 2:  # noqa: PLR2004 - it fits, and nobody joins it
+            place = self._place_alone(Share(member, ids), group, high=high, deadline_s=deadline, now_s=now_s)
+        else:
+            line = self._line(group, is_alone=alone, is_high=high)
+            parts = line.spread(ids, now_s=now_s)
+            place = self._place_in(parts, member, deadline_s=deadline)
+            if alone or line.filled:
+                self._note_filled(line)
         key = id(member)
         self._places[key % _SHARDS][key] = place
         self._members += 1
@@ -145,8 +142,10 @@ class Packer(Generic[M]):
         draft = _front(self._high)
         if draft is None or prefer_normal:
             draft = self._oldest_ripe(now_s) or draft
+        if draft is None:
+            return None
         # A later draft of the line can be ripe first; the earlier goes, so that no recipient's order is turned.
-        return None if draft is None or draft.line.head is None else self._seal(draft.line.head)
+        return self._seal(draft.line.head or draft)
 
     def next_due_s(self) -> float | None:
         """Return when `take` may give a pack, in the past where it would now; None where nothing waits."""
@@ -187,12 +186,39 @@ class Packer(Generic[M]):
         waiting = [(place.draft.arrival, place.slot, key) for shard in self._places for key, place in shard.items()]
         return overdue + [self._remove(key) for _, _, key in sorted(waiting)]
 
+    def _place_alone(
+        self, share: Share[M], group: PackKey, *, high: bool, deadline_s: float, now_s: float
+    ) -> _Place[M]:
+        """Give a job a draft that is its own from the first; all such jobs of a message share an empty line."""
+        line = self._shared_line(group, is_high=high)
+        size_bytes = len(line.group.content) + json_bytes(share.ids)
+        count = len(share.ids)
+        draft = Draft(line, next(self._arrivals), now_s, size_bytes, count, 1, deadline_s, shares=[share])
+        (self._high if high else self._alone).append(draft)
+        return _Place(draft, 0, deadline_s)
+
+    def _shared_line(self, group: PackKey, *, is_high: bool) -> Line[M]:
+        line = self._last_alone
+        if line is None or line.is_high is not is_high or line.group != group:
+            line = self._last_alone = Line(group, self._caps, self._arrivals, is_alone=True, is_high=is_high)
+        return line
+
+    def _place_in(self, parts: list[tuple[Draft[M], tuple[str, ...]]], member: M, *, deadline_s: float) -> _Place[M]:
+        """Enter a job into the drafts of its line."""
+        draft = parts[0][0]
+        place = _Place(draft, len(draft.shares), deadline_s)
+        if len(parts) > 1:
+            place.left = len(parts)
+            place.others = tuple([(draft, len(draft.shares)) for draft, _ in parts[1:]])
+        for draft, part in parts:
+            self._join(draft, Share(member, part), deadline_s)
+        return place
+
     def _line(self, group: PackKey, *, is_alone: bool, is_high: bool) -> Line[M]:
         """Return the line that a job joins: its message's, or one that nobody else joins."""
         if is_alone:
-            if self._last_alone != group:
-                self._last_alone = group
-            return Line(self._last_alone, self._caps, self._arrivals, is_alone, is_high)
+            group = self._shared_line(group, is_high=is_high).group
+            return Line(group, self._caps, self._arrivals, is_alone, is_high)
         lines = self._lines[is_high][hash(group) % _SHARDS]
         line = lines.get(group)
         if line is None:
@@ -241,21 +267,25 @@ class Packer(Generic[M]):
 
     def _seal(self, draft: Draft[M]) -> Pack[M]:
         is_full = draft.is_closed
-        draft.line.close(draft)
-        self._retire(draft)
+        line = draft.line
+        if line.head is None:
+            draft.is_gone = True
+        else:
+            line.close(draft)
+            self._retire(draft)
         shares = tuple([share for share in draft.shares if share is not None])
         draft.shares = []
         deadline_s = min([self._leave(share) for share in shares])
         self._recipients -= draft.recipients
         return Pack(
-            group=draft.line.group,
-            shares=shares,
-            ids=shares[0].ids if len(shares) == 1 else tuple(chain.from_iterable([share.ids for share in shares])),
-            opened_at_s=draft.opened_at_s,
-            deadline_s=None if deadline_s == inf else deadline_s,
-            size_bytes=draft.size_bytes,
-            is_full=is_full,
-            is_high=draft.line.is_high,
+            line.group,
+            shares,
+            shares[0].ids if len(shares) == 1 else tuple(chain.from_iterable([share.ids for share in shares])),
+            draft.opened_at_s,
+            None if deadline_s == inf else deadline_s,
+            draft.size_bytes,
+            is_full,
+            line.is_high,
         )
 
     def _leave(self, share: Share[M]) -> float:

@@ -73,13 +73,17 @@ class Admissions:
         self._keys: dict[str, KeyTable] = {}
         self._keyed: dict[Receipt, tuple[KeyTable, str]] = {}  # of the jobs that have a key
         self._submits = 0
+        self._routes: dict[tuple[str | None, type], Lane] = {}  # those found before
 
     async def submit(self, job: Job, *, timeout_s: float | None) -> Receipt:
         """Admit a job, waiting for room and for the disk, as `sendengine.SendEngine.submit` says."""
         until_s = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
-        entry = await self._enter(job, timeout_s=timeout_s)
+        entry = self._step_in(job) or await self._wait_in(job, timeout_s=timeout_s)
         if self.journal is None:
-            return await self._hand_over_in_turn(entry)
+            receipt = self._hand_over(entry)
+            if self._owes_a_turn(entry.lane):
+                await asyncio.sleep(0)
+            return receipt
         if entry.key is not None:
             await self._recall(entry, entry.key, self.journal, until_s=until_s)
         known = self._join(entry)
@@ -90,28 +94,33 @@ class Admissions:
 
     async def submit_row(self, job: Job, *, row: int, past: Past | None, asks_key: bool) -> Receipt:
         """Admit the job of a row, waiting for room and not for the disk: its file is still there."""
-        entry = await self._enter(job, timeout_s=None, row=row, past=past)
+        entry = self._step_in(job, row=row, past=past) or await self._wait_in(job, timeout_s=None, row=row, past=past)
         if asks_key and entry.key is not None and self.journal is not None:
             await self._recall(entry, entry.key, self.journal, until_s=None)
-        return await self._hand_over_in_turn(entry)
+        receipt = self._hand_over(entry)
+        if self._owes_a_turn(entry.lane):
+            await asyncio.sleep(0)
+        return receipt
 
     async def submit_streamed(self, job: Job) -> Receipt:
         """Admit one of many jobs, waiting for room; for the disk only where that must be asked about its key."""
         if self.journal is not None and job.idempotency_key is not None:
             return await self.submit(job, timeout_s=None)
-        return await self._hand_over_in_turn(await self._enter(job, timeout_s=None))
+        entry = self._step_in(job) or await self._wait_in(job, timeout_s=None)
+        receipt = self._hand_over(entry)
+        if self._owes_a_turn(entry.lane):
+            await asyncio.sleep(0)
+        return receipt
 
     def submit_nowait(self, job: Job) -> Receipt:
         """Admit a job at once, or raise; it is put on disk afterwards, and goes when it is there."""
-        lane = self._lane_of(job)
-        content = render(job)
-        size_bytes = weigh(job, content=content)
         problem = None if self.journal is None else self.journal.problem
-        if problem is not None:
-            raise IntakeFullError(problem)
-        if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
-            raise IntakeFullError(f"{lane.name} has no room: {lane.intake.jobs} jobs wait or are in flight")
-        return self._hand_over(self._entry(job, lane, content, size_bytes))
+        entry = None if problem is not None else self._step_in(job)
+        if entry is None:
+            lane = self._lane_of(job)
+            weigh(job, content=render(job))  # what is wrong with the job is told first
+            raise IntakeFullError(problem or f"{lane.name} has no room: {lane.intake.jobs} jobs wait or are in flight")
+        return self._hand_over(entry)
 
     def readmit(self, job: Job, receipt: Receipt, lane: Lane) -> None:
         """An earlier process let this job in: its room and its key are its own, whatever others hold."""
@@ -122,8 +131,8 @@ class Admissions:
 
     def settled(self, receipt: Receipt) -> None:
         """A job has settled: its key is known by its outcome from now on."""
-        table, key = self._keyed.pop(receipt, (None, ""))
-        if table is not None:
+        if receipt in self._keyed:
+            table, key = self._keyed.pop(receipt)
             table.settle(key, receipt)
 
     def app_of(self, job: Job) -> App:
@@ -140,21 +149,39 @@ class Admissions:
         """The lane that would take a job now. Raises what `submit` raises for a job that none takes."""
         if not self.is_open:
             raise EngineClosedError("the engine takes no jobs: it is not entered with 'async with', or it is draining")
-        app = self.app_of(job)
-        app.check_open(channel=channel_of(job))
+        lane = self._routes.get((job.app, job.__class__)) or self._route(job)
+        app = lane.app
+        if app.refuses_some:
+            app.check_open(channel=channel_of(job))
         if app.settings.only_to:
             check_fence(job, app.settings.only_to)
-        return self._lanes[f"{app.name}/{group_of(job).value}"]
+        return lane
 
-    async def _enter(
-        self, job: Job, *, timeout_s: float | None, row: int | None = None, past: Past | None = None
-    ) -> _Entry:
-        """Find the lane, and wait for room in it; from its return to the job's place in the lane nothing awaits."""
+    def _route(self, job: Job) -> Lane:
+        lane = self._lanes[f"{self.app_of(job).name}/{group_of(job).value}"]
+        self._routes[job.app, job.__class__] = lane
+        return lane
+
+    def _step_in(self, job: Job, *, row: int | None = None, past: Past | None = None) -> _Entry | None:
+        """Find the lane and take room in it; None where there is none now.
+
+        From its return, and from that of `_wait_in`, to the job's place in the lane nothing awaits.
+        """
         lane = self._lane_of(job)
         content = render(job)
         size_bytes = weigh(job, content=content)
         if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
-            await self._wait_for_room(job, lane, size_bytes, timeout_s=timeout_s)
+            return None
+        return self._entry(job, lane, content, size_bytes, row=row, past=past)
+
+    async def _wait_in(
+        self, job: Job, *, timeout_s: float | None, row: int | None = None, past: Past | None = None
+    ) -> _Entry:
+        """Do as `_step_in` does, waiting for room."""
+        lane = self._lane_of(job)
+        content = render(job)
+        size_bytes = weigh(job, content=content)
+        await self._wait_for_room(job, lane, size_bytes, timeout_s=timeout_s)
         return self._entry(job, lane, content, size_bytes, row=row, past=past)
 
     async def _wait_for_room(self, job: Job, lane: Lane, size_bytes: int, *, timeout_s: float | None) -> None:
@@ -186,27 +213,27 @@ class Admissions:
             self._leave(entry)
             raise
 
-    async def _hand_over_in_turn(self, entry: _Entry) -> Receipt:
-        """Hand a job over, and now and then let others run: a caller with a long list must not keep the loop.
+    def _owes_a_turn(self, lane: Lane) -> bool:
+        """Whether others must run before the next job: a caller with a long list must not keep the loop.
 
-        Afterwards and not before, where a job that came later would overtake it; more often where enough waits, since a
-        long turn of the loop costs permits.
+        To be asked when a job is handed over and not before, where a job that came later would overtake it; more often
+        True where enough waits, since a long turn of the loop costs permits.
         """
-        receipt = self._hand_over(entry)
         self._submits += 1
-        is_hungry = entry.lane.waiting < _ENOUGH * entry.lane.pace.lookahead
-        if self._submits >= (_HUNGRY_TURN if is_hungry else _TURN):
-            self._submits = 0
-            await asyncio.sleep(0)
-        return receipt
+        if self._submits < _TURN:
+            return False
+        if self._submits < _HUNGRY_TURN and lane.waiting < _ENOUGH * lane.pace.lookahead:
+            return False
+        self._submits = 0
+        return True
 
     def _hand_over(self, entry: _Entry) -> Receipt:
         """Take a job whose caller does not wait for the disk."""
-        known = self._join(entry)
+        known = None if entry.key is None else self._join(entry)
         if known is not None:
             return known
         if self.journal is None:
-            self._take(entry)
+            self._take(entry, now_s=entry.receipt.submitted_at_s)
         else:
             self._put_on_disk(entry, self.journal, done=partial(self._written, entry, None))
         return entry.receipt
@@ -285,16 +312,15 @@ class Admissions:
         """The job is on disk, or never will be."""
         if error is None:
             self._arrived(entry)
-            self._take(entry)
+            self._take(entry, now_s=asyncio.get_running_loop().time())
         else:
             self._turn_back(entry, is_told=written is not None and not written.done())
         if written is not None and not written.done():
             written.set_result(error)
 
-    def _take(self, entry: _Entry) -> None:
+    def _take(self, entry: _Entry, *, now_s: float) -> None:
         """The job is in: hand it to its lane."""
         self._when_admitted()
-        now_s = asyncio.get_running_loop().time()
         if entry.past is None:
             entry.lane.admit(entry.receipt, content=entry.content, now_s=now_s)
         else:

@@ -39,6 +39,8 @@ class App:
         self.transport = transport
         self.guard = guard
         self.workers = 0
+        self.refuses_some = False  # held, or a channel of it is
+        self.has_refusals = False  # of a channel, since that channel was last accepted
         self.key_changed_at_s = 0.0
         self.accepted_at_s = 0.0
         self._api_key = api_key
@@ -88,6 +90,7 @@ class App:
         if self._held is not None:
             return
         self._held = reason
+        self.refuses_some = True
         announce("app_held", f"app {self.name} is held: {reason}", level=logging.ERROR, app=self.name, cause=cause)
         self._when_changed(self)
 
@@ -115,8 +118,10 @@ class App:
     def channel_refused(self, channel: str) -> None:
         """A 403 for this channel; after `CHANNEL_REFUSALS` without a success between, the channel is held."""
         self._refusals[channel] = self._refusals.get(channel, 0) + 1
+        self.has_refusals = True
         if self._refusals[channel] == CHANNEL_REFUSALS:
             self._held_channels.add(channel)
+            self.refuses_some = True
             announce(
                 "channel_held",
                 f"app {self.name}: channel {channel} is held after {CHANNEL_REFUSALS} refusals",
@@ -125,15 +130,15 @@ class App:
                 channel=channel,
             )
 
-    def accepted(self, channel: str | None, *, now_s: float) -> None:
-        """A request was accepted; ``channel`` is None where it belongs to none."""
-        self.accepted_at_s = now_s
-        if self._refusals and channel is not None:
+    def channel_accepted(self, channel: str | None) -> None:
+        """A request of this channel was accepted; None where it belongs to none."""
+        if channel is not None:
             self._refusals.pop(channel, None)
+            self.has_refusals = bool(self._refusals)
 
     def holds_channel(self, channel: str | None) -> bool:
         """Whether requests of this channel wait."""
-        return bool(self._held_channels) and channel in self._held_channels
+        return channel in self._held_channels
 
     async def aclose(self) -> None:
         """Stop looking at the key, give back what was reserved, and close the connections."""
@@ -184,3 +189,4 @@ class App:
         self._held = None
         self._held_channels.clear()
         self._refusals.clear()
+        self.refuses_some = self.has_refusals = False

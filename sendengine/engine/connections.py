@@ -27,10 +27,12 @@ class Holder(Protocol):
 class ConnectionBudget:
     """How many workers there may be, over all lanes of the engine; never more, not for a moment."""
 
-    __slots__ = ("_held", "_holders", "_hoping", "_total", "_wanting")
+    __slots__ = ("_held", "_holders", "_hoping", "_part", "_total", "_wanting", "idle")
 
     def __init__(self, total: int) -> None:
+        self.idle = 0  # of all lanes together: connections whose workers do nothing
         self._total = total
+        self._part = max(1, total // _LANES)
         self._held = 0
         self._holders: list[Holder] = []
         self._wanting: list[Holder] = []  # below their part, and without room
@@ -44,6 +46,13 @@ class ConnectionBudget:
     def join(self, holder: Holder) -> None:
         """Take part."""
         self._holders.append(holder)
+        self._part = max(1, self._total // max(_LANES, len(self._holders)))
+
+    def may_hold(self, holder: Holder) -> bool:
+        """Whether `try_hold` could change anything: asked for each request, and cheap where all are busy."""
+        if self._held < self._total or self.idle:
+            return True
+        return len(holder) < self._part and holder not in self._wanting
 
     def try_hold(self, holder: Holder) -> bool:
         """Take one more; where there is no room, another lane may give one back of those that it has above its part.
@@ -54,7 +63,9 @@ class ConnectionBudget:
             self._held += 1
             return True
         if holder not in self._wanting and holder not in self._hoping:
-            is_coming = any(other.retire_idle() for other in self._holders if len(other) > self._part)
+            is_coming = bool(self.idle) and any(
+                other.retire_idle() for other in self._holders if len(other) > self._part
+            )
             if len(holder) < self._part:
                 self._wanting.append(holder)
             elif is_coming:
@@ -71,7 +82,3 @@ class ConnectionBudget:
         waiting, self._wanting, self._hoping = [*self._wanting, *self._hoping], [], []
         for holder in waiting:
             holder.when_room()
-
-    @property
-    def _part(self) -> int:
-        return max(1, self._total // max(_LANES, len(self._holders)))

@@ -101,7 +101,9 @@ def _act(lane: "Lane", sealed: Sealed, verdict: Verdict, *, now_s: float) -> Non
 
 
 def _took(lane: "Lane", sealed: Sealed, verdict: Took | NobodyReached, *, now_s: float) -> None:
-    lane.app.accepted(sealed.channel, now_s=now_s)
+    lane.app.accepted_at_s = now_s
+    if lane.app.has_refusals:
+        lane.app.channel_accepted(sealed.channel)
     resolution = lane.source.took(sealed, verdict, now_s=now_s)
     if isinstance(verdict, Took):
         lane.close(

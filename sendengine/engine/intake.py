@@ -74,8 +74,11 @@ class Intake:
         if not high:
             self._normal_jobs -= 1
             self._normal_bytes -= size_bytes
-        self._let_in(high=True)
-        if not self._outside[True]:  # a high job too large for its quarter must not wait for ever
+        if self._outside[True]:
+            self._let_in(high=True)
+        if (
+            self._outside[False] and not self._outside[True]
+        ):  # a high job too large for its quarter must not wait for ever
             self._let_in(high=False)
 
     def turn_away(self, error: SendEngineError) -> None:

@@ -68,10 +68,10 @@ class Lane:
         self.retries = retries
         self.counters = counters
         self.custody = custody
+        self.missing_retry_after_s = missing_retry_after_s
         self.limiter = pace.limiter
         self.transport = app.transport
         self._time = asyncio.get_running_loop().time
-        self.missing_retry_after_s = missing_retry_after_s
         self.in_flight = 0
         self.keeping = 0  # requests on their way to the disk
         self.pool = WorkerPool(
@@ -114,16 +114,19 @@ class Lane:
 
     def kick(self) -> None:
         """Put a worker to work if there is something that may go; that one will put the next to work."""
-        if not (self.source.waiting or self._returns.count):
+        pool = self.pool
+        if not pool.can_engage:
             return
-        if self.approaching + self.pool.busy >= self.pace.lookahead and not self._high_is_waiting():
+        waiting = self.source.waiting + self._returns.count
+        if not waiting or self._is_stopped:
+            return
+        busy = pool.busy
+        if self.approaching + busy >= self.pace.lookahead and not self._high_is_waiting():
             return
         now_s = self._time()
-        if self._is_stopped:
-            return
         if self._may_send(now_s=now_s) and self.has_ready(now_s=now_s):
-            if self.pool.busy < self.source.waiting + self._returns.count:
-                self.pool.engage()
+            if busy < waiting:
+                pool.engage()
         else:
             self._arm(now_s=now_s)
 
@@ -228,8 +231,7 @@ class Lane:
     def stale(self, sealed: Sealed) -> None:
         """Its deadline passed while it waited for its permit."""
         self.land(sealed)
-        now_s = self._time()
-        endings.expired(self, sealed, now_s=now_s)
+        endings.expired(self, sealed, now_s=self._time())
 
     def interrupted(self, sealed: Sealed) -> None:
         """Its worker was cancelled with it in hand, or broke."""
@@ -326,7 +328,7 @@ class Lane:
     def _choose(self, *, now_s: float) -> Sealed | None:
         """The next request that may go; those whose channel is held, and those rejected, are passed on the way."""
         while (sealed := self._next(now_s=now_s)) is not None:
-            if self.app.holds_channel(sealed.channel):
+            if self.app.refuses_some and self.app.holds_channel(sealed.channel):
                 self._parked.append(sealed)
                 self._deadlines.watch(sealed)
             elif sealed.is_counted or self.app.guard.admit(sealed.weight, now_s=now_s):

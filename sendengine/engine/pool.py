@@ -76,6 +76,11 @@ class WorkerPool:
         return bool(self._idle)
 
     @property
+    def can_engage(self) -> bool:
+        """Whether `engage` could put anybody to work; where not, whoever has finished takes what waits."""
+        return bool(self._idle) or self._connections.may_hold(self)
+
+    @property
     def busy(self) -> int:
         """Workers that will soon take something; one that connects counts only where nobody is parked."""
         return self.waking if self._idle else self.waking + self.connecting
@@ -89,6 +94,7 @@ class WorkerPool:
         """Wake the worker that parked last, whose connection is the freshest, or start one if there is room for it."""
         if self._idle:
             self.waking += 1
+            self._connections.idle -= 1
             self._idle.popitem()[0].wake()
         elif self._connections.try_hold(self):
             self.connecting += 1
@@ -100,6 +106,7 @@ class WorkerPool:
 
     def park(self, worker: Worker) -> None:
         """A worker has nothing to do."""
+        self._connections.idle += 1
         self._idle[worker] = None
 
     def retire_idle(self) -> bool:
@@ -107,13 +114,15 @@ class WorkerPool:
         if not self._idle:
             return False
         worker = next(iter(self._idle))
-        del self._idle[worker]
+        self.forget(worker)
         self._tasks[worker].cancel()
         return True
 
     def forget(self, worker: Worker) -> None:
-        """A parked worker was cancelled."""
-        self._idle.pop(worker, None)
+        """A parked worker was cancelled, or is about to be."""
+        if worker in self._idle:
+            self._connections.idle -= 1
+            del self._idle[worker]
 
     def when_room(self) -> None:
         """There may be room for one more worker now: see whether there is anything for it to do."""

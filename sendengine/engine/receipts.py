@@ -28,6 +28,7 @@ class Receipt:
         "home",
         "is_awaited",
         "is_begun",
+        "is_high",
         "job",
         "record",
         "size_bytes",
@@ -40,6 +41,7 @@ class Receipt:
         self.deadline_s = deadline_s
         self.size_bytes = size_bytes
         self.is_awaited = False  # somebody has asked for the outcome
+        self.is_high = job.urgency == "high"  # a person is waiting for it
         self.is_begun = False  # a request with a part of it was sealed
         self.home: Journal | None = None  # where it is on disk,
         self.record = 0  # and its id there
@@ -97,11 +99,6 @@ class Receipt:
     def is_complete(self) -> bool:
         """Whether every portion is booked."""
         return self._left <= 0
-
-    @property
-    def is_high(self) -> bool:
-        """Whether a person is waiting for it."""
-        return self.job.urgency == "high"
 
     def add_done_callback(self, callback: Callable[["Receipt"], None]) -> None:
         """Call ``callback(receipt)`` on the loop when the job has settled, or now if it has; it must return at once."""

@@ -127,7 +127,8 @@ class Sealed:
     @property
     def recipients(self) -> int:
         """How many recipients ride in it; 1 where they cannot be counted."""
-        return sum(len(ids) or 1 for _, ids in self.shares)
+        shares = self.shares
+        return len(shares[0][1]) or 1 if len(shares) == 1 else sum([len(ids) or 1 for _, ids in shares])
 
     def __lt__(self, other: "Sealed") -> bool:
         """Who goes first among requests that came back: high ones, then in the order of their first pull."""

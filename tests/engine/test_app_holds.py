@@ -300,7 +300,8 @@ def test_a_drain_does_not_wait_for_what_only_a_person_can_release(tmp_path: Path
     async def main() -> None:
         async with make_engine(tmp_path, transport) as engine:
             mails = [await engine.submit(mail(str(number))) for number in range(10)]
-            lane_of(engine).app._held_channels.add("email")
+            for _ in range(CHANNEL_REFUSALS):
+                lane_of(engine).app.channel_refused("email")
             await asyncio.sleep(1)
             begin_s = now_s()
             await engine.drain()
