@@ -114,11 +114,8 @@ class Lane:
 
     def kick(self) -> None:
         """Put a worker to work if there is something that may go; that one will put the next to work."""
-        pool = self.pool
-        if not pool.can_engage:
-            return
-        waiting = self.source.waiting + self._returns.count
-        if not waiting or self._is_stopped:
+        pool, waiting = self.pool, self.source.waiting + self._returns.count
+        if not waiting or not pool.can_engage or self._is_stopped:
             return
         busy = pool.busy
         if self.approaching + busy >= self.pace.lookahead and not self._high_is_waiting():

@@ -18,6 +18,7 @@ from sendengine import (
     external_id,
     phone_number,
 )
+from sendengine.engine.app import CHANNEL_REFUSALS
 from tests.support.engines import (
     CREATE,
     UPDATE,
