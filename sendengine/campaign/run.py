@@ -242,6 +242,8 @@ class Run:
             task = self._handing.start(item.job, lambda: self._hand_over(item, engine, past=past, over=over))
             if is_first_of_app:
                 await task
+        if self._halt is not None:
+            return
         if (
             self._work.is_campaign and not self._is_open and past is None
         ):  # one with a past may wait, and proves nothing

@@ -169,7 +169,7 @@ class Flusher:
                 timer.cancel()
         if self.failure is None:
             self.failure = StorageError(f"{self._database.path} is closed")
-        self._tell(self.urgent.everybody(), self.failure)
+        self._loop.call_soon(self._tell, self.urgent.everybody(), self.failure)
 
     # Writing
 
@@ -203,6 +203,8 @@ class Flusher:
             group.extend(self.lazy)
             self.lazy = Group()
         if not group:
+            if not self.urgent:
+                self._since_s = None  # what somebody waited for was withdrawn: the next one has to set a timer
             if is_whole:
                 self._has_room()
             return
@@ -254,8 +256,10 @@ class Flusher:
             self._writer.start(self._database.checkpoint, done=_nothing, failed=self.went_wrong)
         if self._is_whole:
             self._has_room()
-        self._tell(group.everybody(), None)
-        self._go_on()
+        try:
+            self._tell(group.everybody(), None)
+        finally:  # what a caller's callback raises is the loop's to report, and must not stop the flushing
+            self._go_on()
 
     def _go_on(self) -> None:
         self._wake()
@@ -274,24 +278,26 @@ class Flusher:
 
     def _not_written(self, error: Exception) -> None:
         self._is_flying = False
-        if isinstance(error, DiskFullError):
-            self._found_full(error)
-        else:
-            self.went_wrong(error)
-        self._wake()
+        try:
+            if isinstance(error, DiskFullError):
+                self._found_full(error)
+            else:
+                self.went_wrong(error)
+        finally:
+            self._wake()
 
     def _found_full(self, error: DiskFullError) -> None:
         group, self._flying = self._flying, Group()
         self.lazy, self.urgent = _before(group, lazy=self.lazy, urgent=self.urgent)
         was_full, self._is_full = self._is_full, True
         self._writer.start(self._reserve.give, done=_nothing, failed=self.went_wrong)
-        if not was_full:
-            _log.warning("%s; nothing is taken on until there is room", error)
-            self._trouble()
         if self._again is None:
             self._again = self._loop.call_later(AGAIN_S, self._try_again)
         if self._is_whole and self.lazy:  # the reserve may have been there until now
             self._lazy_due()
+        if not was_full:
+            _log.warning("%s; nothing is taken on until there is room", error)
+            self._trouble()
 
     def _try_again(self) -> None:
         self._again = None
@@ -314,7 +320,7 @@ class Flusher:
         if self._is_full:
             self._is_full = False
             _log.info("there is room again for %s", self._database.path)
-            self._trouble()
+            self._loop.call_soon(self._trouble)
 
     def went_wrong(self, error: Exception) -> None:
         """Nothing is written any more."""
@@ -325,8 +331,10 @@ class Flusher:
         self.failure = told
         groups = (self._flying, self.urgent, self.lazy)
         self._flying, self.urgent, self.lazy = Group(), Group(), Group()
-        self._trouble()
-        self._tell([done for group in groups for done in group.everybody()], told)
+        try:
+            self._trouble()
+        finally:
+            self._tell([done for group in groups for done in group.everybody()], told)
 
     def _trouble(self) -> None:
         if self.when_trouble is not None:
@@ -335,13 +343,17 @@ class Flusher:
     # Telling
 
     def _tell(self, waiters: Sequence[Done], error: StorageError | None) -> None:
-        for done in waiters[:_TOLD_AT_ONCE]:
-            try:
-                done(error)
-            except asyncio.InvalidStateError:  # a future's `set_result`, and whoever waited for it has been cancelled
-                continue
-        if len(waiters) > _TOLD_AT_ONCE:
-            self._loop.call_soon(self._tell, waiters[_TOLD_AT_ONCE:], error)
+        told = 0
+        try:
+            for done in waiters[:_TOLD_AT_ONCE]:
+                told += 1
+                try:
+                    done(error)
+                except asyncio.InvalidStateError:  # a future's `set_result`; whoever waited for it has been cancelled
+                    continue
+        finally:  # where one of them raises, too
+            if told < len(waiters):
+                self._loop.call_soon(self._tell, waiters[told:], error)
 
     async def _landing(self) -> None:
         landed = self._loop.create_future()

@@ -94,6 +94,8 @@ class Group:
             rest.put(record, put)
             if put[2] is not None and entry is not None:
                 rest.archived[put[2]] = entry
+        if not rest.puts:  # whoever waits for all of it waits for this
+            return rest
         rest.removed = [record for record in self.removed if record in rest.puts]
         self.removed = [record for record in self.removed if record not in rest.puts]
         rest.waiters, self.waiters = self.waiters, []

@@ -84,7 +84,7 @@ class Store:
         self._ages_s: dict[int, float] = {}
         self._house: asyncio.TimerHandle | None = None
         self._is_closing = False
-        self._is_closed = False
+        self._closing: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -300,9 +300,15 @@ class Store:
             raise error
 
     async def aclose(self) -> None:
-        """Write what waits, and give the file back; never raises StorageError. Cancelled, it is to be called again."""
-        if self._is_closed:
-            return
+        """Write what waits, and give the file back; never raises StorageError.
+
+        Cancelling it lets the closing go on by itself; whoever calls it again waits for its end.
+        """
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         self._is_closing = self._is_closing or self.failure is None
         if self._house is not None:
             self._house.cancel()
@@ -311,7 +317,6 @@ class Store:
             await self._writer.run(self._database.close)
         await self._writer.run(Reserve(self.path).give)
         await self._writer.aclose()
-        self._is_closed = True
 
     def _record_of(self, name: str) -> int:
         record = self._value_ids.id_of(name)

@@ -10,6 +10,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TypeVar
 
+from sendengine.errors import StorageError
+
 _Result = TypeVar("_Result")
 _Piece = Callable[[], Callable[[], object]]
 
@@ -17,19 +19,26 @@ _Piece = Callable[[], Callable[[], object]]
 class Writer:
     """A thread for pieces of work, in the order in which they were handed over."""
 
-    __slots__ = ("_ended", "_loop", "_pieces", "_thread")
+    __slots__ = ("_ended", "_is_ending", "_loop", "_pieces", "_thread")
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.get_running_loop()
         self._pieces: SimpleQueue[_Piece | None] = SimpleQueue()
         self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._is_ending = False
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def start(
         self, work: Callable[[], _Result], *, done: Callable[[_Result], None], failed: Callable[[Exception], None]
     ) -> None:
-        """Do ``work`` on the thread; then call ``done`` with what it returns, or ``failed``, on the loop."""
+        """Do ``work`` on the thread; then call ``done`` with what it returns, or ``failed``, on the loop.
+
+        Once the thread has been told to end, ``failed`` is called with a StorageError, and ``work`` is not done.
+        """
+        if self._is_ending:
+            self._loop.call_soon(failed, StorageError(f"{self._thread.name} is closed"))
+            return
 
         def piece() -> Callable[[], object]:
             try:
@@ -58,7 +67,9 @@ class Writer:
 
     async def aclose(self) -> None:
         """End the thread once it has done what it was given; waiting again is allowed."""
-        self._pieces.put(None)
+        if not self._is_ending:
+            self._is_ending = True
+            self._pieces.put(None)
         await asyncio.shield(self._ended)
         self._thread.join()
 

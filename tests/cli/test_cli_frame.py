@@ -242,7 +242,7 @@ def test_without_click_the_console_script_says_how_to_install_it() -> None:
         "assert 'click' not in sys.modules\n"
         "main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603 - our own code
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - our own code
     assert done.returncode == 2
     assert done.stderr == (
         "sendengine: the command line needs click; install it with: python -m pip install 'sendengine[cli]'\n"

@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,22 +11,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sendengine.cli.commands import cli
+from tests.support.programs import SENDENGINE, Program, ended, line_of, started
 
 APP_ID = "8250eaf6-1a58-489e-b136-7c74a864b434"
 CANARY = "os_v2_app_canary7f3a"
-SENDENGINE = (sys.executable, "-c", "from sendengine.cli.main import main; main()")
 
 
 @contextmanager
-def mock(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def mock(*arguments: str) -> Iterator[tuple[str, Program]]:
     """Run ``sendengine mock``; gives the first line that it says."""
-    command = [*SENDENGINE, "mock", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own program
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline(), process
-        finally:
-            process.kill()
+    with started(*SENDENGINE, "mock", *arguments, stdout=subprocess.PIPE) as process:
+        yield line_of(process), process
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +50,7 @@ def test_the_mock_server_says_where_it_is_and_ends_with_a_summary() -> None:
     with mock("--json") as (line, process):
         assert orjson.loads(line)["base_url"].startswith("http://127.0.0.1:")
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=20)
+        output, _ = ended(process)
         assert process.returncode == 0
         assert orjson.loads(output)["notifications"] == 0
 
@@ -65,7 +59,7 @@ def test_the_mock_server_speaks_to_a_person_too() -> None:
     with mock() as (line, process):
         assert line.startswith("http://127.0.0.1:")
         process.send_signal(signal.SIGINT)
-        assert "notifications: 0 to 0 recipients" in process.communicate(timeout=20)[0]
+        assert "notifications: 0 to 0 recipients" in ended(process)[0]
         assert process.returncode == 0
 
 

@@ -4,9 +4,8 @@ import asyncio
 import shutil
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
 from urllib.request import Request, urlopen
@@ -20,9 +19,9 @@ from sendengine.campaign import manifest as manifests
 from sendengine.campaign.begun import RETRIES, Begun, Registry, retry_identity
 from sendengine.campaign.rundir import RunDir
 from sendengine.cli.commands import cli
+from tests.support.programs import LIMIT_S, SENDENGINE, Program, ended, mock_server, started, until
 
 APP_ID = "8250eaf6-1a58-489e-b136-7c74a864b434"
-SENDENGINE = (sys.executable, "-c", "from sendengine.cli.main import main; main()")
 CAMPAIGN = """\
 [campaign]
 name = "spring"
@@ -39,12 +38,8 @@ SLOW = "create_notification = 100"
 
 @pytest.fixture(scope="module")
 def mock_url() -> Iterator[str]:
-    command = [*SENDENGINE, "mock", "--json", "--poisoned", "poison", "--latency-ms", "20"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own program
-        assert process.stdout is not None
-        yield orjson.loads(process.stdout.readline())["base_url"]
-        process.terminate()
-        process.communicate(timeout=20)
+    with mock_server("--poisoned", "poison", "--latency-ms", "20") as base_url:
+        yield base_url
 
 
 def admin(base_url: str, path: str, *, method: str = "GET", body: object = None) -> dict[str, Any]:
@@ -92,20 +87,8 @@ def ledger(url: str) -> dict[str, Any]:
     return found
 
 
-@contextmanager
-def sending(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    command = [*SENDENGINE, *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own program
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
-
-
-def wait_until(is_so: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-    while not is_so():
-        assert process.poll() is None, process.communicate()
+def sending(*arguments: str) -> AbstractContextManager[Program]:
+    return started(*SENDENGINE, *arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def requests(url: str) -> int:
@@ -115,9 +98,9 @@ def requests(url: str) -> int:
 def killed(url: str, *arguments: str, after: int = 20) -> Path:
     """Send, and kill it when the server has seen so many requests."""
     with sending(*arguments) as process:
-        wait_until(lambda: requests(url) >= after, process)
+        until(lambda: requests(url) >= after, process)
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        ended(process)
     return runs()[-1]
 
 
@@ -190,7 +173,7 @@ def test_a_run_whose_input_has_changed_that_is_too_old_or_of_another_app_is_not_
 def test_a_run_is_paused_slowed_and_goes_on(mock_url: str) -> None:
     campaign(1500)
     with sending("send", "campaign.toml", "--yes") as process:
-        wait_until(lambda: bool(runs()) and requests(mock_url) > 5, process)
+        until(lambda: bool(runs()) and requests(mock_url) > 5, process)
         name = runs()[0].name
         assert run("resume", name).stderr.count("another process is working on this run") == 1
         assert run("pause", name).stdout == f"{name}: paused\n"
@@ -201,7 +184,7 @@ def test_a_run_is_paused_slowed_and_goes_on(mock_url: str) -> None:
         assert f"which is going on: sendengine status {name}; " in run("send", "campaign.toml", "--yes").stderr
         assert run("rate", name, "5000").exit_code == 0  # never above the settings
         assert run("continue", name).stdout == f"{name}: going on\n"
-        assert process.wait(timeout=60) == 0
+        assert process.wait(LIMIT_S) == 0
     assert ledger(mock_url)["recipients"] == 1500
     found = orjson.loads(run("status", name, "--json").stdout)
     assert (found["state"], found["is_going_on"], found["done"], found["exit_code"]) == ("finished", False, 1500, 0)
@@ -212,9 +195,9 @@ def test_a_run_is_paused_slowed_and_goes_on(mock_url: str) -> None:
 def test_a_stopped_run_that_was_resumed_and_killed_is_not_taken_for_stopped(mock_url: str) -> None:
     campaign(1000)
     with sending("send", "campaign.toml") as process:
-        wait_until(lambda: requests(mock_url) >= 5, process)
+        until(lambda: requests(mock_url) >= 5, process)
         process.send_signal(signal.SIGTERM)
-        said = process.communicate()
+        said = ended(process)
     assert process.returncode == 75
     assert "is closed" not in "".join(said)
     assert "failures.jsonl" not in said[0]  # what is abandoned is no failure
@@ -223,9 +206,9 @@ def test_a_stopped_run_that_was_resumed_and_killed_is_not_taken_for_stopped(mock
     assert "is closed" not in stopped
     (folder,) = runs()
     with sending("resume", "latest") as process:
-        wait_until(lambda: orjson.loads((folder / "status.json").read_bytes())["state"] == "sending", process)
+        until(lambda: orjson.loads((folder / "status.json").read_bytes())["state"] == "sending", process)
         process.kill()
-        process.communicate()
+        ended(process)
     name = folder.name
     assert run("runs", "list").stdout.startswith(f"{name}  killed  ")
     shown = run("report", name)

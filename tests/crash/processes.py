@@ -17,7 +17,8 @@ from typing import NamedTuple, Self
 from tests.crash.sabotage import Point, arm, put
 
 _PRELOADED = ["sendengine.cli.commands", "sendengine.cli.main", "tests.crash.processes", "tests.crash.embedded"]
-_LIMIT_S = 100.0  # a process that takes longer hangs
+_LIMIT_S = 80.0  # a process that takes longer hangs: the test says so before the runner ends it
+_DEATH_S = 20.0  # a killed process is gone by then
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload(_PRELOADED)
 
@@ -45,6 +46,7 @@ class Victim:
     """One process, for as long as ``async with`` lasts; what it says is in ``folder/said.txt``."""
 
     def __init__(self, order: Order) -> None:
+        self._folder = order.folder
         self._process = _CONTEXT.Process(target=_carry_out, args=(order,))
 
     async def __aenter__(self) -> Self:
@@ -55,7 +57,7 @@ class Victim:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.kill()
-        self._process.join()
+        self._join()
         self._process.close()
 
     def kill(self) -> None:
@@ -74,12 +76,18 @@ class Victim:
         try:
             async with asyncio.timeout(_LIMIT_S):
                 await over.wait()
+        except TimeoutError:
+            raise AssertionError(f"a process hangs; it said: {said(self._folder)}") from None
         finally:
             loop.remove_reader(self._process.sentinel)
-        self._process.join()
+        self._join()
         code = self._process.exitcode
         assert code is not None
         return code
+
+    def _join(self) -> None:
+        self._process.join(_DEATH_S)
+        assert not self._process.is_alive(), f"process {self._process.pid} does not end"
 
 
 async def run(order: Order) -> int:

@@ -34,6 +34,11 @@ class Bell(asyncio.Event):
     def kill(self) -> None:
         self.set()
 
+    async def until_rung(self) -> None:
+        """Wait for it, as long as a process may take."""
+        async with asyncio.timeout(60):
+            await self.wait()
+
 
 class Scene:
     """``kills`` counts the processes that were killed here."""

@@ -47,7 +47,7 @@ async def test_a_run_that_is_going_on_is_not_resumed_beside_itself(tmp_path: Pat
         going = Bell()
         scene.strike(going, after=5, is_lost=False)
         async with Victim(Order(tmp_path, command, SEND)) as sending:
-            await going.wait()
+            await going.until_rung()
             for again in (("resume", "latest"), SEND):
                 assert await run(Order(tmp_path, command, again)) == 2, said(tmp_path)
             assert await sending.end() == 0, said(tmp_path)

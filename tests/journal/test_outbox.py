@@ -130,11 +130,10 @@ async def test_a_seal_that_is_not_awaited_any_more_is_taken_back(tmp_path: Path,
     disk = Disk()
     outbox, _ = await opened(tmp_path / "a.db", connect=disk.connect)
     job = await accepted(outbox)
-    disk.gate.clear()
-    disk.arrived.clear()
+    disk.shut()
     task = asyncio.get_running_loop().create_task(outbox.seal(a_seal((job, ("u",)), key=None)))
     if is_written:
-        await asyncio.to_thread(disk.arrived.wait)
+        await disk.until_arrived()
     else:
         await asyncio.sleep(0)
     task.cancel()

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from textwrap import dedent
 
@@ -13,6 +15,7 @@ import pytest
 from sendengine import StorageError
 from sendengine.journal.slots import Slots, open_slots, slot_path
 from sendengine.settings import JournalSettings
+from tests.support.programs import Program, ended, line_of, started
 from tests.support.stores import accepted
 
 SETTINGS = JournalSettings()
@@ -39,20 +42,9 @@ OWNER = dedent("""
 """)
 
 
-def owner(state_dir: Path) -> "subprocess.Popen[str]":
+def owner(state_dir: Path) -> AbstractContextManager[Program]:
     """A process that has taken a slot, put a job into it, and lives until its input ends."""
-    return subprocess.Popen(  # noqa: S603 - a program of this test
-        [sys.executable, "-c", OWNER, str(state_dir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-
-
-def slot_of(process: "subprocess.Popen[str]") -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
-
-
-def ended(process: "subprocess.Popen[str]") -> None:
-    process.communicate("", timeout=30)
+    return started(sys.executable, "-c", OWNER, str(state_dir), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def names(slots: Slots) -> tuple[str, list[str]]:
@@ -60,13 +52,17 @@ def names(slots: Slots) -> tuple[str, list[str]]:
 
 
 def test_four_processes_side_by_side_have_a_slot_each_and_the_dead_ones_are_adopted(tmp_path: Path) -> None:
-    processes = [owner(tmp_path) for _ in range(4)]
-    slots_of = {slot_of(process): process for process in processes}
+    with ExitStack() as owners:
+        four_and_their_heirs(tmp_path, [owners.enter_context(owner(tmp_path)) for _ in range(4)])
+
+
+def four_and_their_heirs(tmp_path: Path, processes: Sequence[Program]) -> None:
+    slots_of = {line_of(process).strip(): process for process in processes}
     assert sorted(slots_of) == [f"engine-{number}.db" for number in (1, 2, 3, 4)]
     os.kill(slots_of["engine-2.db"].pid, signal.SIGKILL)
     os.kill(slots_of["engine-4.db"].pid, signal.SIGKILL)
     for name in ("engine-2.db", "engine-4.db"):
-        slots_of[name].communicate(timeout=30)
+        ended(slots_of[name])
 
     async def adopter() -> None:
         slots = await open_slots(tmp_path, SETTINGS)
@@ -81,7 +77,7 @@ def test_four_processes_side_by_side_have_a_slot_each_and_the_dead_ones_are_adop
 
     asyncio.run(adopter())
     for name in ("engine-1.db", "engine-3.db"):
-        ended(slots_of[name])
+        ended(slots_of[name], "")
 
     async def heir() -> None:
         slots = await open_slots(tmp_path, SETTINGS)

@@ -94,10 +94,10 @@ def test_a_change_that_can_wait_does_not_ride_with_those_that_cannot_unless_it_i
 
 async def test_what_gathers_during_a_write_goes_with_the_next(tmp_path: Path, disk: Disk) -> None:
     store = await Store.open(tmp_path / "a.db", connect=disk.connect)
-    disk.gate.clear()
+    disk.shut()
     told = [Told() for _ in range(11)]
     store.put(1, b"0", done=told[0])
-    await asyncio.to_thread(disk.arrived.wait)
+    await disk.until_arrived()
     for number in range(1, 11):
         store.put(1, b"%d" % number, done=told[number])
     disk.gate.set()
@@ -223,9 +223,9 @@ async def test_a_crash_at_any_statement_leaves_a_prefix_of_the_groups(tmp_path: 
 async def test_a_put_may_be_withdrawn_until_it_is_being_written(tmp_path: Path, disk: Disk) -> None:
     store = await Store.open(tmp_path / "a.db", connect=disk.connect)
     early, late, other = Told(), Told(), Told()
-    disk.gate.clear()
+    disk.shut()
     first = store.put(1, b"being written", done=late, archived=((1, "a"), b"its key"))
-    await asyncio.to_thread(disk.arrived.wait)
+    await disk.until_arrived()
     second = store.put(1, b"waits", done=early, archived=((1, "b"), b"its key"))
     store.put(1, b"other", done=other)
     assert not store.withdraw(first)
@@ -241,12 +241,12 @@ async def test_a_put_may_be_withdrawn_until_it_is_being_written(tmp_path: Path, 
 
 async def test_a_flush_waits_for_everything_and_may_be_cancelled(tmp_path: Path, disk: Disk) -> None:
     store = await Store.open(tmp_path / "a.db", connect=disk.connect)
-    disk.gate.clear()
+    disk.shut()
     told = Told()
     store.put(1, b"x", done=told)
     store.put(1, b"nobody waits")
     cancelled, waiting = (asyncio.get_running_loop().create_task(store.flush()) for _ in range(2))
-    await asyncio.to_thread(disk.arrived.wait)
+    await disk.until_arrived()
     cancelled.cancel()
     disk.gate.set()
     await waiting

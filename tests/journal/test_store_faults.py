@@ -198,10 +198,9 @@ async def test_a_failed_write_is_never_tried_again(tmp_path: Path, disk: Disk) -
     told = [Told() for _ in range(3)]
     troubles: list[str | None] = []
     store.when_trouble = lambda: troubles.append(store.problem)
-    disk.gate.clear()
-    disk.arrived.clear()
+    disk.shut()
     store.put(1, b"being written", done=told[0])
-    await asyncio.to_thread(disk.arrived.wait)
+    await disk.until_arrived()
     store.put(1, b"waits", done=told[1])
     flushed = asyncio.get_running_loop().create_task(store.flush())
     disk.is_broken = True
@@ -285,11 +284,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)],  # noqa: S607 - wherever it is
         capture_output=True,
         check=False,
+        timeout=30,
     )
     if mounted.returncode:
         pytest.skip("file systems cannot be mounted here")
     yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)  # noqa: S603, S607 - as above
+    subprocess.run(["umount", "-l", str(place)], check=True, timeout=30)  # noqa: S603, S607 - as above
 
 
 async def test_a_disk_that_others_fill_is_waited_for(small_disk: Path) -> None:
@@ -338,7 +338,7 @@ def test_a_file_that_may_not_grow_stops_the_store_and_what_was_told_stays(tmp_pa
         asyncio.run(main(Path(sys.argv[1])))
     """)
     ran = subprocess.run(  # noqa: S603 - a program of this test
-        [sys.executable, "-c", program, str(tmp_path / "a.db")], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program, str(tmp_path / "a.db")], capture_output=True, text=True, check=False, timeout=60
     )
     assert ran.returncode == 0, ran.stderr
     told = int(ran.stdout.split()[0])

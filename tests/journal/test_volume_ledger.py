@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ from sendengine.errors import StorageError
 from sendengine.journal import whole_file
 from sendengine.journal.volume_ledger import FileVolumeLedger, MemoryVolumeLedger, open_volume_ledger
 from sendengine.ports import Admission, VolumeLedger
+from tests.support.programs import Program, ended, line_of, started
 
 NOON_S = 1_800_000_000.0  # a quarter of an hour begins here
 NAME = "volume-app.json"
@@ -266,39 +268,39 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Callable[[int], subprocess.Popen[str]]:
-    def begin(times: int) -> subprocess.Popen[str]:
-        arguments = [sys.executable, "-c", PROCESS, str(tmp_path), str(times)]
-        return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own interpreter
+def start(tmp_path: Path) -> Iterator[Callable[[int], Program]]:
+    with ExitStack() as programs:
 
-    return begin
+        def begin(times: int) -> Program:
+            arguments = (sys.executable, "-c", PROCESS, str(tmp_path), str(times))
+            return programs.enter_context(started(*arguments, stdout=subprocess.PIPE))
 
-
-def total(process: subprocess.Popen[str]) -> int:
-    output, _ = process.communicate(timeout=60)
-    return sum(int(line) for line in output.split())
+        yield begin
 
 
-def test_three_processes_one_after_another_never_exceed(start: Callable[[int], subprocess.Popen[str]]) -> None:
+def total(process: Program) -> int:
+    return sum(int(line) for line in ended(process)[0].split())
+
+
+def test_three_processes_one_after_another_never_exceed(start: Callable[[int], Program]) -> None:
     assert [total(start(15)) for _ in range(3)] == [450, 450, 99]
 
 
-def test_two_processes_at_once_never_exceed_and_lose_nothing(start: Callable[[int], subprocess.Popen[str]]) -> None:
+def test_two_processes_at_once_never_exceed_and_lose_nothing(start: Callable[[int], Program]) -> None:
     both = [start(25), start(25)]
     assert sum(total(each) for each in both) == 999
 
 
 def test_a_process_that_is_killed_at_any_instant_leaves_a_readable_file(
-    start: Callable[[int], subprocess.Popen[str]], tmp_path: Path
+    start: Callable[[int], Program], tmp_path: Path
 ) -> None:
     path = tmp_path / NAME
     for replies in (1, 5):
         process = start(100_000)
-        assert process.stdout is not None
         for _ in range(replies):
-            assert process.stdout.readline()
+            line_of(process)
         process.kill()
-        process.communicate(timeout=60)
+        ended(process)
         assert isinstance(content(path), dict)
         with whole_file.locked(path):
             pass  # its lock went with it

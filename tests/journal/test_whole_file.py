@@ -51,11 +51,12 @@ def test_one_thread_at_a_time_holds_the_lock(tmp_path: Path) -> None:
                 most[0] = max(most[0], inside[0])
                 inside[0] -= 1
 
-    threads = [threading.Thread(target=count) for _ in range(4)]
+    threads = [threading.Thread(target=count, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
+        assert not thread.is_alive(), "it waits for the lock for ever"
     assert most == [1]
 
 

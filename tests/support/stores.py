@@ -16,6 +16,8 @@ from sendengine.journal.store import Store
 from sendengine.ports import Seal
 
 KEY = "8250eaf6-1a58-489e-b136-7c74a864b434"
+PATIENCE_S = 60
+"""How long a thread is waited for: whoever takes longer hangs."""
 
 
 class Disk:
@@ -34,13 +36,23 @@ class Disk:
     def connect(self, path: Path) -> Connection:
         return _Faulty(connect_sqlite(path), self)
 
+    def shut(self) -> None:
+        """Let the next write come to the gate, and wait there; nothing else is under way."""
+        self.arrived.clear()
+        self.gate.clear()
+
+    async def until_arrived(self) -> None:
+        """Wait until a write has come to the gate."""
+        assert await asyncio.to_thread(self.arrived.wait, PATIENCE_S), "no write has come to the gate"
+
     def pass_or_fail(self, sql: str, parameters: Sequence[Value]) -> None:
         self.statements.append(sql)
         if sql != WRITE and "wal_checkpoint" not in sql:
             return
         if sql == WRITE:
             self.arrived.set()
-            self.gate.wait()
+            if not self.gate.wait(PATIENCE_S):
+                raise _error(sqlite3.OperationalError("the gate was never opened"), sqlite3.SQLITE_IOERR)
         if self.is_broken:
             raise _error(sqlite3.OperationalError("disk I/O error"), sqlite3.SQLITE_IOERR_FSYNC)
         if self.is_full:

@@ -1,0 +1,56 @@
+"""Signals: the first lets the wire finish, the second gives it up."""
+
+import subprocess
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from tests.cli.sending import PERSONAL, campaign, report, requests_of, runs, write_settings
+from tests.support.programs import LIMIT_S, SENDENGINE, mock_server, started, until, watched
+
+pytestmark = pytest.mark.usefixtures("sending_folder")
+
+
+@pytest.fixture(scope="module")
+def slow_url() -> Iterator[str]:
+    """A mock server that takes its time, so that a signal finds something on the wire."""
+    with mock_server("--latency-ms", "800") as base_url:
+        yield base_url
+
+
+def stopped_run(slow_url: str, *, signals: int) -> tuple[int, list[str]]:
+    """Send, signal when a request is on the wire, and once more when it says that it stops."""
+    before = requests_of(slow_url, "create_notification")
+    write_settings(slow_url)
+    campaign(*(f"u-{n}" for n in range(3000)), text=PERSONAL)
+    command = (*SENDENGINE, "send", "campaign.toml", "--yes")
+    with started(*command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process, watched(process):
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("Sending;"):
+                until(lambda: requests_of(slow_url, "create_notification") > before, process)
+                process.terminate()
+            elif signals > 1 and line.startswith("Stopping"):
+                process.terminate()
+        return process.wait(LIMIT_S), said
+
+
+def test_one_signal_lets_what_is_on_the_wire_finish_and_ends_in_75(slow_url: str) -> None:
+    code, said = stopped_run(slow_url, signals=1)
+    assert code == 75
+    assert any(line.startswith("Stopping: nothing more is sent") for line in said)
+    assert any(line.startswith(f"Go on: sendengine resume {runs()[0].name}") for line in said)
+    found = report()
+    assert cast("int", found["exit_code"]) == 75
+    assert found["jobs"]["accepted"] >= 1  # what was on the wire has finished
+    assert found["jobs"]["accepted"] + found["jobs"]["abandoned"] == found["jobs"]["read"]
+
+
+def test_two_signals_end_in_130(slow_url: str) -> None:
+    code, said = stopped_run(slow_url, signals=2)
+    assert code == 130
+    assert any(line.startswith("Aborting") for line in said)
+    assert cast("int", report()["exit_code"]) == 130
