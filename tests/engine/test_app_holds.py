@@ -363,7 +363,8 @@ def test_a_parked_request_expires_although_nothing_else_happens(tmp_path: Path) 
     async def main() -> None:
         async with make_engine(tmp_path, transport) as engine:
             receipt = await engine.submit(mail("x", expires_in_s=40))
-            lane_of(engine).app._held_channels.add("email")
+            for _ in range(CHANNEL_REFUSALS):
+                lane_of(engine).app.channel_refused("email")
             begin_s = now_s()
             assert isinstance(await settled(receipt), Expired)
             assert now_s() == pytest.approx(begin_s + 40, abs=1)
