@@ -51,7 +51,10 @@ class Transport(Protocol):
         ...
 
     async def warm(self, count: int) -> int:
-        """Open connections until ``count`` are open, and return how many are; never raises a TransportError."""
+        """Open connections until they carry ``count`` exchanges at once, as far as may be; return how many they do.
+
+        Never raises a TransportError.
+        """
         ...
 
     def replace_key(self, api_key: str) -> None:
@@ -61,6 +64,24 @@ class Transport(Protocol):
     @property
     def open_connections(self) -> int:
         """How many connections are open, busy or idle."""
+        ...
+
+    @property
+    def capacity(self) -> int:
+        """How many exchanges the open connections carry at once: over HTTP/1.1 as many as there are."""
+        ...
+
+    @property
+    def max_exchanges(self) -> int:
+        """How many exchanges there may be at once, over as many connections as may be open.
+
+        It grows when a server is found to take several on one connection.
+        """
+        ...
+
+    @property
+    def protocol(self) -> str | None:
+        """What the connection that was opened last speaks, "h2" or "http/1.1"; None before the first one."""
         ...
 
     async def aclose(self) -> None:

@@ -77,12 +77,16 @@ class App:
         if channel in self._held_channels:
             raise AppHeldError(
                 f"app {self.name!r}: channel {channel!r} is held, since OneSignal refused it {CHANNEL_REFUSALS} times; "
-                f"check the plan and the key's permissions, then call resume_app({self.name!r})"
+                f"check the plan and the key's permissions; then {self._way_on}"
             )
 
+    @property
+    def _way_on(self) -> str:
+        return f"a program calls resume_app({self.name!r}); a run is stopped, and gone on with by 'sendengine resume'"
+
     async def connect(self) -> None:
-        """Open a connection for one more worker, unless an idle one is there."""
-        if self.transport.open_connections < self.workers:
+        """Have room on a connection for one more worker."""
+        if self.transport.capacity < self.workers:
             await self.transport.warm(self.workers)
 
     def hold(self, reason: str, *, cause: str) -> None:
@@ -98,7 +102,7 @@ class App:
         """OneSignal answers as it does for an app that went over its application limit."""
         self.hold(
             "OneSignal answers as for a disabled app; an administrator re-enables it in OneSignal's dashboard "
-            f"(Settings > Keys & IDs shows the state), then call resume_app({self.name!r})",
+            f"(Settings > Keys & IDs shows the state); then {self._way_on}",
             cause="app_disabled",
         )
 
@@ -153,8 +157,8 @@ class App:
         key = await on_a_thread(self._read_key)
         if key is None or key == self._api_key:
             self.hold(
-                f"OneSignal refused its API key (status {status}); put a valid key where the settings read it "
-                f"from, or call resume_app({self.name!r}) when it is valid again",
+                f"OneSignal refused its API key (status {status}); put a valid key where the settings read it from, "
+                f"which is looked at every {_WATCH_S:g} s; or, when the same key is valid again, {self._way_on}",
                 cause="key_refused",
             )
             while key is None or key == self._api_key:

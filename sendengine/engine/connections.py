@@ -1,6 +1,6 @@
 """Shares one bound on connections among the lanes: each has what the others leave, and always a quarter.
 
-Units: connections; a worker stands for one.
+Units: exchanges at once; a worker stands for one. Over HTTP/1.1 that is a connection, over HTTP/2 a stream.
 """
 
 from typing import Final, Protocol
@@ -32,7 +32,7 @@ class ConnectionBudget:
     def __init__(self, total: int) -> None:
         self.idle = 0  # of all lanes together: connections whose workers do nothing
         self._total = total
-        self._part = max(1, total // _LANES)
+        self._part = 1
         self._held = 0
         self._holders: list[Holder] = []
         self._wanting: list[Holder] = []  # below their part, and without room
@@ -40,13 +40,20 @@ class ConnectionBudget:
 
     @property
     def total(self) -> int:
-        """The bound: by the setting and by file descriptors."""
+        """The bound: by the setting, by file descriptors, and by how many exchanges one connection takes."""
         return self._total
+
+    def extend(self, total: int) -> None:
+        """There may be so many from now on, where that is more than before: connections take several exchanges."""
+        if total > self._total:
+            self._total = total
+            self._fit_part()
+            self._invite()
 
     def join(self, holder: Holder) -> None:
         """Take part."""
         self._holders.append(holder)
-        self._part = max(1, self._total // max(_LANES, len(self._holders)))
+        self._fit_part()
 
     def may_hold(self, holder: Holder) -> bool:
         """Whether `try_hold` could change anything: asked for each request, and cheap where all are busy."""
@@ -79,6 +86,12 @@ class ConnectionBudget:
     def release(self) -> None:
         """A worker is gone: whoever wants its connection may have it."""
         self._held -= 1
+        self._invite()
+
+    def _fit_part(self) -> None:
+        self._part = max(1, self._total // max(_LANES, len(self._holders)))
+
+    def _invite(self) -> None:
         waiting, self._wanting, self._hoping = [*self._wanting, *self._hoping], [], []
         for holder in waiting:
             holder.when_room()

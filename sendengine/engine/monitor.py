@@ -74,6 +74,9 @@ class Monitor:
                     subscribed_users=app.guard.users,
                     delivered=app.guard.used,
                     application_limit=app.guard.limit,
+                    connections=app.transport.open_connections,
+                    streams=app.transport.capacity,
+                    protocol=app.transport.protocol,
                 )
                 for name, app in self._apps.items()
             },

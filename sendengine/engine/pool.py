@@ -1,6 +1,6 @@
 """A lane's workers: started when there is more to do than they can, parked when there is less.
 
-Units: workers; each stands for a connection.
+Units: workers; each stands for an exchange under way: a connection, or one of its streams.
 """
 
 import asyncio
@@ -103,6 +103,11 @@ class WorkerPool:
             task = asyncio.get_running_loop().create_task(worker.run(), name=self._name)
             self._tasks[worker] = task
             task.add_done_callback(partial(self._ended, worker))
+
+    def connected(self, max_exchanges: int) -> None:
+        """A new worker has its connection, or found none; there may be ``max_exchanges`` workers, as is known now."""
+        self.connecting -= 1
+        self._connections.extend(max_exchanges)
 
     def park(self, worker: Worker) -> None:
         """A worker has nothing to do."""

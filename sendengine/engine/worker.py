@@ -1,4 +1,4 @@
-"""A worker stands for a connection: it takes a request from its lane, sends it, reports what came, and takes the next.
+"""A worker stands for a connection, or a stream of one: it takes a request from its lane, sends it, and reports.
 
 The connection is opened before the first request is taken, so that no request waits for a slow connect while another
 worker comes free; the permit comes last, inside the transport, with the connection in hand.
@@ -42,7 +42,7 @@ class Worker:
         try:
             await lane.app.connect()
         finally:
-            lane.pool.connecting -= 1
+            lane.pool.connected(lane.transport.max_exchanges)
         try:
             while True:
                 sealed = self._sealed = lane.take()

@@ -9,6 +9,7 @@ from sendengine.settings.load import EffectiveSetting, effective, load_settings
 from sendengine.settings.model import (
     AppSettings,
     BatchingSettings,
+    BenchSettings,
     CeilingSettings,
     IntakeSettings,
     JournalSettings,
@@ -22,6 +23,7 @@ __all__ = [
     "DEFAULT_FILE",
     "AppSettings",
     "BatchingSettings",
+    "BenchSettings",
     "CeilingSettings",
     "EffectiveSetting",
     "IntakeSettings",

@@ -57,6 +57,13 @@ Age: TypeAlias = Annotated[
 Recipient: TypeAlias = Annotated[
     str, Meta(pattern=r"^[^:\s][^:]*:.*\S", description='"kind:id" such as "external_id:qa-1"')
 ]
+BenchAddress: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=r"^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$",
+        description='a host, or a host and a port, such as "test.example:8080"',
+    ),
+]
 
 SECRET: Final = frozenset({"api_key", "api_key_command", "app_id", "proxy"})
 """Fields whose wrong values no error shows: they hold a key, or are where one is pasted by mistake."""

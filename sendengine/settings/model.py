@@ -19,6 +19,7 @@ from sendengine.core.onesignal import BASE_URL, MAX_MODIFICATIONS, RECIPIENT_CAP
 from sendengine.settings.kinds import (
     Age,
     AppId,
+    BenchAddress,
     Connections,
     Count,
     Factor,
@@ -35,7 +36,7 @@ from sendengine.settings.kinds import (
     Wait,
     check_fields,
 )
-from sendengine.settings.urls import check_proxy, checked_base_url
+from sendengine.settings.urls import check_proxy, checked_base_url, is_onesignal
 
 KEY_SOURCES: Final = ("api_key", "api_key_file", "api_key_command")
 STATE_DIR: Final = Path(".sendengine")
@@ -116,11 +117,13 @@ class IntakeSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class TransportSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How requests travel.
 
-    A ``kind`` that is not given, or None, becomes `DEFAULT_KIND`; with a ``proxy`` it becomes ``"aiohttp"``, which is
-    the only one that has proxies.
+    ``protocol`` "auto" is HTTP/2 where the server offers it within TLS, and HTTP/1.1 elsewhere; "h2" without TLS is
+    HTTP/2 that nobody has offered. A ``kind`` that is not given, or None, becomes `DEFAULT_KIND`; with a ``proxy`` it
+    becomes ``"aiohttp"``, which is the only one that has proxies, and knows no HTTP/2.
     """
 
     kind: Literal["aiohttp", "direct"] | None = None
+    protocol: Literal["auto", "h2", "http/1.1"] = "auto"
     max_connections: Connections = 4000
     timeout_s: Timeout = 60
     connect_timeout_s: Timeout = 10
@@ -136,6 +139,12 @@ class TransportSettings(Struct, frozen=True, forbid_unknown_fields=True):
             force_setattr(self, "kind", DEFAULT_KIND if self.proxy is None else "aiohttp")
         elif self.kind == "direct" and self.proxy is not None:
             raise FieldError("TransportSettings", "kind", 'must be "aiohttp" where there is a proxy')
+        if self.protocol == "h2" and self.kind != "direct":
+            raise FieldError(
+                "TransportSettings",
+                "protocol",
+                '"h2" needs kind = "direct" and no proxy; "auto" and "http/1.1" go with "aiohttp", over HTTP/1.1',
+            )
 
     def __repr__(self) -> str:
         return _masked_repr(self)
@@ -182,6 +191,19 @@ class JournalSettings(Struct, frozen=True, forbid_unknown_fields=True):
         check_fields(self)
 
 
+class BenchSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where `sendengine bench` may offer load beside this machine: hosts, or hosts with a port. Never OneSignal's."""
+
+    addresses: tuple[BenchAddress, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for address in self.addresses:
+            if is_onesignal(address.partition(":")[0]):
+                problem = f"a benchmark never goes to OneSignal; take {address!r} out"
+                raise FieldError("BenchSettings", "addresses", problem)
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """All of it; at least one app. ``journal`` None: what the table's absence means is its reader's to say."""
 
@@ -193,6 +215,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     retry: RetrySettings = field(default_factory=RetrySettings)
     stopping: StoppingSettings = field(default_factory=StoppingSettings)
     journal: JournalSettings | None = None
+    bench: BenchSettings = field(default_factory=BenchSettings)
 
     def __post_init__(self) -> None:
         check_fields(self)

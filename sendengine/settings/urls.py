@@ -1,10 +1,13 @@
 """Checks the URLs of the settings, so that a key never travels in the clear by mistake."""
 
 from ipaddress import ip_address
+from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from sendengine.core.onesignal import BASE_URL
 from sendengine.settings.kinds import FieldError
+
+_ONESIGNAL: Final = "onesignal.com"
 
 
 def checked_base_url(url: str, *, is_insecure_allowed: bool) -> str:
@@ -37,6 +40,12 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_onesignal(host: str) -> bool:
+    """Whether a host is OneSignal's by its name."""
+    name = host.lower().rstrip(".")
+    return name == _ONESIGNAL or name.endswith(f".{_ONESIGNAL}")
 
 
 def _split(table: str, name: str, url: str, *, example: str) -> SplitResult:

@@ -15,7 +15,8 @@ class LaneStats(Struct, frozen=True, kw_only=True):
     ``depth`` jobs and requests wait, and the oldest has waited for ``oldest_age_s`` (0 where none waits).
     ``rate`` is what the lane may send now, ``ceiling`` what it never exceeds.
     ``hold`` says why nothing is sent, None where the lane is open; ``hold_until_s`` is when it opens, None where it
-    is open or a person has to act. ``in_flight`` requests await their replies, over ``connections`` that are open.
+    is open or a person has to act. ``in_flight`` requests await their replies; ``connections`` is how many the lane
+    holds room for at once: over HTTP/1.1 as many connections, over HTTP/2 as many streams.
     ``throttled`` counts 429s, ``epochs`` their bursts. ``most_in_one_second`` is the limiter's audit of what was sent
     since the start. ``replies`` counts by status. ``share_of_application_limit`` is how much of what the app may
     deliver in fifteen minutes is used, from 0 to 1: None where the guard is off or the lane delivers nothing.
@@ -48,7 +49,8 @@ class AppStats(Struct, frozen=True, kw_only=True):
     those that OneSignal refuses to the app, so that what is for them waits. ``subscribed_users`` is
     what the application limit rests on, None where it is not known and the guard is off. ``delivered`` counts what
     was reserved in the fifteen minutes that end now, by every engine on the machine; the guard stops at
-    ``application_limit``.
+    ``application_limit``. ``connections`` are open and carry up to ``streams`` requests at once, which over HTTP/1.1 is
+    one each; ``protocol`` is what the last one to be opened speaks, "h2" or "http/1.1", None where none was yet.
     """
 
     held: str | None
@@ -56,6 +58,9 @@ class AppStats(Struct, frozen=True, kw_only=True):
     subscribed_users: int | None
     delivered: int
     application_limit: int | None
+    connections: int = 0
+    streams: int = 0
+    protocol: str | None = None
 
 
 class EngineStats(Struct, frozen=True, kw_only=True):

@@ -117,6 +117,21 @@ class AiohttpTransport:
         """How many connections are open, busy or idle."""
         return self._connector.open_count
 
+    @property
+    def capacity(self) -> int:
+        """How many exchanges the open connections carry at once: one each."""
+        return self.open_connections
+
+    @property
+    def max_exchanges(self) -> int:
+        """How many exchanges there may be at once: one a connection."""
+        return self._max_connections
+
+    @property
+    def protocol(self) -> str | None:
+        """HTTP/1.1, which is all that it speaks; None while no connection is open."""
+        return "http/1.1" if self.open_connections else None
+
     async def aclose(self) -> None:
         """Close every connection; exchanges under way end as if their time were over."""
         self._is_closed = True

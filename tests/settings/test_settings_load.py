@@ -51,6 +51,7 @@ def test_the_smallest_file_gives_the_documented_defaults(file: Path) -> None:
         10,
         100,
     )
+    assert settings.transport.protocol == "auto"
     assert (settings.transport.kind, settings.transport.max_connections, settings.transport.timeout_s) == (
         "direct",
         4000,
@@ -200,7 +201,7 @@ def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
             "[telemetry]\nkind = 'x'",
             "telemetry in {}: there is no such setting; the top of the settings has apps, state_dir, ",
         ),
-        ("transport = 5", "transport in {}: is a table and has no value of its own; it has kind, max_connections, "),
+        ("transport = 5", "transport in {}: is a table and has no value of its own; it has kind, protocol, "),
         ("[state_dir]\nx = 1", "state_dir in {}: is no table; give it a value"),
         ("apps.x = 1", "apps.x in {}: is a table and has no value of its own; it has app_id, "),
         (
@@ -222,6 +223,18 @@ def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
             "transport.max_connections in {}: must be a whole number from 1 to 1,000,000, got 0",
         ),
         ("[transport]\nkind = 'curl'", 'transport.kind in {}: must be "aiohttp" or "direct", got \'curl\''),
+        (
+            "[transport]\nprotocol = 'h3'",
+            'transport.protocol in {}: must be "auto" or "h2" or "http/1.1", got \'h3\'',
+        ),
+        (
+            "[transport]\nprotocol = 'h2'\nkind = 'aiohttp'",
+            'transport.protocol in {}: "h2" needs kind = "direct" and no proxy; ',
+        ),
+        (
+            "[transport]\nprotocol = 'h2'\nproxy = 'http://proxy:3128'",
+            'transport.protocol in {}: "h2" needs kind = "direct" and no proxy; ',
+        ),
         ("[transport]\nproxy = 'proxy:3128'", "transport.proxy in {}: must be a URL such as http://proxy.example:3128"),
         ("state_dir = 5", "state_dir in {}: must be a path, got 5"),
         ("journal = true", "journal in {}: is a table and has no value of its own; it has durability, "),

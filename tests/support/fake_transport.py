@@ -95,6 +95,8 @@ class FakeTransport:
     under_way: int = 0
     most_under_way: int = 0
     connections: int = 0
+    most_connections: int = 0  # no bound of its own
+    streams: int = 1  # of a connection
     keys: list[str] = field(default_factory=list)
     is_closed: bool = False
 
@@ -121,8 +123,8 @@ class FakeTransport:
     async def warm(self, count: int) -> int:
         if self.connect_s:
             await asyncio.sleep(self.connect_s)
-        self.connections = max(self.connections, count)
-        return self.connections
+        self.connections = max(self.connections, -(-count // self.streams))
+        return self.capacity
 
     def replace_key(self, api_key: str) -> None:
         self.keys.append(api_key)
@@ -130,6 +132,18 @@ class FakeTransport:
     @property
     def open_connections(self) -> int:
         return self.connections
+
+    @property
+    def capacity(self) -> int:
+        return self.connections * self.streams
+
+    @property
+    def max_exchanges(self) -> int:
+        return self.most_connections * self.streams
+
+    @property
+    def protocol(self) -> str | None:
+        return "h2" if self.streams > 1 else "http/1.1"
 
     async def aclose(self) -> None:
         self.is_closed = True

@@ -10,7 +10,10 @@ LANE = LaneStats(
     connections=650, requests=12_000, replies={200: 11_400}, retries=2, throttled=0, epochs=0, most_in_one_second=5940,
     latency_p50_ms=100.4, latency_p99_ms=210.0, latency_max_ms=400.0, share_of_application_limit=0.25,
 )  # fmt: skip
-APP = AppStats(held=None, subscribed_users=1000, delivered=2500, application_limit=7000)
+APP = AppStats(
+    held=None, subscribed_users=1000, delivered=2500, application_limit=7000,
+    connections=4, streams=400, protocol="h2",
+)  # fmt: skip
 
 
 def test_a_snapshot_cannot_be_changed() -> None:
@@ -29,4 +32,5 @@ def test_a_snapshot_is_rendered_as_json_by_its_names() -> None:
     assert rendered["lanes"]["shop/create_notification"]["replies"] == {"200": 11_400}
     assert rendered["apps"]["shop"] == {
         "held": None, "held_channels": (), "subscribed_users": 1000, "delivered": 2500, "application_limit": 7000,
+        "connections": 4, "streams": 400, "protocol": "h2",
     }  # fmt: skip

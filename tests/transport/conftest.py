@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -14,12 +14,18 @@ import pytest_asyncio
 from sendengine.ports import Transport
 from sendengine.settings import TransportSettings
 from sendengine.transport import AiohttpTransport, DirectTransport
-from tests.transport.scripted import JumpLoop
+from tests.transport.h2_bridge import BridgedPeer
+from tests.transport.scripted import JumpLoop, Wire
 
 KEY = "os_v2_app_canary"
 
 TransportMaker = Callable[..., Transport]
-MAKERS: Final[Mapping[str, TransportMaker]] = {"aiohttp": AiohttpTransport, "direct": DirectTransport}
+MAKERS: Final[Mapping[str, TransportMaker]] = {
+    "aiohttp": AiohttpTransport,
+    "direct": DirectTransport,
+    "h2": DirectTransport,
+}
+PROTOCOLS: Final[Mapping[str, dict[str, str]]] = {"aiohttp": {}, "direct": {}, "h2": {"protocol": "h2"}}
 HANG_S: Final = 30.0  # of real time; no test takes a tenth of it
 
 on_asyncio = pytest.mark.asyncio(loop_factories=["asyncio"])
@@ -27,6 +33,21 @@ on_asyncio = pytest.mark.asyncio(loop_factories=["asyncio"])
 
 aiohttp_only = pytest.mark.parametrize("kind", ["aiohttp"], indirect=True)
 direct_only = pytest.mark.parametrize("kind", ["direct"], indirect=True)
+h2_only = pytest.mark.parametrize("kind", ["h2"], indirect=True)
+
+
+def http1_only(reason: str) -> pytest.MarkDecorator:
+    """Leave HTTP/2 out of a test whose rule has no meaning there; ``reason`` says why, and what says it of HTTP/2."""
+    assert reason
+    return pytest.mark.parametrize("kind", ["aiohttp", "direct"], indirect=True)
+
+
+def cases(table: Iterable[str], *, http1: Iterable[str], reason: str) -> pytest.MarkDecorator:
+    """Run a table's cases, as ``name``, with each transport, but those in ``http1`` not over HTTP/2, for a reason."""
+    assert reason
+    left_out = set(http1)
+    both = [(kind, name) for name in table for kind in MAKERS if kind != "h2" or name not in left_out]
+    return pytest.mark.parametrize(("kind", "name"), both, indirect=["kind"])
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -38,9 +59,16 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
 
 
 @pytest.fixture(params=list(MAKERS))
-def kind(request: pytest.FixtureRequest) -> str:
-    """Name the transport under test; what only one of them does is marked with `aiohttp_only` or `direct_only`."""
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name the transport under test, whose protocol scripted servers speak.
+
+    What only one does is marked with `aiohttp_only`, `direct_only` (over HTTP/1.1) or `h2_only`, and what has no
+    meaning in HTTP/2 with `http1_only`.
+    """
     chosen: str = request.param
+    if chosen == "h2":
+        monkeypatch.setattr(Wire, "peer", BridgedPeer)
+        monkeypatch.setattr(Wire, "protocols", ("h2",))
     return chosen
 
 
@@ -49,7 +77,7 @@ def make(kind: str) -> TransportMaker:
     """Make the transport under test."""
 
     def making(url: str, *, max_connections: int = 20, api_key: str = KEY, **settings: object) -> Transport:
-        made = msgspec.convert(settings, TransportSettings)
+        made = msgspec.convert(PROTOCOLS[kind] | settings, TransportSettings)
         return MAKERS[kind](base_url=url, api_key=api_key, settings=made, max_connections=max_connections)
 
     return making

@@ -103,6 +103,20 @@ class Peer:
         self.writer = writer
         self.is_gone = asyncio.Event()
 
+    @property
+    def faults(self) -> list[str]:
+        """What the client did that it may not do, as far as that is looked for."""
+        return []
+
+    def begin(self) -> None:
+        """Do what comes before the script."""
+
+    async def finish(self) -> None:
+        """Do what comes after the script, and before the connection is closed."""
+
+    def stop(self) -> None:
+        """Leave nothing behind."""
+
     async def head(self) -> Received:
         text = (await self.reader.readuntil(b"\r\n\r\n")).decode()
         line, *fields = text.rstrip().split("\r\n")
@@ -135,6 +149,13 @@ class Peer:
 
 
 Script = Callable[[Peer], Awaitable[None]]
+
+
+class Wire:
+    """What servers speak in the test that runs: whatever the transport under test does."""
+
+    peer: type[Peer] = Peer
+    protocols: tuple[str, ...] = ()  # that they offer by ALPN
 
 
 def answering(*replies: bytes) -> Script:
@@ -182,14 +203,16 @@ class ScriptedServer:
             await peer.is_gone.wait()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = Peer(self, reader, writer)
+        peer = Wire.peer(self, reader, writer)
         self.peers.append(peer)
         self.got_peer.set()
         self.open_now += 1
         self.most_open = max(self.most_open, self.open_now)
+        peer.begin()
         try:
             with suppress(*GONE):
                 await self.script(peer)
+                await peer.finish()
             writer.close()
             await peer.left()
             with suppress(*GONE):
@@ -197,6 +220,7 @@ class ScriptedServer:
         finally:
             self.open_now -= 1
             peer.is_gone.set()
+            peer.stop()
             writer.transport.abort()
 
 
@@ -232,11 +256,15 @@ async def serving(
         for writer in writers:
             writer.transport.abort()
         await turns()
+    faults = [fault for peer in scripted.peers for fault in peer.faults]
+    assert not faults, f"the client broke rules: {faults}"
 
 
 def server_tls(certificate: str = "server.pem") -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(CERTIFICATES / certificate)
+    if Wire.protocols:
+        context.set_alpn_protocols(list(Wire.protocols))
     return context
 
 

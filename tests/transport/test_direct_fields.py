@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sendengine.core.replies import retry_after_s
-from sendengine.transport.direct.fields import Fields
+from sendengine.transport.direct.http1.fields import Fields
 
 HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCF-RAY: 8a-AMS\r\nretry-after:7\r\nEmpty:\r\n"

@@ -18,11 +18,28 @@ from tests.transport.scripted import turns
 class FakeConnection:
     """Keeps what `Connection` promises, for one exchange at a time, without a socket."""
 
+    room = 1
+
     def __init__(self, host: "Host", number: int) -> None:
         self.host = host
         self.number = number
         self.is_usable = True
         self.is_claimed = False
+
+    @property
+    def has_room(self) -> bool:
+        return self.is_usable and not self.is_claimed
+
+    @property
+    def is_ready(self) -> bool:
+        return self.is_usable
+
+    @property
+    def is_gone(self) -> bool:
+        return not self.is_usable
+
+    def enter(self) -> None:
+        self.host.pool.offer(self)
 
     def claim(self) -> bool:
         assert not self.is_claimed, "nobody else has it"

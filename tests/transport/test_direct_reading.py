@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sendengine.ports import Reply
-from sendengine.transport.direct.reading import MAX_HEAD_BYTES, ReplyReader, UnreadableError
+from sendengine.transport.direct.http1.reading import MAX_HEAD_BYTES, ReplyReader, UnreadableError
 
 BODY = b'{"id":"m-1"}'
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\nX: y\r\n\r\n" + BODY

@@ -12,7 +12,7 @@ from sendengine.settings import AppSettings, TransportSettings
 from sendengine.settings.model import DEFAULT_KIND
 from sendengine.transport import AiohttpTransport, DirectTransport
 from sendengine.transport import open_transport as opening
-from sendengine.transport.direct.connection import Http1Connection
+from sendengine.transport.direct.http1.connection import Http1Connection
 from sendengine.transport.lifetimes import IDLE_S, MAX_AGE_S, lifetime_s
 from tests.transport.conftest import KEY, TransportMaker, direct_only, on_asyncio
 from tests.transport.scripted import (

@@ -8,7 +8,7 @@ import pytest
 
 from sendengine.errors import ReplyLostError
 from sendengine.ports import WireRequest
-from tests.transport.conftest import TransportMaker, on_asyncio
+from tests.transport.conftest import TransportMaker, cases, http1_only, on_asyncio
 from tests.transport.scripted import (
     GET,
     LARGE,
@@ -74,7 +74,11 @@ REPLIES: dict[str, tuple[bytes, int, bytes]] = {
 
 
 @on_asyncio
-@pytest.mark.parametrize("name", REPLIES)
+@cases(
+    REPLIES,
+    http1=["chunked", "chunks with extensions and trailers"],
+    reason="HTTP/2 has no chunks; test_h2_replies has bodies in pieces, and trailers",
+)
 async def test_a_reply_is_returned_as_it_is(open_transport: TransportMaker, name: str) -> None:
     raw, status, body = REPLIES[name]
     async with serving(answering(raw, reply(b"next"))) as server:
@@ -92,6 +96,7 @@ async def test_names_of_headers_are_lower_case(open_transport: TransportMaker) -
         assert (headers["cf-ray"], headers["retry-after"], headers["idempotent-replayed"]) == ("8a-AMS", "3", "true")
 
 
+@http1_only("over HTTP/2 it ends with its stream; test_h2_pieces has connections that end within it")
 async def test_a_body_may_end_with_the_connection(open_transport: TransportMaker) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -112,6 +117,7 @@ async def test_a_connection_that_the_server_wants_closed_is_not_used_again(open_
         assert len(server.peers) == 2
 
 
+@http1_only("HTTP/2 has no upgrades; test_h2_stream_faults has a 101")
 async def test_an_upgrade_that_nobody_asked_for_is_a_reply_and_ends_the_connection(
     open_transport: TransportMaker,
 ) -> None:
@@ -161,6 +167,7 @@ async def test_what_comes_over_an_idle_connection_is_not_taken_for_the_next_repl
         assert (await transport.exchange(POST, at_once)).body == b"mine too"
 
 
+@http1_only("HTTP/2 needs no other connection then; test_h2_replies has the same")
 async def test_a_reply_before_the_request_is_out_is_returned(open_transport: TransportMaker) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
@@ -176,6 +183,7 @@ async def test_a_reply_before_the_request_is_out_is_returned(open_transport: Tra
         server.released.set()
 
 
+@http1_only("HTTP/2 needs no other connection then; test_h2_replies has the same")
 @pytest.mark.parametrize("is_chunked", [False, True])
 async def test_a_body_beyond_the_bound_is_cut_and_its_status_kept(
     open_transport: TransportMaker, *, is_chunked: bool
@@ -237,7 +245,11 @@ LOST: dict[str, Script] = {
 
 @on_asyncio
 @pytest.mark.parametrize("request_", [POST, GET], ids=lambda request: str(request.method))
-@pytest.mark.parametrize("name", LOST)
+@cases(
+    LOST,
+    http1=[name for name in LOST if "chunk" in name or "length" in name],
+    reason="HTTP/2 has no chunks, and a wrong length ends its stream alone; test_h2_stream_faults has that",
+)
 async def test_a_reply_that_does_not_come_whole_is_lost_and_nothing_is_sent_again(
     open_transport: TransportMaker, name: str, request_: WireRequest
 ) -> None:
@@ -249,6 +261,7 @@ async def test_a_reply_that_does_not_come_whole_is_lost_and_nothing_is_sent_agai
 
 
 @on_asyncio
+@http1_only("HTTP/2 gives up the stream and keeps the connection; test_h2_endings has the same")
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", b"HTTP/1.1 200 OK\r\n\r\n{"])
 async def test_a_reply_that_takes_too_long_is_lost(open_transport: TransportMaker, said: bytes) -> None:
     async def script(peer: Peer) -> None:
@@ -271,6 +284,7 @@ async def test_a_reply_that_takes_too_long_is_lost(open_transport: TransportMake
 
 
 @on_asyncio
+@http1_only("HTTP/2 gives up the stream and keeps the connection; test_h2_flow has bodies that wait for a window")
 async def test_a_request_that_the_server_does_not_read_is_given_up(open_transport: TransportMaker) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()

@@ -20,7 +20,7 @@ import pytest_asyncio
 
 from sendengine.errors import NotSentError, ReplyLostError
 from sendengine.ports import Reply, Transport, WireRequest
-from tests.transport.conftest import KEY, TransportMaker, direct_only, on_asyncio
+from tests.transport.conftest import KEY, TransportMaker, direct_only, http1_only, on_asyncio
 from tests.transport.scripted import AUTHORITY, CERTIFICATES, POST, at_once, fails, outcome, until
 
 CONFIGURATION: Final = """
@@ -37,6 +37,8 @@ http {{
   server {{
     listen 127.0.0.1:{plain};
     listen 127.0.0.1:{tls} ssl;
+    listen 127.0.0.1:{plain2} http2;
+    listen 127.0.0.1:{tls2} ssl http2;
     ssl_certificate {certificates}/server.pem;
     ssl_certificate_key {certificates}/server.pem;
     client_max_body_size 2m;
@@ -63,7 +65,12 @@ class Nginx:
     """A running instance."""
 
     command: tuple[str, ...]
-    urls: dict[str, str]
+    ports: dict[str, int]
+
+    def url(self, scheme: str, kind: str) -> str:
+        """Return where it serves in the protocol of a transport."""
+        port = self.ports[scheme + (" HTTP/2" if kind == "h2" else "")]
+        return f"{'http' if scheme == 'plain' else 'https'}://127.0.0.1:{port}"
 
     def tell(self, signal: str) -> None:
         """Give the instance one of nginx's own signals: ``reload``, ``stop``."""
@@ -105,18 +112,20 @@ def free_ports(count: int) -> list[int]:
 @contextmanager
 def running(found: str, folder: Path) -> Iterator[Nginx]:
     """Run an instance; it listens when the command that starts it returns."""
-    plain, tls = free_ports(2)
+    plain, tls, plain2, tls2 = free_ports(4)
     text = CONFIGURATION.format(
         user="user root;" if os.geteuid() == 0 else "",  # who may enter the folder
         plain=plain,
         tls=tls,
+        plain2=plain2,
+        tls2=tls2,
         certificates=CERTIFICATES,
     )
     (folder / "nginx.conf").write_text(text)
     command = (found, "-p", f"{folder}/", "-c", "nginx.conf", "-e", "error.log")
     started = run(*command)
     assert started.returncode == 0, started.stderr
-    instance = Nginx(command, {"plain": f"http://127.0.0.1:{plain}", "TLS": f"https://127.0.0.1:{tls}"})
+    instance = Nginx(command, {"plain": plain, "TLS": tls, "plain HTTP/2": plain2, "TLS HTTP/2": tls2})
     yield instance
     instance.tell("stop")
 
@@ -147,8 +156,8 @@ def scheme(request: pytest.FixtureRequest) -> str:
 
 
 @pytest_asyncio.fixture
-async def opened(scheme: str, nginx: Nginx, open_transport: TransportMaker) -> Transport:
-    return open_transport(nginx.urls[scheme], max_connections=4, **TRUST[scheme])
+async def opened(scheme: str, kind: str, nginx: Nginx, open_transport: TransportMaker) -> Transport:
+    return open_transport(nginx.url(scheme, kind), max_connections=4, **TRUST[scheme])
 
 
 def post(path: str, body: bytes = b"{}") -> WireRequest:
@@ -162,10 +171,10 @@ async def said(transport: Transport, path: str, body: bytes = b"{}") -> str:
 
 
 async def test_nginx_understands_the_request(opened: Transport) -> None:
-    method, uri, host, kind, key, length = (await said(opened, "/said/a%2Fb%20c", b"{}")).split()
+    method, uri, host, scheme, key, length = (await said(opened, "/said/a%2Fb%20c", b"{}")).split()
     assert (method, uri, length) == ("POST", "/said/a%2Fb%20c", "2")
     assert host in repr(opened)
-    assert (kind, key) == ("Key", KEY)
+    assert (scheme, key) == ("Key", KEY)
     got = await opened.exchange(WireRequest("GET", "/said/"), at_once)
     assert got.body.startswith(b"GET /said/ ")
 
@@ -176,20 +185,23 @@ async def test_one_connection_serves_requests_in_a_row(opened: Transport) -> Non
 
 
 @on_asyncio
+@http1_only("nginx counts an HTTP/2 connection's requests elsewhere; test_h2_servers has that")
 async def test_connections_that_nginx_ends_after_five_requests_are_replaced(opened: Transport) -> None:
     served = [await said(opened, "/counted/") for _ in range(20)]
     assert [served.count(connection) for connection in dict.fromkeys(served)] == [5, 5, 5, 5]
 
 
+@http1_only("nginx counts an HTTP/2 connection's requests elsewhere; test_h2_servers has that")
 async def test_many_at_once_over_few_connections(opened: Transport) -> None:
     served = await asyncio.gather(*[said(opened, "/counted/") for _ in range(40)])
     assert all(served.count(connection) <= 5 for connection in served)
     assert opened.open_connections <= 4
 
 
-async def test_chunks_refusals_and_large_bodies(opened: Transport) -> None:
+async def test_chunks_refusals_and_large_bodies(opened: Transport, kind: str) -> None:
     got = await opened.exchange(post("/chunked/"), at_once)
-    assert (got.headers["transfer-encoding"], got.body) == ("chunked", b'{"id":"m-1"}')
+    assert got.headers.get("transfer-encoding") == (None if kind == "h2" else "chunked")
+    assert got.body == b'{"id":"m-1"}'
     got = await opened.exchange(post("/throttled/"), at_once)
     assert (got.status, got.headers["retry-after"], got.body) == (429, "7", b'{"errors":["slow down"]}')
     assert await said(opened, "/large/", b"x" * 1_500_000) == "1500000"
@@ -211,9 +223,9 @@ async def test_a_connection_that_nginx_ends_without_a_word_is_a_lost_reply(opene
 
 
 async def test_a_reload_ends_idle_connections_and_the_new_worker_serves(
-    reloaded: Nginx, scheme: str, open_transport: TransportMaker
+    reloaded: Nginx, scheme: str, kind: str, open_transport: TransportMaker
 ) -> None:
-    transport = open_transport(reloaded.urls[scheme], **TRUST[scheme])
+    transport = open_transport(reloaded.url(scheme, kind), **TRUST[scheme])
     before = await said(transport, "/worker/")
     reloaded.tell("reload")
     await until(lambda: transport.open_connections == 0)
@@ -221,9 +233,9 @@ async def test_a_reload_ends_idle_connections_and_the_new_worker_serves(
 
 
 async def test_what_is_sent_during_a_reload_ends_well_or_as_lost(
-    reloaded: Nginx, scheme: str, open_transport: TransportMaker
+    reloaded: Nginx, scheme: str, kind: str, open_transport: TransportMaker
 ) -> None:
-    transport = open_transport(reloaded.urls[scheme], max_connections=4, **TRUST[scheme])
+    transport = open_transport(reloaded.url(scheme, kind), max_connections=4, **TRUST[scheme])
     workers = {await said(transport, "/worker/")}
     reloaded.tell("reload")
     while len(workers) < 2:
@@ -237,12 +249,13 @@ async def test_what_is_sent_during_a_reload_ends_well_or_as_lost(
 
 @direct_only
 async def test_nginx_takes_sessions_up_again(nginx: Nginx, open_transport: TransportMaker) -> None:
-    transport = open_transport(nginx.urls["TLS"], ca_file=AUTHORITY)
+    transport = open_transport(nginx.url("TLS", "direct"), ca_file=AUTHORITY)
     assert [await said(transport, "/session/") for _ in range(4)] == [".", "r", "r", "r"]
 
 
 @on_asyncio
+@http1_only("HTTP/2 without TLS expects settings, and was not sent; test_h2_limits has that")
 async def test_plain_http_to_a_tls_port_is_a_refusal(nginx: Nginx, open_transport: TransportMaker) -> None:
-    transport = open_transport(nginx.urls["TLS"].replace("https:", "http:"))
+    transport = open_transport(nginx.url("TLS", "direct").replace("https:", "http:"))
     got = await transport.exchange(POST, at_once)
     assert (got.status, b"HTTPS port" in got.body) == (400, True)

@@ -7,7 +7,7 @@ import pytest
 
 from sendengine.errors import SettingsError
 from sendengine.ports import WireRequest
-from tests.transport.conftest import KEY, TransportMaker, on_asyncio
+from tests.transport.conftest import KEY, TransportMaker, http1_only, on_asyncio
 from tests.transport.scripted import GET, LARGE, POST, Gate, answering, at_once, listening, reply, serving
 
 PATHS: Final = (
@@ -19,6 +19,7 @@ PATHS: Final = (
 )
 
 
+@http1_only("these are HTTP/1.1's bytes; test_h2_requests has HTTP/2's fields")
 async def test_the_head_is_exact(open_transport: TransportMaker) -> None:
     """In any order and with names in any case, but each header once, and none beside these."""
     with listening() as server:

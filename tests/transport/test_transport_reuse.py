@@ -8,7 +8,7 @@ import pytest
 
 from sendengine.errors import ReplyLostError
 from sendengine.ports import Reply, WireRequest
-from tests.transport.conftest import TransportMaker, direct_only, on_asyncio
+from tests.transport.conftest import TransportMaker, cases, direct_only, http1_only, on_asyncio
 from tests.transport.scripted import (
     POST,
     Accepted,
@@ -44,7 +44,7 @@ NOT_KEPT: Final = {
 
 
 @on_asyncio
-@pytest.mark.parametrize("name", KEPT)
+@cases(KEPT, http1=["chunked", "HTTP/1.1, said so"], reason="HTTP/2 has neither chunks nor Connection")
 async def test_a_connection_is_used_again_and_again(open_transport: TransportMaker, name: str) -> None:
     async with serving(answering(KEPT[name])) as server:
         transport = open_transport(server.url)
@@ -54,6 +54,7 @@ async def test_a_connection_is_used_again_and_again(open_transport: TransportMak
 
 
 @on_asyncio
+@http1_only("HTTP/2 says it by GOAWAY; test_h2_endings has that")
 @pytest.mark.parametrize("name", NOT_KEPT)
 async def test_a_connection_that_is_not_to_be_kept_is_closed_although_the_server_leaves_it_open(
     open_transport: TransportMaker, name: str
@@ -95,6 +96,7 @@ LEFT_OVER: Final = {
 }
 
 
+@http1_only("what follows in HTTP/2 names its stream; test_h2_faults has what names one that is over")
 @pytest.mark.parametrize("is_apart", [False, True], ids=["at once", "a moment later"])
 @pytest.mark.parametrize("name", LEFT_OVER)
 async def test_what_follows_a_reply_is_not_taken_for_the_next_one(
@@ -124,6 +126,7 @@ async def test_what_follows_a_reply_is_not_taken_for_the_next_one(
         assert (await transport.exchange(POST, at_once)).body == b"mine too"
 
 
+@http1_only("over HTTP/2 it is a fault; test_h2_stream_faults has lengths that are wrong")
 async def test_a_body_that_is_longer_than_its_length_is_cut_and_its_rest_is_nobody_s(
     open_transport: TransportMaker,
 ) -> None:
@@ -140,6 +143,7 @@ async def test_a_body_that_is_longer_than_its_length_is_cut_and_its_rest_is_nobo
 # A request body that is answered before it is out
 
 
+@http1_only("HTTP/2 leaves a stream and not a connection; test_h2_replies has replies before the request is out")
 @pytest.mark.parametrize("size", [1_000, 100_000, 20_000_000])
 async def test_an_early_reply_leaves_no_half_request_behind(open_transport: TransportMaker, size: int) -> None:
     """The server answers the head, keeps the connection, and reads on: the next request must begin with its head."""
@@ -159,6 +163,7 @@ async def test_an_early_reply_leaves_no_half_request_behind(open_transport: Tran
         assert len(server.peers) <= 4
 
 
+@http1_only("HTTP/2 leaves a stream and not a connection; test_h2_replies has replies before the request is out")
 async def test_an_early_reply_of_a_server_that_closes_is_returned_or_lost(open_transport: TransportMaker) -> None:
     """Closing with unread bytes resets the connection, which may throw the reply away before it is read."""
 
@@ -177,6 +182,7 @@ async def test_an_early_reply_of_a_server_that_closes_is_returned_or_lost(open_t
         assert (await transport.exchange(POST, at_once)).status == 200
 
 
+@http1_only("HTTP/2 leaves a stream and not a connection; test_h2_replies has replies before the request is out")
 async def test_an_early_reply_of_a_server_that_closes_with_care_is_returned(open_transport: TransportMaker) -> None:
     async def early(peer: Peer) -> None:
         await peer.head()
@@ -200,6 +206,7 @@ ENDINGS: Final[dict[str, Callable[[Accepted], None]]] = {
 }
 
 
+@http1_only("the server here reads and writes bytes by hand; test_h2_endings has the same")
 @pytest.mark.parametrize("name", ENDINGS)
 @pytest.mark.parametrize("moment", ["before it is asked for", "with the permit", "with the request"])
 async def test_an_idle_connection_that_ends_in_the_instant_of_its_reuse(
@@ -237,6 +244,7 @@ async def test_an_idle_connection_that_ends_in_the_instant_of_its_reuse(
         await asyncio.gather(others, return_exceptions=True)
 
 
+@http1_only("the server here reads and writes bytes by hand; test_h2_endings has the same")
 async def test_an_idle_connection_whose_end_was_seen_is_replaced(open_transport: TransportMaker) -> None:
     for end in ENDINGS.values():
         with listening() as server:

@@ -10,7 +10,7 @@ import pytest
 
 from sendengine.errors import NotSentError, ReplyLostError, SettingsError
 from sendengine.ports import Reply, Transport, WireRequest
-from tests.transport.conftest import TransportMaker, direct_only
+from tests.transport.conftest import TransportMaker, cases, direct_only, http1_only
 from tests.transport.scripted import (
     AUTHORITY,
     CERTIFICATES,
@@ -139,7 +139,7 @@ def ending(raw: bytes, *, politely: bool) -> Script:
 
 
 @pytest.mark.parametrize("politely", [False, True], ids=["cut", "with close_notify"])
-@pytest.mark.parametrize("name", CUT)
+@cases(CUT, http1=["within a chunk"], reason="HTTP/2 has no chunks")
 async def test_a_reply_that_ends_too_early_is_lost(
     open_transport: TransportMaker, name: str, *, politely: bool
 ) -> None:
@@ -150,12 +150,14 @@ async def test_a_reply_that_ends_too_early_is_lost(
         assert len(server.peers) == 2
 
 
+@http1_only("over HTTP/2 a body ends with its stream")
 async def test_a_body_without_length_may_end_with_the_connection(open_transport: TransportMaker) -> None:
     async with serving(ending(UNFRAMED, politely=True), tls=server_tls()) as server:
         transport = open_transport(server.url, ca_file=AUTHORITY)
         assert (await transport.exchange(POST, at_once)).body == b'{"id":"m"}'
 
 
+@http1_only("over HTTP/2 a body ends with its stream")
 async def test_a_body_without_length_that_is_cut_is_lost_or_what_came(open_transport: TransportMaker) -> None:
     """Only close_notify says that this was all, and asyncio's loop does not tell the two ends apart.
 

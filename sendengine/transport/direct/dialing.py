@@ -3,13 +3,14 @@
 Units: seconds on the running loop's clock.
 
 Method: addresses are tried one after the other, the next one as soon as one has failed or is not ready within
-`STAGGER_S`; the first that is ready, with TLS where that is asked for, is taken (RFC 8305).
+`STAGGER_S`; the first that is ready, with TLS where that is asked for, is taken (RFC 8305). What ready means beyond
+that is its protocol's to say (``greeted``): HTTP/2 begins with a greeting of the server.
 """
 
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Final, Generic, TypeVar
 
 from sendengine.errors import NotSentError
@@ -42,7 +43,7 @@ class _Limit(Timed):
 class Dialer(Generic[_Protocol]):
     """Dials one host. Make it on a running loop; each dial runs in a task of its own."""
 
-    __slots__ = ("_addresses", "_host", "_loop", "_make", "_timeout_s", "_tls", "_wheel")
+    __slots__ = ("_addresses", "_greeted", "_host", "_loop", "_make", "_timeout_s", "_tls", "_wheel")
 
     def __init__(
         self,
@@ -53,12 +54,15 @@ class Dialer(Generic[_Protocol]):
         tls: ResumingContext | None,
         timeout_s: float,
         wheel: Wheel,
+        greeted: Callable[[_Protocol], Awaitable[None]] | None = None,
     ) -> None:
+        """``greeted`` waits until what ``make`` has made may be used; it raises NotSentError where that fails."""
         self._make = make
         self._host = host
         self._tls = tls
         self._timeout_s = timeout_s
         self._wheel = wheel
+        self._greeted = greeted
         self._addresses = Addresses(host, port)
         self._loop = asyncio.get_running_loop()
 
@@ -105,7 +109,7 @@ class Dialer(Generic[_Protocol]):
         be closed twice, and be somebody else's the second time.
         """
         tls = self._tls
-        return await self._loop.create_connection(
+        transport, protocol = await self._loop.create_connection(
             self._make,
             host=str(address.where[0]),
             port=int(address.where[1]),
@@ -115,6 +119,13 @@ class Dialer(Generic[_Protocol]):
             server_hostname=self._host if tls is not None else None,
             ssl_handshake_timeout=self._timeout_s + 1 if tls is not None else None,  # ours comes first
         )
+        if self._greeted is not None:
+            try:
+                await self._greeted(protocol)
+            except BaseException:
+                transport.abort()
+                raise
+        return transport, protocol
 
 
 async def _first(

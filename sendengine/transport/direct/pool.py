@@ -1,6 +1,6 @@
 """Connections with room for one more exchange: who gets which, and when another one is opened.
 
-Units: connections.
+Units: connections, and exchanges: a connection has room for one (HTTP/1.1) or for many (HTTP/2).
 
 Method: the connection that came free last goes first, so that those which are not needed grow old in peace; whoever
 finds none waits in its order, for one that comes free or for one that is opened meanwhile, whichever is there first.
@@ -8,13 +8,18 @@ At most `AT_ONCE` are being opened for them, so that a thousand lost connections
 handshakes at once. A dial that fails is told to whoever has waited for longest, and to all who waited when it began
 if there is no connection left that could come free.
 
-A connection is whatever does `Connection`: nothing here knows how many exchanges one carries, or in which protocol.
-One that has room for several offers itself again as soon as it is claimed.
+How many exchanges the next connection will carry (`width`) is what the last one does; until one is open it may not be
+known, and then only `SCOUTS` are opened. Where a connection carries several, another is opened ahead of need, as soon
+as the room that is left is less than a quarter of a connection and 2 % of all. What is sent in one turn of the
+loop goes over one connection, in one write; the next turn's goes over another (`rotate`), so that all have their part.
+
+A connection is whatever does `Connection`: nothing here knows a protocol.
 """
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from math import ceil, inf
 from typing import Final, Protocol
 
 from sendengine.errors import NotSentError
@@ -23,14 +28,42 @@ from sendengine.transport.failures import words
 from sendengine.transport.warming import AT_ONCE, Warming
 
 CLOSED: Final = "the transport was closed before the request was written"
+SCOUTS: Final = 4
 _TRIES: Final = 3  # connections that are lost between being there and being taken, before an exchange gives up
+_SPARE_OF_ONE: Final = 0.25
+_SPARE_OF_ALL: Final = 0.02
+_RETRY_S: Final = 1.0  # before another is opened ahead of need after one that failed, or that has no room at all
 
 
 class Connection(Protocol):
     """What the pool, and an exchange, need of a connection."""
 
+    @property
+    def room(self) -> int:
+        """How many exchanges it carries at once, as things are now."""
+        ...
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it would take one more exchange beside those that have claimed their room."""
+        ...
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `send` would take a request from whoever has claimed the room for it."""
+        ...
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is closed, or being closed."""
+        ...
+
+    def enter(self) -> None:
+        """Be offered from now on; called once, when it is open."""
+        ...
+
     def claim(self) -> bool:
-        """Take the room for one exchange; False where it is not to be used any more, and closed by now."""
+        """Take the room for one exchange; False where there is none, or it is not to be used any more."""
         ...
 
     def give_back(self) -> None:
@@ -58,33 +91,50 @@ class Pool:
     """Connections to one host, at most ``max_connections``. Make it on a running loop."""
 
     __slots__ = (
+        "_ahead",
         "_calls",
         "_dial",
         "_dialing",
         "_dials",
         "_emptied",
-        "_idle",
+        "_free",
         "_is_closed",
         "_loop",
         "_max",
+        "_no_ahead_s",
         "_open",
+        "_resting",
         "_stopping",
         "_waiting",
         "_warming",
+        "busy",
+        "capacity",
+        "width",
     )
 
-    def __init__(self, dial: Callable[[], Awaitable[Connection]], *, max_connections: int) -> None:
-        """``dial`` opens a connection, which reports by `lost` when it is gone; it raises NotSentError."""
+    def __init__(
+        self, dial: Callable[[], Awaitable[Connection]], *, max_connections: int, width: int | None = 1
+    ) -> None:
+        """``dial`` opens a connection, which reports by `lost` when it is gone; it raises NotSentError.
+
+        ``width`` is how many exchanges a connection will carry; None where that is not known.
+        """
+        self.width = width
+        self.capacity = 0  # how many exchanges the open connections carry at once
+        self.busy = 0  # exchanges that have claimed their room, on connections that count them here
         self._dial = dial
         self._max = max_connections
         self._loop = asyncio.get_running_loop()
-        self._open: set[Connection] = set()
-        self._idle: dict[Connection, None] = {}  # in the order in which they came free
+        self._open: dict[Connection, int] = {}  # with the room that is counted in ``capacity``
+        self._free: OrderedDict[Connection, None] = OrderedDict()  # that have room, the next one last
         self._waiting: OrderedDict[asyncio.Future[Connection], int] = OrderedDict()  # with the number of the call
         self._calls = 0
         self._dials: dict[asyncio.Task[None], int] = {}  # for those who wait; with the number of calls before
         self._stopping: set[asyncio.Task[None]] = set()  # dials that nobody needs any more
         self._dialing = 0  # with those that warming opens
+        self._ahead = inf  # more exchanges than that, and another connection is opened
+        self._no_ahead_s = 0.0  # until then none is
+        self._resting: asyncio.TimerHandle | None = None  # no dials until then
         self._warming = Warming(self._warm_one, open_count=self._open.__len__)
         self._emptied = asyncio.Event()
         self._is_closed = False
@@ -94,11 +144,15 @@ class Pool:
         return len(self._open)
 
     def take(self) -> Connection | None:
-        """Claim the idle connection that came free last; None where there is none."""
-        idle = self._idle
-        while idle:
-            connection, _ = idle.popitem()
+        """Claim room on the connection that came free last; None where there is none."""
+        free = self._free
+        while free:
+            connection, _ = free.popitem()
             if connection.claim():
+                if connection.has_room:
+                    free[connection] = None
+                if self.busy > self._ahead:
+                    self._dial_more()
                 return connection
         return None
 
@@ -107,50 +161,79 @@ class Pool:
 
         Cancelling it gives a connection that has just come to whoever is next.
         """
-        idle = None if self._is_closed else self.take()
-        if idle is not None:
-            return idle
+        free = None if self._is_closed else self.take()
+        if free is not None:
+            return free
         self._calls += 1
         number = self._calls
         for attempt in range(_TRIES):
             if self._is_closed:
                 raise NotSentError(CLOSED)
             connection = await self._wait(number, is_first=attempt > 0)
-            if connection.claim():
+            if not connection.is_gone:
                 return connection
+            connection.give_back()
         raise NotSentError("no connection: each was closed as soon as it was there")
 
     def offer(self, connection: Connection) -> None:
-        """Take a connection that has room for one more exchange."""
+        """Take a connection that has room for more; whoever waits gets it first."""
         waiting = self._waiting
-        while waiting:
-            waiter, _ = waiting.popitem(last=False)
-            if not waiter.done():
-                waiter.set_result(connection)
+        while waiting and connection.has_room:
+            waiter, number = waiting.popitem(last=False)
+            if waiter.done():
+                continue
+            if not connection.claim():
+                waiting[waiter] = number
+                waiting.move_to_end(waiter, last=False)
                 return
-        self._idle[connection] = None
+            waiter.set_result(connection)
+        if connection.has_room:
+            self._free[connection] = None
 
     def withdraw(self, connection: Connection) -> None:
         """Offer it no more."""
-        self._idle.pop(connection, None)
+        self._free.pop(connection, None)
+
+    def rotate(self, connection: Connection) -> None:
+        """Let all others that have room go before it."""
+        if connection in self._free:
+            self._free.move_to_end(connection, last=False)
+
+    def resized(self, connection: Connection) -> None:
+        """Take note of a connection whose room has changed."""
+        counted = self._open.get(connection)
+        if counted is None:
+            return
+        room = self._open[connection] = connection.room
+        self.capacity += room - counted
+        if room:
+            self.width = room
+        self._reckon()
 
     def lost(self, connection: Connection) -> None:
         """Forget a connection that is gone."""
-        self._idle.pop(connection, None)
-        self._open.discard(connection)
+        self._free.pop(connection, None)
+        self.capacity -= self._open.pop(connection, 0)
+        self._reckon()
         if self._waiting:
             self._dial_more()
         if not self._open:
             self._emptied.set()
 
     async def warm(self, count: int) -> None:
-        """Open connections until ``count`` are open, or no more can be opened."""
-        if not self._is_closed:
-            await self._warming.reach(min(count, self._max))
+        """Open connections until they carry ``count`` exchanges at once, or no more can be opened."""
+        while not self._is_closed and self.capacity < count:
+            before, capacity = len(self._open), self.capacity
+            missing = SCOUTS if self.width is None else ceil((count - capacity) / self.width)
+            await self._warming.reach(min(before + missing, count, self._max))
+            if self.capacity <= capacity:
+                return
 
     async def aclose(self) -> None:
         """Cut every connection and every dial; return when all are gone."""
         self._is_closed = True
+        if self._resting is not None:
+            self._resting.cancel()
         for waiter in list(self._waiting):
             if not waiter.done():
                 waiter.set_exception(NotSentError(CLOSED))
@@ -168,7 +251,7 @@ class Pool:
         await asyncio.sleep(0)  # uvloop closes a socket one step after it says so
 
     async def _wait(self, number: int, *, is_first: bool) -> Connection:
-        """Wait for a connection, behind all others or before them."""
+        """Wait for a connection, behind all others or before them; its room is claimed by then."""
         waiter: asyncio.Future[Connection] = self._loop.create_future()
         self._waiting[waiter] = number
         if is_first:
@@ -184,19 +267,44 @@ class Pool:
     def _has_room(self) -> bool:
         return len(self._open) + self._dialing < self._max and not self._is_closed
 
+    def _reckon(self) -> None:
+        """See from how many exchanges on there is too little room left, with what is being opened."""
+        width = self.width
+        if width is None or width == 1 or not self._has_room:
+            self._ahead = inf
+        else:
+            capacity = self.capacity + self._dialing * width
+            self._ahead = capacity * (1 - _SPARE_OF_ALL) - width * _SPARE_OF_ONE
+
+    def _wanted(self) -> int:
+        """How many are to be in the opening for those who wait, and ahead of need."""
+        waiting, width = len(self._waiting), self.width
+        if width is None:
+            return min(waiting, SCOUTS)
+        if width == 1 or not self.busy or self._loop.time() < self._no_ahead_s:
+            return ceil(waiting / width)
+        needed = (self.busy + waiting + width * _SPARE_OF_ONE) / (1 - _SPARE_OF_ALL)
+        return max(ceil(waiting / width), ceil((needed - self.capacity) / width))
+
     def _dial_more(self) -> None:
-        """Open as many as are waited for, and not too many at once."""
-        while len(self._dials) < len(self._waiting) and self._dialing < AT_ONCE and self._has_room:
+        """Open as many as are wanted, and not too many at once."""
+        if self._resting is not None:
+            return
+        missing = self._wanted() - len(self._dials)
+        while missing > 0 and self._dialing < AT_ONCE and self._has_room:
+            missing -= 1
             self._dialing += 1
             task = self._loop.create_task(self._dial_one())
             self._dials[task] = self._calls
             task.add_done_callback(self._dialed)
+        self._reckon()
 
     def _dialed(self, task: asyncio.Task[None]) -> None:
         self._dialing -= 1
         self._stopping.discard(task)
         calls = self._dials.pop(task, 0)
         if not task.cancelled() and (error := task.exception()) is not None:
+            self._no_ahead_s = self._loop.time() + _RETRY_S
             self._refuse(error, calls)
         self._dial_more()
 
@@ -221,13 +329,25 @@ class Pool:
         uvloop never says that the connection is lost.
         """
         connection = await self._dial()
-        if not connection.claim():
+        if connection.is_gone:
             raise NotSentError("no connection: closed as soon as it was open")
-        self._open.add(connection)
+        self._open[connection] = 0
         if self._is_closed:
             connection.cut()
-        else:
-            connection.give_back()
+            return
+        connection.enter()
+        self.resized(connection)
+        if not connection.room and self._waiting:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Open no more for a while: the last one has no room at all, and the next may have none either."""
+        if self._resting is None:
+            self._resting = self._loop.call_later(_RETRY_S, self._go_on)
+
+    def _go_on(self) -> None:
+        self._resting = None
+        self._dial_more()
 
     async def _warm_one(self) -> bool:
         """Open a connection and offer it; False where that failed or there is no room."""
@@ -248,7 +368,7 @@ class Pool:
         if self._waiting.pop(waiter, None) is None and not waiter.cancelled():
             if waiter.exception() is None:
                 waiter.result().give_back()
-        elif len(self._dials) > len(self._waiting):
+        elif len(self._dials) > self._wanted():
             task, _ = self._dials.popitem()
             self._stopping.add(task)
             task.cancel()

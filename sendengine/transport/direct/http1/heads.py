@@ -4,15 +4,14 @@ Units: bytes.
 """
 
 from typing import Final
-from urllib.parse import quote, urlsplit
 
 from sendengine.core.onesignal import notifications_path
-from sendengine.errors import NotSentError, SettingsError
+from sendengine.errors import NotSentError
 from sendengine.ports import WireRequest
 from sendengine.transport.credentials import request_headers
+from sendengine.transport.direct.authority import host_header, path_prefix
 
 _NOTIFICATIONS: Final = notifications_path()
-_SAFE_IN_PATH: Final = "/%:@!$&'()*+,;=~"
 
 
 class Heads:
@@ -21,7 +20,7 @@ class Heads:
     __slots__ = ("_bare", "_host", "_notifications", "_prefix", "_with_body")
 
     def __init__(self, base_url: str, api_key: str) -> None:
-        self._prefix = quote(urlsplit(base_url).path.rstrip("/"), safe=_SAFE_IN_PATH)
+        self._prefix = path_prefix(base_url)
         self._host = host_header(base_url)
         self.replace_key(api_key)
 
@@ -45,32 +44,6 @@ class Heads:
         else:
             head = f"{request.method} {self._prefix}{path}{self._bare}"
         return head.encode("ascii")
-
-
-def host_header(base_url: str) -> str:
-    """Return what stands in ``Host``: the name in ASCII, and the port where it is not the scheme's own."""
-    parts = urlsplit(base_url)
-    host = ascii_host(base_url)
-    name = f"[{host}]" if ":" in host else host
-    has_own_port = parts.port is None or parts.port == default_port(parts.scheme)
-    return name if has_own_port else f"{name}:{parts.port}"
-
-
-def ascii_host(base_url: str) -> str:
-    """Return the host's name as DNS and certificates have it, or its address without brackets.
-
-    Raises SettingsError where it cannot be one.
-    """
-    host = urlsplit(base_url).hostname or ""
-    try:
-        return host if host.isascii() else host.encode("idna").decode("ascii")
-    except UnicodeError:
-        raise SettingsError(f"base_url: {host!r} is no name of a host") from None
-
-
-def default_port(scheme: str) -> int:
-    """Return the port of a scheme."""
-    return 443 if scheme == "https" else 80
 
 
 def _rendered(headers: dict[str, str]) -> str:

@@ -16,7 +16,7 @@ from typing import Final
 import httptools
 
 from sendengine.ports import Reply
-from sendengine.transport.direct.fields import Fields
+from sendengine.transport.direct.http1.fields import Fields
 from sendengine.transport.encodings import decoded
 from sendengine.transport.failures import words
 

@@ -16,9 +16,9 @@ from typing import Final, cast
 
 from sendengine.errors import NotSentError, ReplyLostError
 from sendengine.ports import Reply, WireRequest
-from sendengine.transport.direct.heads import Heads
+from sendengine.transport.direct.http1.heads import Heads
+from sendengine.transport.direct.http1.reading import ReplyReader, UnreadableError
 from sendengine.transport.direct.pool import Pool
-from sendengine.transport.direct.reading import ReplyReader, UnreadableError
 from sendengine.transport.direct.wheel import Timed, Wheel
 from sendengine.transport.failures import FOREIGN, words
 from sendengine.transport.lifetimes import IDLE_S
@@ -27,13 +27,13 @@ _SUCCESS: Final = range(200, 300)
 _JOINED_BYTES: Final = 65_536  # beyond it, copying a body costs more than a second piece
 
 
-class Http1Connection(asyncio.Protocol, Timed):
+class Http1Connection(asyncio.BufferedProtocol, Timed):
     """One connection, from the loop's side and from the pool's; `sendengine.transport.direct.pool.Connection`."""
 
     __slots__ = (
+        "_buffer",
         "_has_tls",
         "_heads",
-        "_is_gone",
         "_is_large",
         "_lifetime_s",
         "_loop",
@@ -44,14 +44,28 @@ class Http1Connection(asyncio.Protocol, Timed):
         "_transport",
         "_until_s",
         "_wheel",
+        "has_room",
+        "is_gone",
     )
 
+    room = 1
+
     def __init__(
-        self, *, pool: Pool, heads: Heads, wheel: Wheel, timeout_s: float, max_reply_bytes: int, lifetime_s: float
+        self,
+        *,
+        pool: Pool,
+        heads: Heads,
+        wheel: Wheel,
+        timeout_s: float,
+        max_reply_bytes: int,
+        lifetime_s: float,
+        buffer: memoryview,
     ) -> None:
+        """``buffer`` is read into, and may be shared: nothing is kept in it between two steps of the loop."""
         Timed.__init__(self)
         self._pool = pool
         self._heads = heads
+        self._buffer = buffer
         self._wheel = wheel
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s
@@ -60,27 +74,38 @@ class Http1Connection(asyncio.Protocol, Timed):
         self._reader = ReplyReader(max_bytes=max_reply_bytes)
         self._reply: asyncio.Future[Reply] | None = None
         self._is_large = False  # the request
-        self._is_gone = True
+        self.is_gone = True
+        self.has_room = False
 
     def __repr__(self) -> str:
-        state = "gone" if self._is_gone else "awaiting a reply" if self._reply is not None else "claimed or idle"
+        state = "gone" if self.is_gone else "awaiting a reply" if self._reply is not None else "claimed or idle"
         return f"<Http1Connection {state}>"
 
     # What the pool and an exchange need
 
     def claim(self) -> bool:
         """Take it for one exchange; False, and closed, where it is too old or was idle for too long."""
-        if self._is_gone:
+        if self.is_gone:
             return False
         if self._loop.time() >= self.due_s:
             self._close()
             return False
         self.due_s = inf
+        self.has_room = False
         return True
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a request may be written."""
+        return not self.is_gone and not self._transport.is_closing()
+
+    def enter(self) -> None:
+        """Be idle, and offered, for the first time."""
+        self.give_back()
 
     def give_back(self) -> None:
         """Be idle, and offered, for as long as it may."""
-        if self._is_gone:
+        if self.is_gone:
             return
         now_s = self._loop.time()
         due_s = now_s + IDLE_S
@@ -92,6 +117,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.due_s = due_s
         if due_s < self.filed_s:
             self._wheel.file(self)
+        self.has_room = True
         self._pool.offer(self)
 
     def send(self, request: WireRequest) -> asyncio.Future[Reply]:
@@ -100,7 +126,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         Raises NotSentError where the connection was closed before, and ReplyLostError where writing fails.
         """
         transport = self._transport
-        if self._is_gone or transport.is_closing():
+        if self.is_gone or transport.is_closing():
             self._close()
             raise NotSentError("the connection was closed before the request was written")
         head, body = self._heads.head(request), request.body
@@ -145,10 +171,15 @@ class Http1Connection(asyncio.Protocol, Timed):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's do not say that they are
         self._has_tls = transport.get_extra_info("ssl_object") is not None
         self._until_s = self._loop.time() + self._lifetime_s
-        self._is_gone = False
+        self.is_gone = False
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the loop's signature
+        """Have the loop read into a buffer that is there: where it makes its own, each TLS record costs 256 KB."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Read a reply, or a piece of it."""
+        data = bytes(self._buffer[:nbytes])
         reply = self._reply
         if reply is None:
             self._close()  # nobody asked
@@ -173,7 +204,8 @@ class Http1Connection(asyncio.Protocol, Timed):
         reply, self._reply = self._reply, None
         if reply is not None and not reply.done():
             reply.set_exception(ReplyLostError(f"the connection was lost before the reply came: {_reason(exc)}"))
-        self._is_gone = True
+        self.is_gone = True
+        self.has_room = False
         self._wheel.forget(self)
         self._pool.lost(self)
         self._reader.close()
@@ -200,7 +232,8 @@ class Http1Connection(asyncio.Protocol, Timed):
         return bool(self._transport.get_write_buffer_size()) or (self._has_tls and status not in _SUCCESS)
 
     def _close(self) -> None:
-        self._is_gone = True
+        self.is_gone = True
+        self.has_room = False
         self._pool.withdraw(self)
         self._transport.abort()
 

@@ -1,0 +1,434 @@
+"""One HTTP/2 connection: its socket, its streams' deadlines, and how much room it has for exchanges.
+
+Units: seconds on the running loop's clock; bytes; exchanges.
+
+Method: what the protocol asks for is decided by `Sender`, `Receiver` and `Control`, which know no socket and no clock.
+Here their bytes are written, once at the end of each turn of the loop, and their outcome is told to the pool. All
+exchanges have the same time, so the oldest stream has the earliest deadline, and one look at it serves all.
+
+Decided here: nothing is asked of a server before its settings are there, so that its limit of streams holds from the
+first one on. A connection that is silent is asked with a PING, and takes nothing new until it has answered; one that
+does not answer within `PONG_S` is dead. A connection that is too old takes nothing new, and is closed after its last
+reply.
+"""
+
+import asyncio
+from math import inf
+from typing import Final, cast
+
+from sendengine.errors import NotSentError
+from sendengine.ports import Reply, WireRequest
+from sendengine.transport.direct.http2 import frames
+from sendengine.transport.direct.http2.control import Control
+from sendengine.transport.direct.http2.faults import CANCEL, NO_ERROR, ConnectionFaultError
+from sendengine.transport.direct.http2.heads import RequestBlocks
+from sendengine.transport.direct.http2.receiving import Receiver
+from sendengine.transport.direct.http2.sending import PIECE_BYTES, Sender
+from sendengine.transport.direct.http2.streams import Stream
+from sendengine.transport.direct.pool import Pool
+from sendengine.transport.direct.wheel import Timed, Wheel
+from sendengine.transport.failures import FOREIGN, words
+
+MOST_STREAMS: Final = 256  # on one connection, whatever the server allows: they share one TCP stream and one fate
+SILENT_S: Final = 5.0  # without a byte while replies are awaited, before a ping
+IDLE_PING_S: Final = 20.0  # without a byte while none is
+PONG_S: Final = 10.0  # for the answer to a ping
+LINGER_S: Final = 0.1  # for the last frame to leave, where the server does not read it at once
+_OLD: Final = "the connection was too old"
+
+
+class Http2Connection(asyncio.BufferedProtocol, Timed):
+    """One connection, from the loop's side and from the pool's; `sendengine.transport.direct.pool.Connection`."""
+
+    __slots__ = (
+        "_blocks",
+        "_buffer",
+        "_claimed",
+        "_control",
+        "_greeted",
+        "_heard_s",
+        "_is_draining",
+        "_is_entered",
+        "_is_flushing",
+        "_is_held",
+        "_is_paused",
+        "_lifetime_s",
+        "_loop",
+        "_pings",
+        "_pong_due_s",
+        "_pool",
+        "_receiver",
+        "_sender",
+        "_streams",
+        "_timeout_s",
+        "_transport",
+        "_until_s",
+        "_wheel",
+        "is_gone",
+        "problem",
+        "room",
+    )
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        blocks: RequestBlocks,
+        wheel: Wheel,
+        timeout_s: float,
+        max_reply_bytes: int,
+        lifetime_s: float,
+        buffer: memoryview,
+    ) -> None:
+        """``buffer`` is read into, and may be shared: nothing is kept in it between two steps of the loop."""
+        Timed.__init__(self)
+        self.room = 0  # for so many exchanges at once
+        self.is_gone = True
+        self.problem = ""  # why it is gone
+        self._pool = pool
+        self._blocks = blocks
+        self._buffer = buffer
+        self._wheel = wheel
+        self._loop = asyncio.get_running_loop()
+        self._timeout_s = timeout_s
+        self._lifetime_s = lifetime_s
+        self._sender = Sender()
+        self._streams = self._sender.streams
+        self._control = Control(self._sender)
+        self._receiver = Receiver(self._sender, self._control, max_reply_bytes=max_reply_bytes)
+        self._greeted: asyncio.Future[None] | None = None
+        self._claimed = 0  # exchanges that have room here: those under way, and those that wait for their permits
+        self._is_entered = False  # the pool knows it
+        self._is_draining = False  # takes nothing new, and is closed after its last reply
+        self._is_held = False  # takes nothing new for the moment
+        self._is_paused = False  # the server does not read
+        self._is_flushing = False
+        self._heard_s = 0.0
+        self._until_s = inf
+        self._pings = 0
+        self._pong_due_s = inf
+
+    def __repr__(self) -> str:
+        state = "gone" if self.is_gone else "draining" if self._is_draining else f"room for {self.room}"
+        return f"<Http2Connection {state}, {len(self._streams)} streams>"
+
+    # What the dialer, the pool and an exchange need
+
+    async def greeted(self) -> None:
+        """Return when the server's settings are there. Raises NotSentError where they do not come."""
+        if self._control.stream_limit is None and not self.is_gone:
+            self._greeted = self._loop.create_future()
+            await self._greeted
+        if self.is_gone:
+            raise NotSentError(f"no connection: {self.problem}")
+
+    def enter(self) -> None:
+        """Take part in the pool from now on."""
+        self._is_entered = True
+        self._size_up()
+        self._look_again(self._loop.time())
+
+    def claim(self) -> bool:
+        """Take the room for one exchange; False where there is none."""
+        if self._claimed >= self.room or self._is_held:
+            return False
+        self._claimed += 1
+        self._pool.busy += 1
+        return True
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it would take one more exchange."""
+        return self._claimed < self.room and not self._is_held
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether an exchange that has claimed its room may be sent: the server may have lowered its limit since."""
+        return len(self._streams) < self.room
+
+    def give_back(self) -> None:
+        """Return the room that was claimed and not used."""
+        self._free(1)
+
+    def send(self, request: WireRequest) -> asyncio.Future[Reply]:
+        """Begin an exchange; the time for it runs from now. Raises NotSentError where that is not possible."""
+        streams = self._streams
+        if len(streams) >= self.room:
+            raise NotSentError("the connection takes no more requests")
+        block = self._blocks.block(request)
+        reply = self._loop.create_future()
+        now_s = self._loop.time()
+        sender = self._sender
+        is_first = not streams
+        sender.open(block, request.body, reply=reply, due_s=now_s + self._timeout_s)
+        if is_first:
+            self._heard_s = now_s
+            self._look_again(now_s)
+        if sender.size > PIECE_BYTES:
+            self._flush()
+        elif not self._is_flushing:
+            self._is_flushing = True
+            self._loop.call_soon(self._flush)
+        if sender.is_used_up:
+            self._drain()
+        return reply
+
+    def abandon(self, reply: "asyncio.Future[Reply]") -> None:
+        """End the exchange where its reply is still to come; a reply that is there, or an error, is dropped."""
+        for stream in self._streams.values():
+            if stream.reply is reply:
+                self._sender.reset(stream, CANCEL)
+                self._flush_soon()
+                self._free(1)
+                return
+        if reply.done() and not reply.cancelled():
+            reply.exception()  # seen
+
+    def cut(self) -> None:
+        """Close at once, as the transport does."""
+        self._lose("the transport was closed before the reply came")
+
+    # Deadlines
+
+    def expire(self) -> None:
+        """See what is overdue: replies, an answer to a ping, a sign of life, the connection's end."""
+        now_s = self._loop.time()
+        if self.is_gone:
+            self._transport.abort()
+            return
+        if self._control.awaited_pong is not None and now_s >= self._pong_due_s:
+            self._lose(f"the server did not answer a ping within {PONG_S:g} s")
+            return
+        self._end_overdue(now_s)
+        if now_s >= self._until_s:
+            self._drain()
+        silent_s = SILENT_S if self._streams else IDLE_PING_S
+        if self._control.awaited_pong is None and now_s >= self._heard_s + silent_s:
+            self._ping(now_s)
+        if not self.is_gone:
+            self._look_again(now_s)
+
+    # What the loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin: it is the dialer's until it enters the pool."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's do not say that they are
+        self.is_gone = False
+        self._heard_s = self._loop.time()
+        self._until_s = self._heard_s + self._lifetime_s
+        self._transport.write(self._receiver.greeting())
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the loop's signature
+        """Have the loop read into a buffer that is there: where it makes its own, each TLS record costs 256 KB."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Read what came, and answer."""
+        if self.is_gone:
+            return
+        data = bytes(self._buffer[:nbytes])
+        before = len(self._streams)
+        now_s = self._heard_s = self._loop.time()
+        try:
+            self._receiver.feed(data, now_s=now_s)
+        except ConnectionFaultError as fault:
+            self._fail(fault)
+            return
+        if self._control.is_changed:
+            self._adapt()
+        if self._is_held and self._control.awaited_pong is None and not self._is_paused:
+            self._release()
+        if self._sender.size or self._sender.is_blocked:
+            self._flush_soon()
+        freed = before - len(self._streams)
+        if freed:
+            self._free(freed)
+
+    def pause_writing(self) -> None:
+        """Take nothing new while the server does not read."""
+        self._is_paused = True
+        self._hold()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._is_paused = False
+        if self._control.awaited_pong is None:
+            self._release()
+        self._flush_soon()
+
+    def eof_received(self) -> None:
+        """Close: a server that says no more answers nothing more."""
+        self._lose("the connection was lost before the reply came: the server closed it")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Lose what was awaited, and be forgotten."""
+        reason = "the server closed it" if exc is None else words(exc)
+        self._lose(f"the connection was lost before the reply came: {reason}")
+        self._wheel.forget(self)
+        self._pool.lost(self)
+
+    # Room
+
+    def _size_up(self) -> None:
+        """See how much room there is by now, and tell the pool."""
+        if not self._is_entered:
+            return
+        limit = self._control.stream_limit
+        is_open = not (self.is_gone or self._is_draining or limit is None)
+        room = min(limit, MOST_STREAMS) if is_open and limit is not None else 0
+        if room != self.room:
+            self.room = room
+            self._pool.resized(self)
+        if self.has_room:
+            self._pool.offer(self)
+        else:
+            self._pool.withdraw(self)
+
+    def _free(self, count: int) -> None:
+        """So many exchanges are over, or gave up before they began."""
+        was_full = self._claimed >= self.room
+        self._claimed -= count
+        self._pool.busy -= count
+        if was_full and self.has_room:
+            self._pool.offer(self)
+        if self._is_draining and not self._streams and not self.is_gone:
+            self._leave(NO_ERROR, self._control.farewell or _OLD)
+
+    def _hold(self) -> None:
+        if not self._is_held:
+            self._is_held = True
+            self._pool.withdraw(self)
+
+    def _release(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            if self.has_room:
+                self._pool.offer(self)
+
+    # Ends
+
+    def _adapt(self) -> None:
+        """Take note of new settings, or of the server's GOAWAY."""
+        self._control.is_changed = False
+        if self._greeted is not None and not self._greeted.done():
+            self._greeted.set_result(None)
+        if self._control.farewell is not None:
+            self._drain()
+        else:
+            self._size_up()
+
+    def _drain(self) -> None:
+        """Take nothing new; close after the last reply."""
+        if not self._is_draining:
+            self._is_draining = True
+            self._until_s = inf
+            self._size_up()
+            if not self._streams:
+                self._leave(NO_ERROR, self._control.farewell or _OLD)
+
+    def _end_overdue(self, now_s: float) -> None:
+        """End every exchange whose time is over."""
+        streams, ended = self._streams, 0
+        while streams:
+            oldest = next(iter(streams.values()))
+            if oldest.due_s > now_s:
+                break
+            self._fail_stream(oldest, f"no reply within {self._timeout_s:g} s")
+            self._sender.reset(oldest, CANCEL)
+            ended += 1
+        if ended:
+            self._flush_soon()
+            self._free(ended)
+
+    def _fail_stream(self, stream: Stream, why: str) -> None:
+        if stream.number > self._sender.taken:
+            stream.refuse(f"the request was not written: {why}")
+        else:
+            stream.lose(why)
+
+    def _fail(self, fault: ConnectionFaultError) -> None:
+        """The server broke the protocol: say so, and close."""
+        self._end_all(str(fault))
+        self._leave(fault.code, str(fault))
+
+    def _lose(self, why: str) -> None:
+        """Close without a word."""
+        self._end_all(why)
+        self._be_gone(why)
+        self._transport.abort()
+
+    def _end_all(self, why: str) -> None:
+        ended = list(self._streams.values())
+        for stream in ended:
+            self._fail_stream(stream, why)
+            self._sender.forget(stream)
+        self._claimed -= len(ended)
+        self._pool.busy -= len(ended)
+
+    def _leave(self, code: int, why: str) -> None:
+        """Say goodbye and close; cut what is left after a moment: closing politely waits for one that may not read."""
+        self._be_gone(why)
+        self._write(self._sender.take() + frames.goaway(code))
+        self._transport.close()
+        self.due_s = self._loop.time() + LINGER_S
+        self._wheel.file(self)
+
+    def _be_gone(self, why: str) -> None:
+        if not self.is_gone:
+            self.is_gone = True
+            self.problem = why
+            self._size_up()
+        if self._greeted is not None and not self._greeted.done():
+            self._greeted.set_result(None)
+
+    # Writing
+
+    def _flush_soon(self) -> None:
+        if not self._is_flushing:
+            self._is_flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Write what this turn of the loop has produced."""
+        self._is_flushing = False
+        if self.is_gone:
+            return
+        sender = self._sender
+        has_more = sender.is_blocked and not self._is_paused and sender.pump()
+        self._write(sender.take())
+        while has_more and not self._is_paused and not self.is_gone:
+            has_more = sender.pump()
+            self._write(sender.take())
+        self._pool.rotate(self)
+
+    def _write(self, data: bytes) -> None:
+        if not data:
+            return
+        try:
+            self._transport.write(data)
+        except FOREIGN as error:
+            self._lose(f"the request could not be written: {words(error)}")
+
+    # Signs of life
+
+    def _ping(self, now_s: float) -> None:
+        """Ask whether anybody is there."""
+        self._pings += 1
+        payload = self._control.awaited_pong = self._pings.to_bytes(8, "big")
+        self._pong_due_s = now_s + PONG_S
+        self._hold()
+        self._sender.put(frames.frame(frames.PING, payload=payload))
+        self._flush_soon()
+
+    def _look_again(self, now_s: float) -> None:
+        """Have the wheel look when something may be overdue next."""
+        streams = self._streams
+        due_s = self._until_s
+        if streams:
+            due_s = min(due_s, next(iter(streams.values())).due_s)
+        if self._control.awaited_pong is not None:
+            due_s = min(due_s, self._pong_due_s)
+        else:
+            due_s = min(due_s, max(now_s, self._heard_s + (SILENT_S if streams else IDLE_PING_S)))
+        self.due_s = due_s
+        self._wheel.file(self)

@@ -1,0 +1,329 @@
+"""What comes in on one connection: frames, of which replies are made, and to which answers are put out; no socket.
+
+Units: bytes; seconds on the running loop's clock, handed in.
+
+Method: `feed` reads as many frames as have come whole. The two frames of a common reply, HEADERS and the last DATA,
+are dealt with in its loop, everything else by a method for its type. What is wrong with one reply ends that stream,
+what is wrong with the connection is raised.
+
+Decided here: a frame of a stream that is over is passed over where we ended that stream ourselves, and counted in the
+connection's window; where the server had ended it, it is a fault of the connection.
+
+Source: RFC 9113, sections 5 and 6.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final, NoReturn
+
+from sendengine.transport.direct.http2 import frames
+from sendengine.transport.direct.http2.blocks import check_trailers
+from sendengine.transport.direct.http2.control import Control
+from sendengine.transport.direct.http2.faults import (
+    CANCEL,
+    ENHANCE_YOUR_CALM,
+    FRAME_SIZE_ERROR,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    STREAM_CLOSED,
+    ConnectionFaultError,
+    StreamFaultError,
+    name_of,
+)
+from sendengine.transport.direct.http2.outlines import HeadReader
+from sendengine.transport.direct.http2.sending import Sender
+from sendengine.transport.direct.http2.streams import Stream
+
+CONNECTION_WINDOW: Final = 2**24  # how much may be under way to us, over all streams
+MAX_HEAD_BYTES: Final = 65_536
+MOST_REPLY_BYTES: Final = 2**30  # a stream's window has room for it at once
+_TOP_UP: Final = CONNECTION_WINDOW // 2
+_MOST_CONTINUATIONS: Final = 64
+_HEAD_BYTES: Final = frames.HEAD.size
+_unpack: Final = frames.HEAD.unpack_from
+
+
+class Receiver:
+    """One connection's receiving side."""
+
+    __slots__ = (
+        "_assembly",
+        "_assembly_flags",
+        "_assembly_number",
+        "_continuations",
+        "_control",
+        "_heads",
+        "_is_first",
+        "_max_bytes",
+        "_methods",
+        "_rest",
+        "_sender",
+        "_streams",
+        "_unread",
+        "_window",
+    )
+
+    def __init__(self, sender: Sender, control: Control, *, max_reply_bytes: int) -> None:
+        self._sender = sender
+        self._control = control
+        self._streams = sender.streams
+        self._max_bytes = min(max_reply_bytes, MOST_REPLY_BYTES)
+        self._window = min(self._max_bytes + CONNECTION_WINDOW, frames.MOST_WINDOW)  # of a stream, for a reply
+        self._heads = HeadReader()
+        self._rest = b""  # a frame that has not come whole
+        self._is_first = True
+        self._unread = 0  # came since the connection's window was widened
+        self._assembly: list[bytes] | None = None  # of a header block
+        self._assembly_number = 0
+        self._assembly_flags = 0
+        self._continuations = 0
+        self._methods: Mapping[int, Callable[[int, int, bytes], None]] = {
+            frames.DATA: self._data,
+            frames.HEADERS: self._headers,
+            frames.PRIORITY: self._priority,
+            frames.RST_STREAM: self._rst_stream,
+            frames.SETTINGS: control.settings,
+            frames.PUSH_PROMISE: self._push_promise,
+            frames.PING: control.ping,
+            frames.GOAWAY: control.goaway,
+            frames.WINDOW_UPDATE: self._window_update,
+            frames.CONTINUATION: self._continuation,
+        }
+
+    def greeting(self) -> bytes:
+        """Return what a client sends first."""
+        settings = {
+            frames.HEADER_TABLE_SIZE: 0,
+            frames.ENABLE_PUSH: 0,
+            frames.INITIAL_WINDOW_SIZE: self._window,
+            frames.MAX_HEADER_LIST_SIZE: MAX_HEAD_BYTES,
+        }
+        widened = frames.window_update(0, CONNECTION_WINDOW - frames.FIRST_WINDOW)
+        return frames.PREFACE + frames.settings(settings) + widened
+
+    def feed(self, data: bytes, *, now_s: float) -> None:
+        """Read on. Raises ConnectionFaultError where the connection cannot go on."""
+        self._control.now_s = now_s
+        if self._rest:
+            data = self._rest + data
+        at, end = 0, len(data)
+        streams = self._streams
+        while end - at >= _HEAD_BYTES:
+            head, flags, number = _unpack(data, at)
+            size = head >> 8
+            start = at + _HEAD_BYTES
+            if start + size > end or size > frames.LEAST_MAX_FRAME:
+                if size > frames.LEAST_MAX_FRAME:
+                    self._complain(data, size)
+                break
+            at = start + size
+            kind = head & 0xFF
+            if kind == frames.DATA and flags == frames.END_STREAM:  # and without padding
+                stream = streams.get(number)
+                if stream is not None and stream.status and self._assembly is None:
+                    self._count_data(size)
+                    self._finish(stream, data[start:at])
+                    continue
+            elif kind == frames.HEADERS and flags == frames.END_HEADERS and self._assembly is None:  # and nothing else
+                stream = streams.get(number)
+                if stream is not None and not stream.status:
+                    self._begin(stream, data[start:at], is_last=False)
+                    continue
+            self._dispatch(kind, flags, number & frames.STREAM_BITS, data[start:at])
+        self._rest = data[at:]
+
+    # A reply
+
+    def _begin(self, stream: Stream, block: bytes, *, is_last: bool) -> None:
+        """Take a head, or an interim one."""
+        try:
+            is_interim = not stream.begin(block, self._heads)
+        except StreamFaultError as fault:
+            self._lose(stream, fault)
+            return
+        if is_interim:
+            self._control.count_nothing()
+            if is_last:
+                self._lose(stream, StreamFaultError("the stream ended with an interim reply"))
+        elif is_last:
+            self._finish(stream, b"")
+
+    def _finish(self, stream: Stream, last: bytes) -> None:
+        """Hand a reply over that is whole."""
+        try:
+            stream.finish(last, max_bytes=self._max_bytes)
+        except StreamFaultError as fault:
+            self._lose(stream, fault)
+            return
+        if self._sender.forget(stream):  # the rest of the request is not wanted
+            self._sender.put(frames.rst_stream(stream.number, CANCEL))
+
+    def _lose(self, stream: Stream, fault: StreamFaultError) -> None:
+        """End a stream whose reply cannot be taken."""
+        stream.lose(str(fault))
+        self._sender.reset(stream, fault.code)
+
+    # Frames
+
+    def _dispatch(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        if self._assembly is not None and (kind != frames.CONTINUATION or number != self._assembly_number):
+            raise ConnectionFaultError(PROTOCOL_ERROR, "a header block is interrupted by another frame")
+        if self._is_first:
+            if kind != frames.SETTINGS or flags & frames.ACK:
+                raise ConnectionFaultError(PROTOCOL_ERROR, "the server's first frame is not SETTINGS")
+            self._is_first = False
+        method = self._methods.get(kind)
+        if method is None:
+            self._control.count_nothing()
+        else:
+            method(flags, number, payload)
+
+    def _data(self, flags: int, number: int, payload: bytes) -> None:
+        stream = self._stream(number)
+        self._count_data(len(payload))
+        is_last = bool(flags & frames.END_STREAM)
+        piece = _without_padding(flags, payload)
+        if not piece and not is_last:
+            self._control.count_nothing()
+        if stream is None:
+            self._check_over(number)
+            return
+        if not stream.status:
+            self._lose(stream, StreamFaultError("the reply's body came before its head"))
+        elif is_last:
+            self._finish(stream, piece)
+        else:
+            if len(piece) < len(payload):
+                self._sender.put(frames.window_update(number, len(payload) - len(piece)))
+            if stream.add(piece) > self._max_bytes:
+                stream.finish(b"", max_bytes=self._max_bytes, is_cut=True)
+                self._sender.reset(stream, CANCEL)
+
+    def _headers(self, flags: int, number: int, payload: bytes) -> None:
+        self._stream(number)
+        block = _without_padding(flags, payload)
+        if flags & frames.HAS_PRIORITY:
+            if len(block) < 5:  # noqa: PLR2004 - the bytes of a priority
+                raise ConnectionFaultError(FRAME_SIZE_ERROR, "HEADERS is too short for its priority")
+            block = block[5:]
+        if flags & frames.END_HEADERS:
+            self._block(number, block, is_last=bool(flags & frames.END_STREAM))
+        else:
+            self._assembly, self._assembly_number, self._assembly_flags = [block], number, flags
+            self._continuations = 0
+
+    def _continuation(self, flags: int, number: int, payload: bytes) -> None:
+        if self._assembly is None:
+            raise ConnectionFaultError(PROTOCOL_ERROR, "CONTINUATION without a header block to continue")
+        self._assembly.append(payload)
+        self._continuations += 1
+        if self._continuations > _MOST_CONTINUATIONS or sum(map(len, self._assembly)) > MAX_HEAD_BYTES:
+            raise ConnectionFaultError(ENHANCE_YOUR_CALM, f"a head is longer than {MAX_HEAD_BYTES:,} bytes")
+        if flags & frames.END_HEADERS:
+            block, self._assembly = b"".join(self._assembly), None
+            self._block(number, block, is_last=bool(self._assembly_flags & frames.END_STREAM))
+
+    def _block(self, number: int, block: bytes, *, is_last: bool) -> None:
+        """Take a header block that is whole."""
+        stream = self._streams.get(number)
+        if stream is None:
+            self._check_over(number)
+        elif not stream.status:
+            self._begin(stream, block, is_last=is_last)
+        else:
+            try:
+                check_trailers(block)
+            except StreamFaultError as fault:
+                self._lose(stream, fault)
+                return
+            if is_last:
+                self._finish(stream, b"")
+            else:
+                self._lose(stream, StreamFaultError("a second head does not end the reply"))
+
+    def _priority(self, _flags: int, number: int, payload: bytes) -> None:
+        if not number:
+            raise ConnectionFaultError(PROTOCOL_ERROR, "PRIORITY for no stream")
+        self._control.count_nothing()
+        if len(payload) != 5:  # noqa: PLR2004 - as section 6.3 has it
+            stream = self._streams.get(number)
+            if stream is not None:
+                self._lose(stream, StreamFaultError("PRIORITY has the wrong size", code=FRAME_SIZE_ERROR))
+
+    def _rst_stream(self, _flags: int, number: int, payload: bytes) -> None:
+        code = _word(payload, "RST_STREAM")
+        stream = self._stream(number)
+        if stream is None:
+            self._control.count_nothing()
+            return
+        self._sender.end(stream)
+        if code == REFUSED_STREAM and not stream.status:
+            stream.refuse("the server refused the stream before it looked at the request")
+        else:
+            stream.lose(f"the server reset the stream ({name_of(code)})")
+
+    def _push_promise(self, _flags: int, _number: int, _payload: bytes) -> None:
+        raise ConnectionFaultError(PROTOCOL_ERROR, "PUSH_PROMISE, although push is off")
+
+    def _window_update(self, _flags: int, number: int, payload: bytes) -> None:
+        increment = _word(payload, "WINDOW_UPDATE") & frames.MOST_WINDOW
+        if not number:
+            if not increment:
+                raise ConnectionFaultError(PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
+            self._sender.widen(increment)
+            return
+        stream = self._stream(number)
+        if stream is None:
+            return
+        if not increment:
+            self._lose(stream, StreamFaultError("WINDOW_UPDATE by 0"))
+            return
+        try:
+            self._sender.widen_stream(stream, increment)
+        except StreamFaultError as fault:
+            self._lose(stream, fault)
+
+    # Checks
+
+    def _stream(self, number: int) -> Stream | None:
+        """Return the stream that a frame is for; None where it is over. Raises where we never opened it."""
+        stream = self._streams.get(number)
+        if stream is None and (number % 2 == 0 or number >= self._sender.next_number):
+            raise ConnectionFaultError(PROTOCOL_ERROR, f"a frame is for stream {number}, which we did not open")
+        return stream
+
+    def _check_over(self, number: int) -> None:
+        """A frame of a stream that is over may come only where we ended it."""
+        if not self._sender.has_ended(number):
+            raise ConnectionFaultError(STREAM_CLOSED, f"stream {number} goes on after its end")
+
+    def _complain(self, data: bytes, size: int) -> NoReturn:
+        """Say what is wrong with a frame that is too large."""
+        if self._is_first and data.startswith(b"HTTP/"):
+            raise ConnectionFaultError(PROTOCOL_ERROR, "the server answers in HTTP/1.1")
+        raise ConnectionFaultError(FRAME_SIZE_ERROR, f"a frame has {size:,} bytes")
+
+    def _count_data(self, size: int) -> None:
+        """Count what came, and give the window back before it is half used up."""
+        self._unread += size
+        if self._unread > _TOP_UP:
+            self._sender.put(frames.window_update(0, self._unread))
+            self._unread = 0
+
+
+def _without_padding(flags: int, payload: bytes) -> bytes:
+    """Return what is in DATA or HEADERS beside the padding."""
+    if not flags & frames.PADDED:
+        return payload
+    if not payload:
+        raise ConnectionFaultError(FRAME_SIZE_ERROR, "a padded frame is empty")
+    padding = payload[0]
+    if padding >= len(payload):
+        raise ConnectionFaultError(PROTOCOL_ERROR, "a frame has more padding than it has room for")
+    return payload[1 : len(payload) - padding]
+
+
+def _word(payload: bytes, name: str) -> int:
+    if len(payload) != frames.WORD.size:
+        raise ConnectionFaultError(FRAME_SIZE_ERROR, f"{name} has the wrong size")
+    word: int = frames.WORD.unpack(payload)[0]
+    return word

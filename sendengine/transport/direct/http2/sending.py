@@ -1,0 +1,214 @@
+"""What goes out on one connection: heads, bodies within both windows, and answers to what came; no socket.
+
+Units: bytes.
+
+Method: frames gather in a list, which `take` joins, so that all that one turn of the loop produces leaves in one
+write. A body that fits goes with its head; of others each stream in turn sends a frame, as far as the windows allow.
+
+Source: RFC 9113, sections 5.2 and 6.9.
+"""
+
+import asyncio
+from typing import Final
+
+from sendengine.ports import Reply
+from sendengine.transport.direct.http2.faults import FLOW_CONTROL_ERROR, ConnectionFaultError, StreamFaultError
+from sendengine.transport.direct.http2.frames import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FIRST_WINDOW,
+    HEAD,
+    HEADERS,
+    LAST_STREAM,
+    LEAST_MAX_FRAME,
+    MOST_WINDOW,
+    rst_stream,
+)
+from sendengine.transport.direct.http2.streams import Stream
+
+PIECE_BYTES: Final = 131_072  # of bodies, between two looks at whether the connection still takes them
+_MOST_ENDED: Final = 1024
+_SHRUNK: Final = b"\x20"  # a table of 0 bytes, at the beginning of a block
+_pack: Final = HEAD.pack
+
+
+class Sender:
+    """One connection's sending side. ``streams`` holds all exchanges under way, by their numbers."""
+
+    __slots__ = (
+        "_blocked",
+        "_ended",
+        "_first_window",
+        "_is_shrinking",
+        "_out",
+        "_window",
+        "max_frame",
+        "next_number",
+        "size",
+        "streams",
+        "taken",
+    )
+
+    def __init__(self) -> None:
+        self.streams: dict[int, Stream] = {}  # in the order of sending
+        self.next_number = 1
+        self.taken = -1  # the last stream whose beginning was handed out by `take`
+        self.max_frame = LEAST_MAX_FRAME
+        self.size = 0  # of what waits for `take`, about
+        self._out: list[bytes] = []
+        self._window = FIRST_WINDOW
+        self._first_window = FIRST_WINDOW  # of every new stream
+        self._is_shrinking = False
+        self._blocked: dict[int, Stream] = {}  # whose bodies are not sent whole
+        self._ended: dict[int, None] = {}  # in the order of their ends
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether there are no more numbers for streams."""
+        return self.next_number > LAST_STREAM
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether a body waits for a window, or for `pump`."""
+        return bool(self._blocked)
+
+    def open(self, block: bytes, body: bytes, *, reply: "asyncio.Future[Reply]", due_s: float) -> None:
+        """Begin an exchange."""
+        number = self.next_number
+        self.next_number = number + 2
+        stream = self.streams[number] = Stream(number, reply=reply, due_s=due_s, window=self._first_window)
+        size = len(body)
+        if self._is_shrinking or len(block) > self.max_frame:
+            self._begin_oddly(number, block, flags=0 if body else END_STREAM)
+            if body:
+                self._wait(stream, body)
+        elif not size:
+            self._out += (_pack(len(block) << 8 | HEADERS, END_HEADERS | END_STREAM, number), block)
+        elif size <= self._window and size <= stream.window and size <= self.max_frame and not self._blocked:
+            self._out += (
+                _pack(len(block) << 8 | HEADERS, END_HEADERS, number),
+                block,
+                _pack(size << 8 | DATA, END_STREAM, number),
+                body,
+            )
+            self._window -= size
+            stream.window -= size
+        else:
+            self._out += (_pack(len(block) << 8 | HEADERS, END_HEADERS, number), block)
+            self._wait(stream, body)
+            size = 0
+        self.size += size + len(block)
+
+    def pump(self) -> bool:
+        """Put out as much of the waiting bodies as the windows allow, up to `PIECE_BYTES`; whether there is more."""
+        room = PIECE_BYTES
+        stuck = 0
+        blocked = self._blocked
+        while blocked and stuck < len(blocked) and self._window > 0:
+            if room <= 0:
+                return True
+            number = next(iter(blocked))
+            stream = blocked.pop(number)
+            sent = self._send_piece(stream)
+            room -= sent
+            stuck = 0 if sent else stuck + 1
+            if stream.unsent is not None:
+                blocked[number] = stream
+        return False
+
+    def put(self, frame: bytes) -> None:
+        """Send a frame that stands for itself."""
+        self._out.append(frame)
+        self.size += len(frame)
+
+    def reset(self, stream: Stream, code: int) -> None:
+        """End an exchange from our side."""
+        self.end(stream)
+        self.put(rst_stream(stream.number, code))
+
+    def end(self, stream: Stream) -> None:
+        """End an exchange of which more may still come, which is to be passed over."""
+        self.forget(stream)
+        ended = self._ended
+        ended[stream.number] = None
+        if len(ended) > _MOST_ENDED:
+            del ended[next(iter(ended))]
+
+    def has_ended(self, number: int) -> bool:
+        """Whether a stream was ended by `end`, among the last of those."""
+        return number in self._ended
+
+    def forget(self, stream: Stream) -> bool:
+        """End an exchange that is over; whether some of its body was not sent."""
+        del self.streams[stream.number]
+        return self._blocked.pop(stream.number, None) is not None
+
+    def take(self) -> bytes:
+        """Return what is to be written now."""
+        written = b"".join(self._out)
+        self._out.clear()
+        self.size = 0
+        self.taken = self.next_number - 2
+        return written
+
+    # What the server says
+
+    def widen(self, increment: int) -> None:
+        """More may be sent on the connection. Raises ConnectionFaultError where that is too much."""
+        self._window += increment
+        if self._window > MOST_WINDOW:
+            raise ConnectionFaultError(FLOW_CONTROL_ERROR, "the connection's window is too large")
+
+    def widen_stream(self, stream: Stream, increment: int) -> None:
+        """More may be sent on a stream. Raises StreamFaultError where that is too much."""
+        stream.window += increment
+        if stream.window > MOST_WINDOW:
+            raise StreamFaultError("a stream's window is too large", code=FLOW_CONTROL_ERROR)
+
+    def set_first_window(self, window: int) -> None:
+        """Set the window of all streams, by which those under way may become negative (section 6.9.2).
+
+        Raises ConnectionFaultError where one is too large by now.
+        """
+        change, self._first_window = window - self._first_window, window
+        for stream in self.streams.values():
+            stream.window += change
+            if stream.window > MOST_WINDOW:
+                raise ConnectionFaultError(FLOW_CONTROL_ERROR, "a new setting makes a stream's window too large")
+
+    def shrink_table(self) -> None:
+        """Say so in the next head that we use no table: the server made its own smaller (RFC 9113, section 4.3.1)."""
+        self._is_shrinking = True
+
+    def _wait(self, stream: Stream, body: bytes) -> None:
+        stream.unsent = memoryview(body)
+        self._blocked[stream.number] = stream
+
+    def _begin_oddly(self, number: int, block: bytes, *, flags: int) -> None:
+        """Send a head that says something about the table, or is longer than a frame may be."""
+        if self._is_shrinking:
+            self._is_shrinking = False
+            block = _SHRUNK + block
+        pieces = [block[at : at + self.max_frame] for at in range(0, len(block), self.max_frame)]
+        for index, piece in enumerate(pieces):
+            is_last = index == len(pieces) - 1
+            kind, begun = (CONTINUATION, 0) if index else (HEADERS, flags)
+            self._out += (_pack(len(piece) << 8 | kind, begun | END_HEADERS if is_last else begun, number), piece)
+
+    def _send_piece(self, stream: Stream) -> int:
+        """Send one frame of a body; return its length, 0 where its window is closed."""
+        unsent = stream.unsent
+        if unsent is None:
+            raise AssertionError("only bodies with something left wait")
+        size = min(len(unsent), stream.window, self._window, self.max_frame)
+        if size <= 0:
+            return 0
+        is_last = size == len(unsent)
+        self._out += (_pack(size << 8 | DATA, END_STREAM if is_last else 0, stream.number), bytes(unsent[:size]))
+        self.size += size
+        self._window -= size
+        stream.window -= size
+        stream.unsent = None if is_last else unsent[size:]
+        return size
