@@ -4,6 +4,7 @@ from typing import Final
 
 import click
 
+from sendengine.cli.bench import bench_command
 from sendengine.cli.config import config_group
 from sendengine.cli.dead import dead_group
 from sendengine.cli.demo import demo_command
@@ -55,6 +56,7 @@ def cli() -> None:
 COMMANDS: Final = (
     demo_command,
     mock_command,
+    bench_command,
     init_command,
     validate_command,
     send_command,
