@@ -7,11 +7,10 @@ back twice changes nothing.
 Units: instants are seconds since the epoch.
 """
 
-import asyncio
 import fcntl
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -24,11 +23,12 @@ from sendengine.campaign.disk import as_storage_error
 from sendengine.campaign.saved import REMEMBERED_S
 from sendengine.core.jobs import CreateNotification, Job, UpdateUser
 from sendengine.core.outcomes import OUTCOME_NAMES, Accepted, Ambiguous, Outcome
-from sendengine.errors import StorageError
 from sendengine.journal.outbox import DeadLetter, KeptRequest, Outbox
+from sendengine.journal.records import JobEntry, RequestEntry
 from sendengine.settings import JournalSettings
 
 _KEYS: Final = UUID("5e2c1f3a-6b70-4d0e-9f5e-64656164aa01")  # of requeued jobs; any constant does
+_BATCH: Final = 200
 
 
 class Slot(Struct, frozen=True):
@@ -87,7 +87,10 @@ def is_chosen(letter: DeadLetter, reasons: Sequence[str]) -> bool:
 
 
 async def requeue(slot: Slot, letters: Iterable[DeadLetter], *, repeat_deltas: bool) -> Requeued:
-    """Put letters back into their journal; the next engine of its state directory sends them. Raises StorageError."""
+    """Put letters back into their journal; the next engine of its state directory sends them. Raises StorageError.
+
+    A letter is there, or what is put back of it, whenever this is interrupted.
+    """
     outbox = slot.outbox
     if outbox is None:
         raise AssertionError("a live engine's journal is left alone")
@@ -98,43 +101,71 @@ async def requeue(slot: Slot, letters: Iterable[DeadLetter], *, repeat_deltas: b
     repeated = [letter for letter in chosen if letter not in counted and letter not in lost]
     needed = {name for letter in await outbox.dead_letters() if letter not in repeated for name in letter.requests}
     await outbox.recover(when_failed=lambda _: None)
-    by_id = {_id_of(letter): letter for letter in repeated}
-    carried = await _replay(outbox, by_id, _requests_of(repeated, kept))
-    for letter in repeated:
-        if (job := _rest(letter, carried.get(_id_of(letter)), slot.path)) is not None:
-            await _accept(outbox, job, letter)
-    await outbox.flush()
-    outbox.forget_dead([_without(letter, needed) for letter in repeated])
+    for batch in _batches(repeated):
+        jobs = _Jobs(now_s=time.time())
+        requests, carried = _replayed(batch, kept, jobs)
+        for letter in batch:
+            if (job := _rest(letter, carried.get(letter.name), slot.path)) is not None:
+                jobs.add(job, letter)
+        gone = [_without(letter, needed) for letter in batch]
+        await outbox.put_back(jobs.entries, requests=requests, letters=gone)
     await outbox.flush()
     return Requeued(len(repeated), len(counted), len(lost))
 
 
-async def _replay(
-    outbox: Outbox, by_id: Mapping[int, DeadLetter], requests: Iterable[KeptRequest]
-) -> Mapping[int, set[str]]:
-    """Seal kept requests again, as they were; return which recipients of each letter they carry."""
-    carried: dict[int, set[str]] = {}
-    for request in requests:
+def _batches(letters: Iterable[DeadLetter]) -> Iterator[Sequence[DeadLetter]]:
+    """Give letters in the order in which they came, some hundreds at a time; those that share a request together."""
+    parts: dict[int, list[DeadLetter]] = {}
+    part_of: dict[str, int] = {}
+    for number, letter in enumerate(letters):
+        parts[number] = [letter]
+        for other in {part_of[name] for name in letter.requests if name in part_of}:
+            parts[number] = parts.pop(other) + parts[number]
+        for each in parts[number]:
+            part_of.update(dict.fromkeys(each.requests, number))
+    batch: list[DeadLetter] = []
+    for part in parts.values():
+        batch += part
+        if len(batch) >= _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+class _Jobs:
+    """The jobs that are put back together; those that ride in a request are named there by their places."""
+
+    def __init__(self, *, now_s: float) -> None:
+        self.entries: list[JobEntry] = []
+        self._now_s = now_s
+
+    def add(self, job: Job, letter: DeadLetter) -> int:
+        """Add one, and return its place."""
+        self.entries.append(JobEntry(job, letter.entry.app, self._now_s))
+        return len(self.entries) - 1
+
+
+def _replayed(
+    letters: Iterable[DeadLetter], kept: Mapping[str, KeptRequest], jobs: _Jobs
+) -> tuple[Sequence[RequestEntry], Mapping[str, set[str]]]:
+    """Return kept requests as they were, and which recipients of each letter, by its name, they carry."""
+    by_member = {(name, _id_of(letter)): letter for letter in letters for name in letter.requests}
+    carried: dict[str, set[str]] = {}
+    requests: list[RequestEntry] = []
+    for name in dict.fromkeys(name for name, _ in by_member if name in kept):
+        request = kept[name]
         members: list[tuple[int, tuple[str, ...]]] = []
         for old, ids in request.seal.members:
-            letter = by_id.get(old)
+            letter = by_member.get((name, old))
             if letter is None:
                 continue
-            carried.setdefault(old, set()).update(ids)
+            carried.setdefault(letter.name, set()).update(ids)
             job = replace(_only(letter.entry.job, ids), idempotency_key=None)
-            members.append((await _accept(outbox, job, letter), ids))
+            members.append((jobs.add(job, letter), ids))
         if members:
-            await outbox.seal(replace(request.seal, members=tuple(members)))
-    return carried
-
-
-async def _accept(outbox: Outbox, job: Job, letter: DeadLetter) -> int:
-    written: asyncio.Future[StorageError | None] = asyncio.get_running_loop().create_future()
-    answer: Callable[[StorageError | None], None] = written.set_result
-    accepted = outbox.accept(job, app=letter.entry.app, done=answer)
-    if (error := await written) is not None:
-        raise error
-    return accepted
+            requests.append(RequestEntry(replace(request.seal, members=tuple(members)), request.sealed_at_s))
+    return requests, carried
 
 
 def _rest(letter: DeadLetter, carried: set[str] | None, path: Path) -> Job | None:
@@ -182,11 +213,6 @@ def _is_repeatable(letter: DeadLetter, kept: Mapping[str, KeptRequest], *, now_s
 def _without(letter: DeadLetter, needed: Collection[str]) -> DeadLetter:
     """Name only those of its requests that no other letter needs."""
     return replace(letter, requests=tuple(name for name in letter.requests if name not in needed))
-
-
-def _requests_of(letters: Iterable[DeadLetter], kept: Mapping[str, KeptRequest]) -> Sequence[KeptRequest]:
-    names = dict.fromkeys(name for letter in letters for name in letter.requests)
-    return [kept[name] for name in names if name in kept]
 
 
 def _id_of(letter: DeadLetter) -> int:

@@ -3,13 +3,14 @@
 Units: rows are counted from 0.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from sendengine.campaign.books import Books
 from sendengine.campaign.recorder import Recorder
 from sendengine.campaign.work import Item
 from sendengine.engine.past import Past, RecoveredReceipt
+from sendengine.ports import Part
 from sendengine.telemetry.counters import LaneCounters, LaneRecord
 
 
@@ -51,6 +52,10 @@ class Keeping(Protocol):
 
     def past_of(self, item: Item) -> Past | None:
         """What an earlier process did of an item that is about to be handed over; None where nothing."""
+        ...
+
+    def failed_before(self, item: Item) -> Sequence[tuple[Part, str | None]]:
+        """Return what parts of an item came to in earlier processes, each with the key that may have carried it."""
         ...
 
     def taken(self, item: Item) -> None:

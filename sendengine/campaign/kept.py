@@ -6,7 +6,7 @@ Units: rows are counted from 0; seconds on the running loop's clock.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, Literal
 
@@ -23,7 +23,7 @@ from sendengine.journal.campaign_ledger import CampaignLedger
 from sendengine.journal.connection import Connect, connect_sqlite
 from sendengine.journal.outbox import Outbox
 from sendengine.journal.store import Collector, Contents, Store
-from sendengine.ports import Recovered
+from sendengine.ports import Part, Recovered
 from sendengine.settings import JournalSettings
 from sendengine.telemetry.counters import LaneCounters, LaneRecord
 
@@ -163,6 +163,11 @@ class CampaignKeeping(_Kept):
             self._books.forget()
             self.journal.begin_anew()
 
+    def open(self, recorder: Recorder, lanes: Lanes) -> None:
+        """From now on, write the books; and let the journal know which items were certainly not sent."""
+        recorder.when_spared = lambda item: self.journal.spare(item.first_row)
+        super().open(recorder, lanes)
+
     @property
     def first_row(self) -> int:
         """Where reading goes on."""
@@ -176,7 +181,15 @@ class CampaignKeeping(_Kept):
     def past_of(self, item: Item) -> Past | None:
         """What an earlier process did of an item that is about to be handed over; None where nothing."""
         begun = self.journal.begun(item.first_row, item.end)
-        return None if begun is None else Past(begun.parts, begun.requests, begun.maybe_sent)
+        if begun is None:
+            return None
+        return Past(begun.parts, begun.requests, begun.maybe_sent, self.journal.first_sent_at_s)
+
+    def failed_before(self, item: Item) -> Sequence[tuple[Part, str | None]]:
+        """Return what parts of an item came to in earlier processes, each with the key that may have carried it."""
+        begun = self.journal.begun(item.first_row, item.end)
+        parts = () if begun is None else begun.parts
+        return [(part, self.journal.key_of(item.first_row, part)) for part in parts]
 
     def taken(self, item: Item) -> None:
         """The engine has taken an item: nothing to note, the file has it."""
@@ -237,6 +250,11 @@ class JobsKeeping(_Kept):
         del item
         return None
 
+    def failed_before(self, item: Item) -> Sequence[tuple[Part, str | None]]:
+        """Nothing: what was begun is in the journal."""
+        del item
+        return ()
+
     def taken(self, item: Item) -> None:
         """The engine has taken an item; where it joined another, nothing is written of it."""
         if item.first_row not in self.journal.accepting:
@@ -254,7 +272,8 @@ class JobsKeeping(_Kept):
         for found in recovered.jobs:
             if found.row is not None:
                 self._books.handed.add(found.row)
-            self._recorder.attach(Item(found.job, 1, found.row or 0, (found.row or 0) + 1))
+            ticket = self._recorder.attach(Item(found.job, 1, found.row or 0, (found.row or 0) + 1))
+            ticket.parts += [(part, self.journal.key_of(found.id, part)) for part in found.parts]
 
 
 class RunOutbox(Outbox):

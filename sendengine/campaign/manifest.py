@@ -81,6 +81,11 @@ class Manifest(Struct, frozen=True, kw_only=True):
     identity: str = ""
     schema: int = SCHEMA
 
+    @property
+    def oldest_key_s(self) -> float:
+        """Since when its keys may be in use, those included that it takes over from the run that it repeats."""
+        return self.begun_at_s if self.keys_since_s is None else self.keys_since_s
+
 
 class _File(Struct, frozen=True):
     crc: int

@@ -39,13 +39,13 @@ _ABANDONED: Final = OUTCOME_NAMES[Abandoned]
 
 
 class Ticket:
-    """An item on its way, and the keys under which parts of it failed."""
+    """An item on its way, and the keys of the requests that carried those of its parts that were not accepted."""
 
-    __slots__ = ("failed", "item")
+    __slots__ = ("item", "parts")
 
     def __init__(self, item: Item) -> None:
         self.item = item
-        self.failed: list[tuple[Part, str | None]] = []
+        self.parts: list[tuple[Part, str | None]] = []
 
 
 class Recorder:
@@ -53,7 +53,7 @@ class Recorder:
 
     ``earlier`` are the books of the process that this one goes on for; ``first_row`` is where it goes on. Where the run
     ``is_kept`` in a journal, what is abandoned goes on in a later process: it is counted in ``abandoned``, and has
-    neither settled nor a line among the failures.
+    neither settled nor a line among the failures. ``when_spared`` is told of an item of which nothing was sent.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Recorder:
         self.counts = JobCounts() if earlier is None else copy(earlier.counts)
         self.recipients = RecipientCounts() if earlier is None else copy(earlier.recipients)
         self.abandoned = JobCounts()
+        self.when_spared: Callable[[Item], None] | None = None
         self._work = work
         self._is_kept = is_kept
         self._position = 0
@@ -141,8 +142,10 @@ class Recorder:
             self._count(each.item, outcome, parts)
         if self._goes_on(outcome, parts):
             self._left_joined += [each.item.first_row for each in joined]
+            if self.when_spared is not None and not _may_have_been_sent(outcome, parts):
+                self.when_spared(ticket.item)
             return
-        keys = {id(part): key for part, key in ticket.failed}
+        keys = {id(part): key for part, key in ticket.parts}
         for part in parts:
             if not isinstance(part.outcome, Accepted):
                 self._write_failure(ticket, part, keys.get(id(part)))
@@ -151,7 +154,7 @@ class Recorder:
         """Write a request's line, as the engine's observer."""
         for job, part in record.parts:
             if not isinstance(part.outcome, Accepted) and (ticket := self._tickets.get(id(job))) is not None:
-                ticket.failed.append((part, record.key))
+                ticket.parts.append((part, record.key))
         if self._is_kept and record.outcome == _ABANDONED:
             return  # it goes on, and has its line then
         unsubscribed = [
@@ -273,6 +276,11 @@ class Recorder:
             return rows
         by_id = dict(zip(_ids(item.job), rows, strict=True))
         return [by_id[recipient] for recipient in recipients]
+
+
+def _may_have_been_sent(outcome: Outcome, parts: Sequence[Part]) -> bool:
+    outcomes = (outcome, *(part.outcome for part in parts))
+    return any(not isinstance(each, Abandoned) or each.maybe_sent for each in outcomes)
 
 
 def _ids(job: Job) -> tuple[str, ...]:

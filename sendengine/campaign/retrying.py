@@ -26,6 +26,7 @@ from sendengine.core.onesignal import EndpointGroup
 from sendengine.core.requests import NotificationRequest
 from sendengine.core.wire import canonical, encode
 from sendengine.errors import InvalidJobError, StorageError
+from sendengine.journal.records import RequestEntry
 from sendengine.ports import Seal
 
 NOT_KEPT: Final = "may have been sent, and the request is not in the journal any more"
@@ -45,10 +46,14 @@ class Failure(Struct, frozen=True):
 
 
 class Replay(Struct, frozen=True):
-    """A request that goes again whole, and the jobs that ride in it, each with its recipients in it."""
+    """A request that goes again whole, and the jobs that ride in it, each with its recipients in it.
+
+    ``sealed_at_s`` is when it was sealed: its first attempt, from which on OneSignal knows its key, is no older.
+    """
 
     seal: Seal
     jobs: tuple[Job, ...]
+    sealed_at_s: float
 
 
 class Kept(Struct, frozen=True):
@@ -57,7 +62,7 @@ class Kept(Struct, frozen=True):
     What stands behind that was written by a process that died just then: the run itself sends it again.
     """
 
-    requests: Mapping[str, Seal] = {}
+    requests: Mapping[str, RequestEntry] = {}
     failures_bytes: int | None = None
 
 
@@ -140,9 +145,9 @@ def failures_of(run_dir: RunDir, *, size_bytes: int | None = None) -> Iterator[t
         yield number, failure, job
 
 
-def seal_of(replay: Replay, ids: Sequence[int]) -> Seal:
-    """The request of a replay, with the ids that its jobs have in a journal."""
-    members = tuple((each, _recipients(job)) for each, job in zip(ids, replay.jobs, strict=True))
+def seal_of(replay: Replay, *, first: int) -> Seal:
+    """The request of a replay; its jobs are known by their numbers, from ``first`` on."""
+    members = tuple((number, _recipients(job)) for number, job in enumerate(replay.jobs, first))
     return replace(replay.seal, members=members)
 
 
@@ -159,10 +164,10 @@ def _anew(job: Job, number: int, manifest: Manifest) -> Job:
     return replace(job, idempotency_key=str(key))
 
 
-def _replay(key: str, jobs: Sequence[Job], kept: Seal | None, manifest: Manifest) -> Replay | None:
+def _replay(key: str, jobs: Sequence[Job], kept: RequestEntry | None, manifest: Manifest) -> Replay | None:
     """Find the request of a key: in the journal, or made again from a campaign's job, whose key it is."""
     if kept is not None:
-        return Replay(kept, tuple(replace(job, idempotency_key=None) for job in jobs))
+        return Replay(kept.seal, tuple(replace(job, idempotency_key=None) for job in jobs), kept.sealed_at_s)
     job = jobs[0]
     if len(jobs) != 1 or not isinstance(job, CreateNotification) or job.idempotency_key != key or job.app is None:
         return None
@@ -171,7 +176,8 @@ def _replay(key: str, jobs: Sequence[Job], kept: Seal | None, manifest: Manifest
         return None
     request = NotificationRequest(app_id, key, canonical(job.message), job.to, job.channel)
     lane = f"{job.app}/{EndpointGroup.CREATE_NOTIFICATION.value}"
-    return Replay(Seal(lane, key, None, encode(request), ()), (replace(job, idempotency_key=None),))
+    seal = Seal(lane, key, None, encode(request), ())
+    return Replay(seal, (replace(job, idempotency_key=None),), manifest.oldest_key_s)
 
 
 def _recipients(job: Job) -> tuple[str, ...]:

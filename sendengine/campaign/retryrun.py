@@ -3,8 +3,8 @@
 Units: ``_s`` seconds; instants are seconds since the epoch.
 """
 
-import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal
 
 import orjson
@@ -18,13 +18,14 @@ from sendengine.campaign.rowsets import Selection
 from sendengine.campaign.rundir import FAILURES, JOURNAL, RunDir
 from sendengine.core.joblines import job_fields
 from sendengine.core.jobs import Job
-from sendengine.errors import StorageError
 from sendengine.journal.campaign_ledger import CampaignLedger
 from sendengine.journal.outbox import Outbox
+from sendengine.journal.records import JobEntry, RequestEntry
 from sendengine.journal.store import Store
 from sendengine.settings import JournalSettings
 
 JOBS: Final = "input.jsonl"
+_BATCH: Final = 50  # requests in one group of the journal
 
 
 async def kept_of(run_dir: RunDir, manifest: Manifest) -> Kept:
@@ -39,7 +40,8 @@ async def kept_of(run_dir: RunDir, manifest: Manifest) -> Kept:
         if manifest.kind == "campaign":
             return Kept(CampaignLedger(store, contents).kept_requests(), known_bytes)
         kept = await Outbox(store, contents, settings=JournalSettings()).kept_requests()
-        return Kept({each.seal.key: each.seal for each in kept if each.seal.key is not None}, known_bytes)
+        by_key = {each.seal.key: RequestEntry(each.seal, each.sealed_at_s) for each in kept}
+        return Kept({key: entry for key, entry in by_key.items() if key is not None}, known_bytes)
     finally:
         await store.aclose()
 
@@ -51,20 +53,40 @@ def write_jobs(run_dir: RunDir, retry: Retry) -> None:
 
 
 async def fill_journal(
-    run_dir: RunDir, retry: Retry, *, app_of: Callable[[Job], str], durability: Literal["durable", "relaxed"]
+    run_dir: RunDir,
+    retry: Retry,
+    *,
+    app_of: Callable[[Job], str],
+    durability: Literal["durable", "relaxed"],
+    is_young: bool = False,
 ) -> None:
-    """Put the requests that go again into the run's journal, as if the run had sealed them; raises StorageError."""
+    """Put the requests that go again into the run's journal, as if the run had sealed them; raises StorageError.
+
+    They are as old as they are, so that none goes again when OneSignal may have forgotten its key; with ``is_young`` as
+    if they had been sealed now, which somebody who accepts duplicates wants.
+    """
     store = await Store.open(run_dir.path / JOURNAL, durability=durability)
     try:
         outbox = Outbox(store, store.contents(), settings=JournalSettings())
         await outbox.recover(when_failed=lambda _: None)
         row = len(retry.new)
-        for replay in retry.replays:
-            await _put(outbox, replay, row=row, app_of=app_of)
-            row += len(replay.jobs)
-        await outbox.flush()
+        for replays in _batches(retry.replays):
+            now_s = time.time()
+            jobs: list[JobEntry] = []
+            requests: list[RequestEntry] = []
+            for replay in replays:
+                requests.append(
+                    RequestEntry(seal_of(replay, first=len(jobs)), now_s if is_young else replay.sealed_at_s)
+                )
+                jobs += [JobEntry(job, app_of(job), now_s, row + place) for place, job in enumerate(replay.jobs)]
+                row += len(replay.jobs)
+            await outbox.put_back(jobs, requests=requests)
     finally:
         await store.aclose()
+
+
+def _batches(replays: Sequence[Replay]) -> Iterator[Sequence[Replay]]:
+    return (replays[start : start + _BATCH] for start in range(0, len(replays), _BATCH))
 
 
 def save_manifest(
@@ -72,7 +94,6 @@ def save_manifest(
 ) -> Manifest:
     """Write the manifest of a retry of the run ``before``, and return it; raises StorageError."""
     path = run_dir.path / JOBS
-    oldest_s = before.begun_at_s if before.keys_since_s is None else before.keys_since_s
     manifest = Manifest(
         run=run_dir.run,
         name=before.name,
@@ -85,18 +106,7 @@ def save_manifest(
         ending=before.ending,
         durability=durability,
         retry_of=before.run,
-        keys_since_s=oldest_s if retry.replays else None,
+        keys_since_s=before.oldest_key_s if retry.replays else None,
         identity=identity,
     )
     return manifests.save(run_dir, manifest, Selection())
-
-
-async def _put(outbox: Outbox, replay: Replay, *, row: int, app_of: Callable[[Job], str]) -> None:
-    loop = asyncio.get_running_loop()
-    ids: list[int] = []
-    for place, job in enumerate(replay.jobs):
-        written: asyncio.Future[StorageError | None] = loop.create_future()
-        ids.append(outbox.accept(job, app=app_of(job), row=row + place, done=written.set_result))
-        if (error := await written) is not None:
-            raise error
-    await outbox.seal(seal_of(replay, ids))

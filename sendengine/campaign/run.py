@@ -256,6 +256,8 @@ class Run:
     async def _hand_over(self, item: Item, engine: Engine, *, past: Past | None, over: asyncio.Event) -> None:
         """Submit an item, and follow it."""
         ticket = self._recorder.begin(item)
+        if past is not None and self._keeping is not None:
+            ticket.parts += self._keeping.failed_before(item)
         asks_key = not self._work.is_campaign  # a campaign's stand in its file once
         try:
             receipt = await engine.submit_row(item.job, row=item.first_row, past=past, asks_key=asks_key)

@@ -88,7 +88,7 @@ def settings_for(manifest: Manifest, settings: Settings) -> Settings:
 def check_age(manifest: Manifest, *, now_s: float, duplicates_are_accepted: bool) -> None:
     """Raise InputError where OneSignal may have forgotten the keys of what was sent."""
     is_older = manifest.keys_since_s is not None  # a retry takes over requests of the run that it repeats
-    age_s = now_s - (manifest.begun_at_s if manifest.keys_since_s is None else manifest.keys_since_s)
+    age_s = now_s - manifest.oldest_key_s
     if age_s > REMEMBERED_S and not duplicates_are_accepted:
         what = "repeats requests that were begun" if is_older else "began"
         raise InputError(

@@ -85,14 +85,16 @@ def retry_command(  # noqa: PLR0913 - the options of a command line
         if not confirm(name=before.name, recipients=retry.recipients, is_sure=is_sure):
             note("Nothing was sent.")
             raise click.exceptions.Exit(Exit.USAGE)
-        new, manifest = _begin(old, before, retry, settings)
+        new, manifest = _begin(old, before, retry, settings, is_young=accept_duplicates)
     note(f"Run {new.run}")
     with new.locked():
         code = carry_out(session_of(new, manifest, settings), is_json=is_json)
     raise click.exceptions.Exit(code)
 
 
-def _begin(old: RunDir, before: Manifest, retry: Retry, settings: Settings) -> tuple[RunDir, Manifest]:
+def _begin(
+    old: RunDir, before: Manifest, retry: Retry, settings: Settings, *, is_young: bool
+) -> tuple[RunDir, Manifest]:
     """Make the new run, and take note of it in the old one's directory, whatever the state directory is.
 
     The manifest comes last: without it nothing can be resumed, and the note of such a run counts for nothing.
@@ -102,7 +104,11 @@ def _begin(old: RunDir, before: Manifest, retry: Retry, settings: Settings) -> t
     now = datetime.now(UTC)
     new = RunDir.make(old.path.parent, name=f"{before.name}-retry", now=now)
     write_jobs(new, retry)
-    run_async(lambda: fill_journal(new, retry, app_of=lambda job: _app_of(job, before), durability=durability))
+    run_async(
+        lambda: fill_journal(
+            new, retry, app_of=lambda job: _app_of(job, before), durability=durability, is_young=is_young
+        )
+    )
     identity = retry_identity(run=new.run)
     begun = Begun(new.run, str(new.path.absolute()), before.name, now.timestamp(), retry.lines)
     Registry(old.path, folder=RETRIES).enter(identity, begun)

@@ -17,7 +17,7 @@ from sendengine.core.onesignal import EndpointGroup
 from sendengine.engine import recovery
 from sendengine.engine.admission import channel_of, check_fence, deadline_of, render, weigh
 from sendengine.engine.app import App
-from sendengine.engine.keys import KeyTable, fingerprint, wire_key
+from sendengine.engine.keys import KeyTable, Memory, fingerprint, wire_key
 from sendengine.engine.lane import Lane
 from sendengine.engine.past import Past
 from sendengine.engine.receipts import Receipt
@@ -65,6 +65,7 @@ class Admissions:
     ) -> None:
         self.is_open = False
         self.journal: Journal | None = None
+        self.memory: Memory | None = None  # of callers' keys, where it is more than the journal's
         self.writing = 0  # jobs on their way to the disk
         self._apps = apps
         self._lanes = lanes
@@ -204,7 +205,9 @@ class Admissions:
         app, job = entry.lane.app, entry.receipt.job
         try:
             async with asyncio.timeout_at(until_s):
-                await self._table(app).recall(key, journal, app=app.name, job=job, fingerprint=entry.mark)
+                await self._table(app).recall(
+                    key, self.memory or journal, app=app.name, job=job, fingerprint=entry.mark
+                )
             self._lane_of(job)  # meanwhile the app may have been held, or the engine begun to stop
         except TimeoutError:
             self._leave(entry)

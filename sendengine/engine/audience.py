@@ -5,6 +5,7 @@ Source: OneSignal's view-app endpoint: ``GET /apps/{id}`` answers with ``message
 
 import asyncio
 import logging
+from http import HTTPStatus
 
 import msgspec
 
@@ -37,10 +38,12 @@ async def _look_up(app: App) -> int | None:
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             reply = await app.transport.exchange(WireRequest("GET", app_path(app.settings.app_id)), _at_once)
-        users = msgspec.json.decode(reply.body, type=_AppView).messageable_players
-        if users > 0:
-            return users
-        error: Exception | str = "it says that there are none"
+        error: Exception | str = f"OneSignal answered {reply.status}"
+        if reply.status == HTTPStatus.OK:
+            users = msgspec.json.decode(reply.body, type=_AppView).messageable_players
+            if users > 0:
+                return users
+            error = "it says that there are none"
     except (TransportError, TimeoutError, msgspec.MsgspecError, UnicodeDecodeError) as failure:
         error = failure
     announce(

@@ -198,6 +198,14 @@ def reject(lane: "Lane", sealed: Sealed, *, status: int, errors: tuple[str, ...]
     end(lane, sealed, rejected, now_s=now_s)
 
 
+def turn_away(lane: "Lane", sealed: Sealed, *, why: str, now_s: float) -> None:
+    """It may not be sent: rejected if it was never received, else given up."""
+    if sealed.maybe_sent:
+        give_up(lane, sealed, last=why, now_s=now_s)
+    else:
+        reject(lane, sealed, status=0, errors=(why,), now_s=now_s)
+
+
 def end(lane: "Lane", sealed: Sealed, settled: Sequence[Settled], *, now_s: float) -> None:
     """The request ends without a definite answer to it, in the way that its jobs settle."""
     resolution = lane.source.ended(sealed, now_s=now_s)

@@ -17,7 +17,8 @@ from sendengine.core.jobs import Job
 from sendengine.core.onesignal import EndpointGroup
 from sendengine.core.outcomes import Accepted, Outcome
 from sendengine.engine import assembly
-from sendengine.engine.admissions import Admissions, group_of
+from sendengine.engine.admissions import Admissions
+from sendengine.engine.adoption import Adoption
 from sendengine.engine.app import App
 from sendengine.engine.audience import set_limit
 from sendengine.engine.connections import ConnectionBudget
@@ -29,9 +30,8 @@ from sendengine.engine.lane import Lane
 from sendengine.engine.mapping import map_jobs
 from sendengine.engine.memory import memorise, recall
 from sendengine.engine.monitor import Monitor
-from sendengine.engine.past import Ages, Past, RecoveredReceipt
+from sendengine.engine.past import Past, RecoveredReceipt
 from sendengine.engine.receipts import Receipt
-from sendengine.engine.recovery import Recovery
 from sendengine.engine.shielding import shielded
 from sendengine.engine.unawaited import UnawaitedFailures
 from sendengine.errors import (
@@ -89,12 +89,18 @@ class SendEngine:
         self._lanes: dict[str, Lane] = {}
         self._journals = Journals(settings, given=journal)
         self._custody = Custody(self._storage_failed) if self._journals.are_wanted else None
-        self._recovered: Sequence[RecoveredReceipt] = ()
         self._storage_failure: str | None = None
         self._monitor = Monitor(self._lanes, self._apps)
         self._is_open = False
         self._admissions = Admissions(
             apps=self._apps, lanes=self._lanes, when_admitted=self._monitor.wake, when_turned_back=self._settled
+        )
+        self._adoption = Adoption(
+            self._journals,
+            lanes=self._lanes,
+            readmit=self._admissions.readmit,
+            when_found=self._monitor.wake,
+            when_failed=self._storage_failed,
         )
         self._crashes: list[str] = []
         self._unawaited = UnawaitedFailures()
@@ -189,8 +195,8 @@ class SendEngine:
 
     @property
     def recovered(self) -> Sequence[RecoveredReceipt]:
-        """The receipts of jobs that an earlier process left in the journal, in the order of their acceptance."""
-        return self._recovered
+        """The receipts of jobs that other processes left, in their order; of settled ones the last 10,000."""
+        return self._adoption.receipts.everything()
 
     @property
     def storage_failure(self) -> str | None:
@@ -314,24 +320,16 @@ class SendEngine:
         """Open the journals, and put back what an earlier process left before anything new is taken."""
         if not self._journals.are_wanted:
             return
-        ages = self._journals.settings
-        recovery = Recovery(
-            lanes=self._lanes,
-            lane_of=lambda job, app: self._lanes.get(f"{app}/{group_of(job).value}"),
-            readmit=self._admissions.readmit,
-            ages=Ages(ages.max_age_high_s, ages.max_age_normal_s),
-        )
-        found = [pair async for pair in self._journals.open(when_failed=self._storage_failed)]
-        recovery.restore(found, own=self._journals.own)
+        await self._adoption.take_on()
         self._admissions.journal = self._journals.own
-        self._recovered = recovery.receipts
-        if recovery.receipts:
-            self._monitor.wake()
-        recovery.announce()
+        self._admissions.memory = self._journals
+        self._start_up.append(asyncio.get_running_loop().create_task(self._adoption.go_on()))
 
     def _settled(self, receipt: Receipt) -> None:
         self._unawaited.watch(receipt)
         self._admissions.settled(receipt)
+        if self._adoption.receipts:
+            self._adoption.receipts.settled(receipt)
         if not self._admissions.is_open:
             self._idle.set()
 

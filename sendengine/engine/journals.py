@@ -1,16 +1,20 @@
 """An engine's journals: a run's, or the slots of an embedded engine, its own first.
 
-Other slots are those whose owner died and left something; their jobs stay where they are until they settle.
+Other slots are those whose owner died and left something; their jobs stay where they are until they settle. They are
+looked for when the engine starts, and then every `LOOK_S`, because a worker may die while its siblings live on.
 
-Units: none.
+Units: ``_s`` is seconds.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
 
 from sendengine.errors import StorageError
 from sendengine.journal.slots import Slots, open_slots
-from sendengine.ports import Journal, Recovered
+from sendengine.ports import Journal, KeyRecall, Recovered
 from sendengine.settings import JournalSettings, Settings
+
+LOOK_S: Final = 30.0
 
 
 class Journals:
@@ -42,6 +46,26 @@ class Journals:
             self._all = [self._slots.own, *self._slots.adopted]
         for journal in self._all:
             yield journal, await journal.recover(when_failed=when_failed)
+
+    async def look_around(
+        self, *, when_failed: Callable[[StorageError], None]
+    ) -> AsyncIterator[tuple[Journal, Recovered]]:
+        """Give the slots back in which nothing is left, and adopt those whose engine has died since; as `open` does."""
+        if self._slots is None:
+            return
+        for outbox in [outbox for outbox in self._slots.adopted if outbox.is_empty]:
+            self._all.remove(outbox)
+            await self._slots.give_back(outbox)
+        for outbox in await self._slots.adopt():
+            self._all.append(outbox)
+            yield outbox, await outbox.recover(when_failed=when_failed)
+
+    async def recall(self, key: str, *, app: str) -> KeyRecall | None:
+        """Look a caller's key up, in the own journal and in those that were adopted. Raises StorageError."""
+        for journal in tuple(self._all):
+            if (found := await journal.recall(key, app=app)) is not None:
+                return found
+        return None
 
     async def aclose(self) -> None:
         """Write what waits, and close; never raises StorageError."""

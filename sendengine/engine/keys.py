@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections import OrderedDict
 from hashlib import blake2b
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID, uuid5
 
 import orjson
@@ -20,7 +20,7 @@ from sendengine.core.jobs import CreateNotification, Job
 from sendengine.core.outcomes import Outcome
 from sendengine.engine.receipts import Receipt
 from sendengine.errors import KeyReusedError
-from sendengine.ports import Journal, KeyRecall
+from sendengine.ports import KeyRecall
 
 REMEMBERED: Final = 100_000
 
@@ -54,6 +54,14 @@ def fingerprint(job: Job) -> bytes:
     return blake2b(orjson.dumps([what, body], option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
 
 
+class Memory(Protocol):
+    """Where callers' keys are remembered: a journal, or all of an engine's."""
+
+    async def recall(self, key: str, *, app: str) -> KeyRecall | None:
+        """Look a caller's key up. Raises StorageError."""
+        ...
+
+
 class KeyTable:
     """The keys of one app that callers have used."""
 
@@ -75,8 +83,8 @@ class KeyTable:
             return Receipt.settled(job, settled[1])
         return None
 
-    async def recall(self, key: str, journal: Journal, *, app: str, job: Job, fingerprint: bytes) -> None:
-        """Bring to mind what the journal remembers of a key that is new here; asked by one caller at a time.
+    async def recall(self, key: str, journal: Memory, *, app: str, job: Job, fingerprint: bytes) -> None:
+        """Bring to mind what the journals remember of a key that is new here; asked by one caller at a time.
 
         The job that used the key first is on disk afterwards, or was turned back. Raises StorageError, and
         KeyReusedError where a job with another body is under way elsewhere. Cancelling it lets the next caller ask.
@@ -121,7 +129,7 @@ class KeyTable:
         """The job of a key was not taken after all."""
         self._under_way.pop(key, None)
 
-    async def _ask(self, key: str, journal: Journal, *, app: str) -> KeyRecall | None:
+    async def _ask(self, key: str, journal: Memory, *, app: str) -> KeyRecall | None:
         asked = self._asked[key] = asyncio.get_running_loop().create_future()
         try:
             return await journal.recall(key, app=app)

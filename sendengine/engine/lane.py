@@ -114,11 +114,12 @@ class Lane:
 
     def kick(self) -> None:
         """Put a worker to work if there is something that may go; that one will put the next to work."""
-        pool, waiting = self.pool, self.source.waiting + self._returns.count
-        if not waiting or not pool.can_engage or self._is_stopped:
+        pool = self.pool
+        if not pool.can_engage or self._is_stopped:
             return
+        waiting = self.source.waiting + self._returns.count
         busy = pool.busy
-        if self.approaching + busy >= self.pace.lookahead and not self._high_is_waiting():
+        if not waiting or (self.approaching + busy >= self.pace.lookahead and not self._high_is_waiting()):
             return
         now_s = self._time()
         if self._may_send(now_s=now_s) and self.has_ready(now_s=now_s):
@@ -332,7 +333,7 @@ class Lane:
                 sealed.is_counted = True
                 return sealed
             elif self.app.guard.rejects:
-                endings.reject(self, sealed, status=0, errors=(_LIMIT_REACHED,), now_s=now_s)
+                endings.turn_away(self, sealed, why=_LIMIT_REACHED, now_s=now_s)
             else:
                 self._returns.push(sealed)
                 self._deadlines.watch(sealed)

@@ -3,7 +3,8 @@
 Units: ``_s`` is seconds; ages are the wall clock's.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -17,6 +18,9 @@ from sendengine.ports import Part, RecoveredJob, RecoveredRequest
 MOST_DEATHS: Final = 5
 """A job that was on the wire when more processes than these died is not tried again: it may be what kills them."""
 
+MOST_SETTLED: Final = 10_000
+"""So many receipts of recovered jobs are held after they have settled."""
+
 KEY_AGE_S: Final = 29 * 86_400.0
 """OneSignal knows a repeat by its key for 30 days; a day is left for the repeat itself."""
 
@@ -28,12 +32,14 @@ class Past(Struct, frozen=True):
     """What a run knows of a job from an earlier process.
 
     ``parts`` have settled, ``requests`` were sealed and may have been received. ``maybe_sent`` says, where there are
-    neither, that the job as a whole may have been received.
+    neither, that the job as a whole may have been received, ``sent_since_s`` when the run first sent anything (seconds
+    since the epoch), None where that is not known.
     """
 
     parts: tuple[Part, ...] = ()
     requests: tuple[RecoveredRequest, ...] = ()
     maybe_sent: bool = False
+    sent_since_s: float | None = None
 
 
 class RecoveredReceipt(Struct, frozen=True):
@@ -41,6 +47,40 @@ class RecoveredReceipt(Struct, frozen=True):
 
     receipt: Receipt
     row: int | None
+
+
+class RecoveredReceipts:
+    """What an earlier process left, in the order in which it was put back.
+
+    Of those that have settled, only the last `MOST_SETTLED` are held: an engine may live for weeks.
+    """
+
+    __slots__ = ("_found", "_settled")
+
+    def __init__(self) -> None:
+        self._found: dict[Receipt, RecoveredReceipt] = {}
+        self._settled: deque[Receipt] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def everything(self) -> Sequence[RecoveredReceipt]:
+        """Return them."""
+        return tuple(self._found.values())
+
+    def add(self, found: Iterable[RecoveredReceipt]) -> None:
+        """More was found; some of it may have settled already."""
+        for one in found:
+            self._found[one.receipt] = one
+            if one.receipt.is_settled:
+                self.settled(one.receipt)
+
+    def settled(self, receipt: Receipt) -> None:
+        """A job has settled, of those or of others."""
+        if receipt in self._found:
+            self._settled.append(receipt)
+            if len(self._settled) > MOST_SETTLED:
+                del self._found[self._settled.popleft()]
 
 
 class Rest(Struct, frozen=True):

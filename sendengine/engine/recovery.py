@@ -1,7 +1,11 @@
 """Puts what an earlier process left back where it was: jobs into their lanes, sealed requests behind their wait.
 
 Sealed requests go again whole, with their old body and key. What may have been on the wire when that process died
-counts as a lost reply from now on. User updates keep the order in which they were accepted.
+counts as a lost reply from now on. User updates keep the order in which they were accepted, and one that was on the
+wire goes alone from then on, so that only its own attempts tell whether it is what kills processes.
+
+It is done in small steps, because hundreds of thousands of jobs take seconds. The engine takes nothing new meanwhile,
+but what is back in its place is sent.
 
 Units: seconds on the running loop's clock; records carry seconds since the epoch.
 """
@@ -9,8 +13,11 @@ Units: seconds on the running loop's clock; records carry seconds since the epoc
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from heapq import merge
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
@@ -25,8 +32,17 @@ from sendengine.engine.events import announce
 from sendengine.engine.lane import Lane
 from sendengine.engine.past import KEY_AGE_S, Ages, Past, RecoveredReceipt, Rest, rest_of, stale_outcome
 from sendengine.engine.receipts import Receipt
+from sendengine.engine.recounted import COUNTED_S, Recounted
 from sendengine.engine.sealed import Sealed, Share
 from sendengine.ports import Journal, Recovered, RecoveredJob, RecoveredRequest
+
+_SLICE: Final = 32  # jobs between two turns of the loop: about half a millisecond of work
+_SEALED_WORK: Final = 8  # a sealed request is as much work as so many jobs, and
+_MEMBERS_OF_A_JOB: Final = 16  # so many of its members as another
+
+
+_Later: TypeAlias = Callable[[Callable[[], None]], object]
+"""Does something when whoever opened the engine has had a chance to look."""
 
 
 class Found(Struct):
@@ -61,22 +77,40 @@ class Recovery:
         self._lane_of = lane_of
         self._readmit = readmit
         self._ages = ages
+        self._again: list[tuple[Lane, Sealed]] = []  # sealed requests; lined up when all of their jobs are back
+        self._ends: deque[Callable[[], None]] = deque()
 
     def restore(self, found: Sequence[tuple[Journal, Recovered]], *, own: Journal | None) -> None:
+        """Put back what the journals held, as `put_back` does, in one step."""
+        for _ in self._steps(found, own=own):
+            pass
+
+    async def put_back(self, found: Sequence[tuple[Journal, Recovered]], *, own: Journal | None) -> None:
         """Put back what the journals held; all but ``own`` are other engines', whose jobs share no keyed request.
 
         Jobs of several journals go back in the order of their acceptance, as far as each journal's own order allows.
+        What ends here is booked when all are back, so that whoever opened the engine can attach itself first.
+        Cancelling it leaves the rest on disk.
         """
-        now_s, epoch_s = asyncio.get_running_loop().time(), time.time()
-        waiting = [
-            self._open(journal, recovered, is_foreign=journal is not own, now_s=now_s, epoch_s=epoch_s)
-            for journal, recovered in found
-        ]
-        for one in merge(*waiting, key=lambda one: one.recovered.accepted_at_s):
+        for _ in self._steps(found, own=own):
+            await asyncio.sleep(0)
+
+    def _steps(self, found: Sequence[tuple[Journal, Recovered]], *, own: Journal | None) -> Generator[None]:
+        loop = asyncio.get_running_loop()
+        now_s, epoch_s = loop.time(), time.time()
+        waiting: list[Sequence[_Returning]] = []
+        for journal, recovered in found:
+            opening = self._open(journal, recovered, is_foreign=journal is not own, now_s=now_s, epoch_s=epoch_s)
+            waiting.append((yield from opening))
+        for number, one in enumerate(merge(*waiting, key=lambda one: one.recovered.accepted_at_s), 1):
             self.receipts.append(RecoveredReceipt(one.receipt, one.recovered.row))
             self._count(one.rest)
-            _put_back(one, now_s=now_s)
+            _put_back(one, now_s=now_s, later=self._ends.append)
+            if not number % _SLICE:
+                yield
+        yield from self._resend_all()
         self._found.jobs = len(self.receipts)
+        _do_in_slices(self._ends)
 
     def announce(self) -> None:
         """Say what was found; nothing where there was nothing."""
@@ -100,12 +134,21 @@ class Recovery:
         )
 
     def _open(
-        self, journal: Journal, recovered: Recovered, *, is_foreign: bool, now_s: float, epoch_s: float
-    ) -> Sequence["_Returning"]:
-        """Make the receipts of one journal's jobs and line up its sealed requests; returns what is to be put back."""
+        self,
+        journal: Journal,
+        recovered: Recovered,
+        *,
+        is_foreign: bool,
+        now_s: float,
+        epoch_s: float,
+    ) -> Generator[None, None, Sequence["_Returning"]]:
+        """Make the receipts of one journal's jobs; returns what is to be put back."""
         self._damaged += recovered.damaged
         places: dict[int, tuple[Lane, Receipt, bytes]] = {}
-        for job in recovered.jobs:
+        accepted_at_s: dict[int, float] = {}
+        for number, job in enumerate(recovered.jobs, 1):
+            if not number % _SLICE:
+                yield
             lane = self._lane_of(job.job, job.app)
             if lane is None:
                 self._found.unknown += 1
@@ -114,12 +157,17 @@ class Recovery:
             age_s = max(0.0, epoch_s - job.accepted_at_s)
             receipt = _receipt_of(job, journal, content=content, now_s=now_s, age_s=age_s)
             places[job.id] = lane, receipt, content
+            accepted_at_s[job.id] = job.accepted_at_s
             self._readmit(job.job, receipt, lane)
             lane.books.open()
         receipts = {number: receipt for number, (_, receipt, _) in places.items()}
-        riding = self._resend_all(journal, recovered.requests, receipts, now_s=now_s, epoch_s=epoch_s)
+        riding = yield from self._recall(
+            journal, recovered.requests, receipts, accepted_at_s, now_s=now_s, epoch_s=epoch_s
+        )
         returning: list[_Returning] = []
-        for job in recovered.jobs:
+        for number, job in enumerate(recovered.jobs, 1):
+            if not number % _SLICE:
+                yield
             if job.id in places:
                 lane, receipt, content = places[job.id]
                 is_too_old = self._ages.are_over(job.job, age_s=epoch_s - job.accepted_at_s)
@@ -128,18 +176,24 @@ class Recovery:
                 returning.append(_Returning(lane, receipt, job, rest, content, is_foreign))
         return returning
 
-    def _resend_all(
+    def _recall(
         self,
         journal: Journal,
         requests: Sequence[RecoveredRequest],
         receipts: Mapping[int, Receipt],
+        accepted_at_s: Mapping[int, float],
         *,
         now_s: float,
         epoch_s: float,
-    ) -> Mapping[int, list[str]]:
-        """Line up the sealed requests; returns which recipients of each job ride in them."""
+    ) -> Generator[None, None, Mapping[int, list[str]]]:
+        """Take the sealed requests; returns which recipients of each job ride in them."""
         riding: dict[int, list[str]] = {}
+        work = 0
         for request in requests:
+            work += _SEALED_WORK + len(request.seal.members) // _MEMBERS_OF_A_JOB
+            if work >= _SLICE:
+                yield
+                work = 0
             shares = [(receipts[job], ids) for job, ids in request.seal.members if job in receipts]
             lane = self._lanes.get(request.seal.lane)
             if lane is None or not shares:
@@ -148,14 +202,26 @@ class Recovery:
                 riding.setdefault(job, []).extend(ids)
             sealed = _sealed_of(request, shares, app_id=lane.app.settings.app_id, home=journal, now_s=now_s)
             age_s = epoch_s - request.sealed_at_s
-            is_over = all(self._ages.are_over(receipt.job, age_s=age_s) for receipt, _ in shares)
+            since_s = [accepted_at_s[job] for job, _ in request.seal.members if job in receipts]
+            waited_s = min(age_s, epoch_s - max(since_s))  # one that was put back waits since then
+            is_over = all(self._ages.are_over(receipt.job, age_s=waited_s) for receipt, _ in shares)
             if is_over or age_s > KEY_AGE_S:  # whatever the settings say: OneSignal may have forgotten its key
-                _end_stale(lane, sealed)
+                self._ends.append(partial(_end_stale, lane, sealed))
                 self._found.ended["gave_up"] = self._found.ended.get("gave_up", 0) + len(shares)
-            else:
-                self._found.requests += 1
-                _resend(lane, sealed, now_s=now_s)
+                continue
+            self._found.requests += 1
+            if age_s > COUNTED_S:
+                sealed = Recounted(sealed, app=lane.app, now_s=now_s)
+            self._again.append((lane, sealed))
         return riding
+
+    def _resend_all(self) -> Generator[None]:
+        now_s = asyncio.get_running_loop().time()
+        for number, (lane, sealed) in enumerate(self._again, 1):
+            if not number % _SLICE:
+                yield
+            _resend(lane, sealed, now_s=now_s, later=self._ends.append)
+        self._again = []
 
     def _count(self, rest: Rest) -> None:
         self._found.waiting += rest.job is not None
@@ -168,20 +234,25 @@ def readmit_row(lane: Lane, receipt: Receipt, past: Past, *, content: bytes, now
     """Take a job of which an earlier process of the same run may have done something."""
     home = receipt.home
     job = receipt.job
+    later = asyncio.get_running_loop().call_soon
     lane.books.open()
     riding: list[str] | None = None
+    epoch_s = time.time()
     for request in past.requests:
         ids = tuple([item for _, part in request.seal.members for item in part])
         riding = [*(riding or ()), *ids]
         sealed = _sealed_of(request, [(receipt, ids)], app_id=lane.app.settings.app_id, home=home, now_s=now_s)
-        _resend(lane, sealed, now_s=now_s)
+        if epoch_s - request.sealed_at_s > COUNTED_S:
+            sealed = Recounted(sealed, app=lane.app, now_s=now_s)
+        _resend(lane, sealed, now_s=now_s, later=later)
     recovered = RecoveredJob(receipt.record, job, lane.app.name, 0.0, parts=past.parts, was_begun=past.maybe_sent)
     is_update = not isinstance(job, CreateNotification)
     is_over = is_update and _is_overdue(lane, receipt, may_wait=past.maybe_sent, now_s=now_s)
     rest = rest_of(recovered, riding, is_over=is_over)
     if past.maybe_sent and not is_update:
         rest = Rest(rest.job, rest.ended, may_wait=True)
-    _put_back(_Returning(lane, receipt, recovered, rest, content), now_s=now_s)
+    is_counted = past.sent_since_s is not None and epoch_s - past.sent_since_s <= COUNTED_S
+    _put_back(_Returning(lane, receipt, recovered, rest, content, is_counted=is_counted), now_s=now_s, later=later)
 
 
 class _Returning(Struct, frozen=True):
@@ -193,13 +264,11 @@ class _Returning(Struct, frozen=True):
     rest: Rest
     content: bytes
     is_foreign: bool = False
+    is_counted: bool = True
 
 
-def _put_back(one: _Returning, *, now_s: float) -> None:
-    """Book what had settled, give the lane what is left, and let the loop's next step book what ends here.
-
-    Not at once, so that whoever opened the engine can attach itself to the receipts first.
-    """
+def _put_back(one: _Returning, *, now_s: float, later: _Later) -> None:
+    """Book what had settled, give the lane what is left, and book ``later`` what ends here."""
     lane, receipt, rest, parts = one.lane, one.receipt, one.rest, one.recovered.parts
     if isinstance(receipt.job, CreateNotification):
         for part in parts:
@@ -215,16 +284,21 @@ def _put_back(one: _Returning, *, now_s: float) -> None:
             content=one.content,
             now_s=now_s,
             not_before_s=_goes_at_s(lane, receipt, now_s=now_s) if rest.may_wait else None,
-            is_foreign=one.is_foreign,
+            is_foreign=one.is_foreign or rest.may_wait,
         )
         if sealed is not None:
-            _resend(lane, sealed, now_s=now_s)
+            _resend(
+                lane,
+                sealed if one.is_counted else Recounted(sealed, app=lane.app, now_s=now_s),
+                now_s=now_s,
+                later=later,
+            )
         lane.added(receipt, now_s=now_s)
     if rest.ended:
         settled = [(receipt, part.recipients, part.outcome) for part in rest.ended]
-        asyncio.get_running_loop().call_soon(lane.books.book, settled)
+        later(partial(lane.books.book, settled))
     elif rest.job is None and receipt.is_complete:
-        asyncio.get_running_loop().call_soon(lane.books.book, [(receipt, (), parts[-1].outcome)])
+        later(partial(lane.books.book, [(receipt, (), parts[-1].outcome)]))
 
 
 def _goes_at_s(lane: Lane, receipt: Receipt, *, now_s: float) -> float:
@@ -238,10 +312,10 @@ def _is_overdue(lane: Lane, receipt: Receipt, *, may_wait: bool, now_s: float) -
     return receipt.deadline_s is not None and receipt.deadline_s <= goes_at_s
 
 
-def _resend(lane: Lane, sealed: Sealed, *, now_s: float) -> None:
+def _resend(lane: Lane, sealed: Sealed, *, now_s: float, later: _Later) -> None:
     """Send it again as after a lost reply: the earlier attempt may still be at work."""
     if sealed.deadline_s is not None and sealed.deadline_s <= now_s:
-        asyncio.get_running_loop().call_soon(_end_overdue, lane, sealed)
+        later(partial(_end_overdue, lane, sealed))
         return
     lane.again(sealed, at_s=now_s + lane.retries.wait_after_restart_s(high=sealed.is_high))
 
@@ -290,13 +364,19 @@ def _end_overdue(lane: Lane, sealed: Sealed) -> None:
 
 
 def _end_stale(lane: Lane, sealed: Sealed) -> None:
-    def end() -> None:
-        now_s = asyncio.get_running_loop().time()
-        endings.end(
-            lane,
-            sealed,
-            [(receipt, ids, stale_outcome(receipt.job, ids)) for receipt, ids in sealed.shares],
-            now_s=now_s,
-        )
+    settled = [(receipt, ids, stale_outcome(receipt.job, ids)) for receipt, ids in sealed.shares]
+    endings.end(lane, sealed, settled, now_s=asyncio.get_running_loop().time())
 
-    asyncio.get_running_loop().call_soon(end)
+
+def _do_in_slices(work: deque[Callable[[], None]]) -> None:
+    """Do it from the loop's next turn on, a part in each."""
+
+    def do_some() -> None:
+        try:
+            for _ in range(min(_SLICE, len(work))):
+                work.popleft()()
+        finally:  # what an observer raises is the loop's to report, and ends nobody else's booking
+            _do_in_slices(work)
+
+    if work:
+        asyncio.get_running_loop().call_soon(do_some)

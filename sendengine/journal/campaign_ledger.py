@@ -61,12 +61,16 @@ class Begun(Struct, frozen=True):
 
 
 class _Item(Struct):
-    """An item under way: its end, and the key and size of the request that can be made again from the file."""
+    """An item under way: its end, and the key and size of the request that can be made again from the file.
+
+    It may be sent from when it was accepted until the engine is done with it without having sent it.
+    """
 
     end: int
     key: str | None = None
     count: int = 0
     parts: tuple[int, ...] = ()
+    may_be_sent: bool = False
 
 
 class CampaignLedger:
@@ -116,6 +120,12 @@ class CampaignLedger:
         maybe_sent = end <= self._from
         return Begun(parts, requests, maybe_sent) if parts or requests or maybe_sent else None
 
+    def key_of(self, first: int, part: Part) -> str | None:
+        """Return the key of the piece that may have carried a part of an item; None where it certainly did not."""
+        wanted = set(part.recipients)
+        kept = self._requests.get(first, ())
+        return next((each.seal.key for each in kept if wanted == set(each.seal.members[0][1])), None)
+
     def expect(self, first: int, end: int, *, is_boundary: bool) -> None:
         """An item is about to be accepted, or has settled before; packing can begin anew behind a boundary."""
         if is_boundary:
@@ -132,6 +142,11 @@ class CampaignLedger:
         item = self._items.pop(first)
         self._settle(first, item)
         self._store.stir()
+
+    def spare(self, first: int) -> None:
+        """The engine is done with an item, and nothing of it was ever sent."""
+        if (item := self._items.get(first)) is not None:
+            item.may_be_sent = False
 
     @property
     def settled(self) -> Sequence[tuple[int, int]]:
@@ -171,6 +186,7 @@ class CampaignLedger:
             raise AssertionError("a campaign's jobs have rows")
         item = self._items[row]
         item.key = key
+        item.may_be_sent = True
         item.count = len(job.to.ids) if isinstance(job, CreateNotification) else 0
         asyncio.get_running_loop().call_soon(done, self._store.failure)  # the id first: it may settle at once
         return row
@@ -232,7 +248,11 @@ class CampaignLedger:
         await self._store.flush()
 
     async def aclose(self) -> None:
-        """Write what waits, and close; never raises StorageError."""
+        """Write what waits, and close; never raises StorageError.
+
+        What was not sent although it is before the frontier need not wait when the run goes on: that is set back.
+        """
+        self._set_back()
         await self._store.aclose()
 
     # How it does that
@@ -253,9 +273,7 @@ class CampaignLedger:
 
     def _move(self, row: int) -> None:
         """Move the frontier, and let those go that wait for it when it is on disk."""
-        if self.first_sent_at_s is None:
-            self.first_sent_at_s = time.time()
-        payload = msgspec.json.encode(_FrontierRow(row, self.first_sent_at_s))
+        payload = self._frontier_row(row)
 
         def done(error: StorageError | None) -> None:
             if error is None:
@@ -268,6 +286,19 @@ class CampaignLedger:
                     _resolve(waiter, error)
 
         self._store.set_value(_FRONTIER, payload, done=done)
+
+    def _set_back(self) -> None:
+        """Set the frontier back to behind what may have been sent, by this process or an earlier one."""
+        earlier = self._from if self._settled.prefix_end < self._from else 0
+        row = max([earlier, *(item.end for item in self._items.values() if item.may_be_sent)])
+        if row < self._frontier.durable:
+            self._frontier.lower(row)
+            self._store.set_value(_FRONTIER, self._frontier_row(row))
+
+    def _frontier_row(self, row: int) -> bytes:
+        if self.first_sent_at_s is None:
+            self.first_sent_at_s = time.time()
+        return msgspec.json.encode(_FrontierRow(row, self.first_sent_at_s))
 
     def _settle(self, first: int, item: _Item) -> None:
         self._settled.add(first, item.end)
@@ -323,10 +354,10 @@ class CampaignLedger:
             except (UnreadableRecordError, IndexError) as error:
                 self.damaged.append(f"a record cannot be read: {error}")
 
-    def kept_requests(self) -> Mapping[str, Seal]:
+    def kept_requests(self) -> Mapping[str, RequestEntry]:
         """Pieces that may have been sent and were given up, by their keys."""
         return {
-            request.seal.key: request.seal
+            request.seal.key: RequestEntry(request.seal, request.sealed_at_s)
             for requests in self._requests.values()
             for request in requests
             if request.seal.key is not None

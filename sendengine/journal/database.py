@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from struct import pack, unpack
-from typing import Final
+from typing import Final, TypeVar
 
 import orjson
 from msgspec import Struct
@@ -24,9 +24,10 @@ GROUP: Final = 0
 """The kind of the record that stands first in a group: its id is the next free one, its payload the group's number and
 the ids of the records that count no more, 8 bytes each."""
 
+_Seen = TypeVar("_Seen")
 _ID_BYTES: Final = 8
 _CHECKPOINT_MOST_BYTES: Final = 16_777_216
-_CHECKPOINT_LEAST_BYTES: Final = 524_288
+_CHECKPOINT_LEAST_BYTES: Final = 131_072
 _PRUNED_AT_ONCE: Final = 500
 _ROOMY_PAGES: Final = 16_384  # 64 MiB of free pages are worth a rewrite where little else is there
 _FEW_PAGES: Final = 4_096
@@ -140,13 +141,13 @@ class Database:
             found = [_archived(kind, row) for row in rows]
         return {row.name: row.payload for row in found if row.payload is not None}
 
-    def archived(self, kind: int) -> list[ArchivedRow]:
-        """Return everything archived of a kind, the oldest first."""
+    def archived(self, kind: int, look: Callable[[ArchivedRow], _Seen]) -> list[_Seen]:
+        """Return what ``look`` makes of everything archived of a kind, the oldest first."""
         with errors_of(self.path):
             rows = self._connection.execute(
                 "SELECT name, at, payload FROM archive WHERE kind = ? ORDER BY at, name", (kind,)
             )
-            return [_archived(kind, row) for row in rows]
+            return [look(_archived(kind, row)) for row in rows]
 
     def prune(self, kind: int, *, before: int) -> bool:
         """Take out of the archive what is older, a part at a time; True where more is left."""

@@ -11,7 +11,7 @@ Units: seconds on the running loop's clock; sizes are bytes.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from logging import getLogger
 from typing import Final, TypeAlias
@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 from sendengine.errors import StorageError
 from sendengine.journal.connection import DiskFullError
 from sendengine.journal.database import Batch, Database, Written
-from sendengine.journal.group import Done, Group, Put
+from sendengine.journal.group import ArchiveName, Done, Group, Put
 from sendengine.journal.liveness import Liveness
 from sendengine.journal.reserve import Reserve
 from sendengine.journal.writer import Writer
@@ -71,7 +71,14 @@ class Flusher:
     )
 
     def __init__(
-        self, database: Database, *, writer: Writer, liveness: Liveness, seq: int, next_id: Callable[[], int]
+        self,
+        database: Database,
+        *,
+        writer: Writer,
+        reserve: Reserve,
+        liveness: Liveness,
+        seq: int,
+        next_id: Callable[[], int],
     ) -> None:
         self.urgent, self.lazy = Group(), Group()
         self.failure: StorageError | None = None
@@ -81,7 +88,7 @@ class Flusher:
         self._loop = asyncio.get_running_loop()
         self._database = database
         self._writer = writer
-        self._reserve = Reserve(database.path)
+        self._reserve = reserve
         self._liveness = liveness
         self._seq = seq
         self._next_id = next_id
@@ -127,6 +134,15 @@ class Flusher:
         else:
             self.lazy.put(record, put)
         self.hurry() if is_urgent else self.stir()
+
+    def add_as_one(self, puts: Mapping[int, Put], *, forgotten: Iterable[ArchiveName], done: Done) -> None:
+        """Put records on disk, and forget what is archived, in one group; ``done`` is told."""
+        for record, put in puts.items():
+            self.urgent.put(record, put)
+        for name in forgotten:
+            self.urgent.forget(name)
+        self.urgent.is_one = True
+        self.flush(done)
 
     def remove_in_order(self, records: Sequence[int]) -> None:
         """Records do not count any more, no later than what somebody waits for from now on."""
@@ -192,7 +208,7 @@ class Flusher:
             return
         if is_whole or not self._is_full:
             group, self.urgent = self.urgent, Group()
-            if group.size_bytes > LARGEST_BYTES:
+            if group.size_bytes > LARGEST_BYTES and not group.is_one:
                 self.urgent = group.cut(LARGEST_BYTES)
         else:
             group, self.urgent = self.urgent.split()

@@ -24,6 +24,10 @@ class Frontier:
         self._now = 0
         self._since_s = float("-inf")
 
+    def lower(self, row: int) -> None:
+        """Nothing at or behind this row was sent, and nothing goes any more without asking again."""
+        self.durable = self._asked = row
+
     def pull(self, first: int, end: int, *, now_s: float) -> int | None:
         """Rows up to ``end`` are about to go; return where the frontier is to be moved, None where it is well ahead."""
         gone_s = now_s - self._since_s

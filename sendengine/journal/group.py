@@ -31,7 +31,7 @@ class Archived(Struct, frozen=True, gc=False):
 class Group:
     """Changes in the order in which they were made."""
 
-    __slots__ = ("archived", "forgotten", "puts", "removed", "replaced", "size_bytes", "waiters", "works")
+    __slots__ = ("archived", "forgotten", "is_one", "puts", "removed", "replaced", "size_bytes", "waiters", "works")
 
     def __init__(self) -> None:
         self.puts: dict[int, Put] = {}
@@ -42,6 +42,7 @@ class Group:
         self.works: list[Callable[[], None]] = []  # done on the thread before the group is written
         self.waiters: list[Done] = []
         self.size_bytes = 0
+        self.is_one = False  # to be written as a whole, whatever becomes of the disk
 
     def __bool__(self) -> bool:
         return bool(self.puts or self.removed or self.archived or self.forgotten or self.works or self.waiters)
@@ -81,6 +82,7 @@ class Group:
         self.archived |= later.archived
         self.works += later.works
         self.waiters += later.waiters
+        self.is_one |= later.is_one
 
     def cut(self, size_bytes: int) -> "Group":
         """Leave at least one record, and further ones up to this size; return a group of the rest, to come after it."""
@@ -102,8 +104,13 @@ class Group:
         return rest
 
     def split(self) -> tuple["Group", "Group"]:
-        """Divide it into what lets go and what is taken on; what was both need not be written at all."""
+        """Divide it into what lets go and what is taken on; what was both need not be written at all.
+
+        One that is to be written as a whole is taken on as a whole.
+        """
         letting, taking = Group(), Group()
+        if self.is_one:
+            return letting, self
         gone = set(self.removed)
         taking.waiters = self.waiters
         for record, put in self.puts.items():

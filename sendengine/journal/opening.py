@@ -10,7 +10,7 @@ Units: sizes are bytes.
 import os
 import time
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -29,8 +29,10 @@ from sendengine.journal.connection import (
 from sendengine.journal.database import Database, StoredGroup, write_group
 from sendengine.journal.frames import Record, framed
 from sendengine.journal.liveness import Liveness
+from sendengine.journal.reserve import Reserve
 from sendengine.journal.salvage import finish_salvage, salvage
 from sendengine.journal.schema import migrate
+from sendengine.journal.values import ValueIds
 from sendengine.journal.wal import survey_log
 
 _CHECKED_BYTES: Final = 1_073_741_824  # a larger file is not checked as a whole: it would take minutes
@@ -44,6 +46,27 @@ class Found(Struct, frozen=True):
     next_id: int
     next_seq: int
     damaged: tuple[str, ...]
+
+
+class Opened(Struct, frozen=True):
+    """An open file, room that is kept for it, and what it held: values by their names, and the other records."""
+
+    database: Database
+    reserve: Reserve
+    found: Found
+    value_ids: ValueIds
+    values: Mapping[str, bytes]
+    records: tuple[Record, ...]
+
+
+def open_whole(path: Path, *, durability: Durability, connect: Connect) -> Opened:
+    """Open the file as `open_database` does, sort what it holds, and keep room for a full disk."""
+    database, found = open_database(path, durability=durability, connect=connect)
+    value_ids = ValueIds()
+    values, records = value_ids.recognise(found.records)
+    reserve = Reserve(path)
+    reserve.keep()
+    return Opened(database, reserve, found, value_ids, values, records)
 
 
 def open_database(path: Path, *, durability: Durability, connect: Connect) -> tuple[Database, Found]:

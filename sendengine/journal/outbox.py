@@ -5,7 +5,6 @@ Units: instants are seconds since the epoch.
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import time
@@ -18,8 +17,11 @@ from sendengine.core.jobs import Job
 from sendengine.core.outcomes import Accepted, Ambiguous, Outcome, Unreachable
 from sendengine.errors import StorageError
 from sendengine.journal.connection import Connect, Durability, connect_sqlite
+from sendengine.journal.database import ArchivedRow
+from sendengine.journal.frames import Record
 from sendengine.journal.group import ArchiveName
-from sendengine.journal.recollection import recollect
+from sendengine.journal.keepsakes import Keepsakes, look_for_shares
+from sendengine.journal.recollection import Recollection, recollect
 from sendengine.journal.records import (
     JOB,
     PART,
@@ -39,7 +41,7 @@ from sendengine.journal.records import (
 )
 from sendengine.journal.store import Contents, Store, WallClock
 from sendengine.journal.threads import on_a_thread
-from sendengine.ports import KeyRecall, Part, Portion, Recovered, RecoveredJob, RecoveredRequest, Seal
+from sendengine.ports import KeyRecall, Part, Portion, Recovered, Seal
 from sendengine.settings import JournalSettings
 
 KEYS_S: Final = 2_592_000.0
@@ -88,7 +90,7 @@ class Outbox:
         self._jobs: dict[int, JobEntry] = {}
         self._requests: dict[int, RequestEntry] = {}
         self._parts: dict[int, list[int]] = {}  # of a job: the records of what came of some of its recipients
-        self._kept: dict[int, list[str]] = {}  # of a job: its requests that may have been received
+        self._kept = Keepsakes()
 
     @classmethod
     async def open(
@@ -141,11 +143,12 @@ class Outbox:
             raise AssertionError("an outbox recovers once")
         self._store.tell_failure(when_failed)
         # On a thread: reading 200,000 jobs takes seconds, in which the host's loop has other work.
-        found = await on_a_thread(partial(recollect, contents.records, is_damaged=bool(contents.damaged)))
+        found, left = await on_a_thread(partial(_sort_out, contents))
         self._jobs, self._requests = found.jobs, found.requests
         self._parts = {job: [record for record, _ in parts] for job, parts in found.parts.items()}
-        for kept in await self.kept_requests():
-            self._note_kept(kept.name, kept.seal)
+        for shares in await self._store.archived(_KEPT, partial(look_for_shares, jobs=frozenset(found.jobs))):
+            for job, share in shares:
+                self._kept.add(job, share)
         damaged = [*contents.damaged, *(self._store.set_aside(what, record) for what, record in found.unreadable)]
         for request, entry in found.orphans.items():
             name = self._keep(request, entry)
@@ -153,14 +156,14 @@ class Outbox:
         for record in (*found.over, *found.orphans):
             self._store.remove(record)
         for job in found.died:
-            self._rewrite(job, replace(self._jobs[job], deaths=self._jobs[job].deaths + 1, is_begun=True))
+            self._rewrite(job, found.jobs[job])
         await self._store.flush()
         self._keep_house()
-        return Recovered(
-            tuple(_recovered(job, entry, found.parts.get(job, ())) for job, entry in found.jobs.items()),
-            tuple(RecoveredRequest(each, entry.seal, entry.sealed_at_s) for each, entry in found.requests.items()),
-            tuple(damaged),
-        )
+        return replace(left, damaged=tuple(damaged))
+
+    def key_of(self, job: int, part: Part) -> str | None:
+        """Return the key of the request that may have carried a part of a job; None where it certainly did not."""
+        return self._kept.key_of(job, part.recipients)
 
     # Jobs
 
@@ -241,7 +244,7 @@ class Outbox:
         if request is not None and (entry := self._requests.pop(request, None)) is not None:
             gone.append(request)
             if entry.seal.key is not None and _may_have_been_sent(portions):
-                self._note_kept(self._keep(request, entry), entry.seal)
+                self._kept.note(self._keep(request, entry), entry.seal, jobs=self._jobs)
         for portion in portions:
             job = portion.job
             if portion.is_last:
@@ -266,28 +269,34 @@ class Outbox:
 
     async def dead_letters(self) -> tuple[DeadLetter, ...]:
         """Return the jobs that ended without being accepted, the oldest first. Raises StorageError."""
-        letters = []
-        for row in await self._store.archived(_DEAD):
-            with suppress(UnreadableRecordError):
-                found = read_dead(row.payload or b"")
-                letters.append(DeadLetter(row.name, found.entry, found.outcome, row.at, found.requests))
-        return tuple(letters)
+        return tuple(filter(None, await self._store.archived(_DEAD, _dead_letter)))
 
     async def kept_requests(self) -> tuple[KeptRequest, ...]:
         """Return the requests that may have been received and were given up, the oldest first. Raises StorageError."""
-        kept = []
-        for row in await self._store.archived(_KEPT):
-            with suppress(UnreadableRecordError):
-                found = read_request(row.payload or b"")
-                kept.append(KeptRequest(row.name, found.seal, found.sealed_at_s))
-        return tuple(kept)
+        return tuple(filter(None, await self._store.archived(_KEPT, _kept_request)))
 
     def forget_dead(self, letters: Iterable[DeadLetter]) -> None:
         """Forget dead letters, and the requests that were kept for them."""
-        for letter in letters:
-            self._store.forget(_DEAD, letter.name)
-            for name in letter.requests:
-                self._store.forget(_KEPT, name)
+        for kind, name in _names_of(letters):
+            self._store.forget(kind, name)
+
+    async def put_back(
+        self, jobs: Sequence[JobEntry], *, requests: Sequence[RequestEntry], letters: Iterable[DeadLetter] = ()
+    ) -> None:
+        """Accept jobs, seal requests, and forget the dead letters that they come from: all of it or, raising, nothing.
+
+        The members of the requests are given by their places in ``jobs``. A request stays as old as it says: OneSignal
+        counts from its first attempt. Raises StorageError.
+        """
+        ids = self._store.new_ids(len(jobs) + len(requests))
+        sealed = [_with_ids(request, ids) for request in requests]
+        accepted = dict(zip(ids, jobs, strict=False))
+        requested = dict(zip(ids[len(jobs) :], sealed, strict=True))
+        records = [Record(each, JOB, write_job(entry)) for each, entry in accepted.items()]
+        records += [Record(each, REQUEST, write_request(entry)) for each, entry in requested.items()]
+        await self._store.put_as_one(records, forgotten=_names_of(letters))
+        self._jobs |= accepted
+        self._requests |= requested
 
     # How it does that
 
@@ -296,7 +305,7 @@ class Outbox:
         entry = self._jobs.pop(job, None)
         if self._parts:
             gone += self._parts.pop(job, ())
-        kept = tuple(self._kept.pop(job, ())) if self._kept else ()
+        kept = self._kept.take(job)
         if entry is None:
             return
         if entry.key is not None:
@@ -315,11 +324,6 @@ class Outbox:
         self._store.archive(_KEPT, name, write_request(entry))
         return name
 
-    def _note_kept(self, name: str, seal: Seal) -> None:
-        for job, _ in seal.members:
-            if job in self._jobs:
-                self._kept.setdefault(job, []).append(name)
-
     def _name_of(self, record: int) -> str:
         """Name what is archived, so that no other bears its name even where a damaged file gives ids away again."""
         return f"{round(self._now_s() * 1000)}-{record}"
@@ -329,17 +333,35 @@ class Outbox:
         self._store.prune({_KEY: KEYS_S, _DEAD: keep_s, _KEPT: keep_s, _SETTLED: self._settings.keep_settled_s})
 
 
-def _recovered(job: int, entry: JobEntry, parts: Sequence[tuple[int, Part]]) -> RecoveredJob:
-    return RecoveredJob(
-        job,
-        entry.job,
-        entry.app,
-        entry.accepted_at_s,
-        entry.row,
-        tuple(part for _, part in parts),
-        entry.deaths,
-        entry.is_begun,
-    )
+def _sort_out(contents: Contents) -> tuple[Recollection, Recovered]:
+    found = recollect(contents.records, is_damaged=bool(contents.damaged))
+    return found, found.recovered()
+
+
+def _dead_letter(row: ArchivedRow) -> DeadLetter | None:
+    try:
+        found = read_dead(row.payload or b"")
+    except UnreadableRecordError:
+        return None
+    return DeadLetter(row.name, found.entry, found.outcome, row.at, found.requests)
+
+
+def _names_of(letters: Iterable[DeadLetter]) -> Sequence[ArchiveName]:
+    """Name what is archived of dead letters: themselves, and the requests that were kept for them."""
+    return [name for letter in letters for name in ((_DEAD, letter.name), *((_KEPT, each) for each in letter.requests))]
+
+
+def _with_ids(request: RequestEntry, ids: Sequence[int]) -> RequestEntry:
+    members = tuple([(ids[place], recipients) for place, recipients in request.seal.members])
+    return replace(request, seal=replace(request.seal, members=members))
+
+
+def _kept_request(row: ArchivedRow) -> KeptRequest | None:
+    try:
+        found = read_request(row.payload or b"")
+    except UnreadableRecordError:
+        return None
+    return KeptRequest(row.name, found.seal, found.sealed_at_s)
 
 
 def _key_name(app: str, key: str) -> ArchiveName:

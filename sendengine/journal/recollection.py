@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sendengine.journal.frames import Record
 from sendengine.journal.records import (
@@ -20,7 +21,7 @@ from sendengine.journal.records import (
     read_part,
     read_request,
 )
-from sendengine.ports import Part
+from sendengine.ports import Part, Recovered, RecoveredJob, RecoveredRequest
 
 _NAMES: Final[Mapping[int, str]] = {JOB: "a job", REQUEST: "a request", PART: "what came of a part of a job"}
 
@@ -28,8 +29,9 @@ _NAMES: Final[Mapping[int, str]] = {JOB: "a job", REQUEST: "a request", PART: "w
 class Recollection(Struct):
     """What was left, by the ids of its records.
 
-    ``died`` are jobs that were on the wire without a key, ``over`` records that say nothing any more, ``orphans``
-    requests whose jobs are lost, ``unreadable`` what cannot be understood, each with what it should have been.
+    ``died`` are jobs that were on the wire without a key, with one death more now; ``over`` records that say nothing
+    any more, ``orphans`` requests whose jobs are lost, ``unreadable`` what cannot be understood, each with what it
+    should have been.
     """
 
     jobs: dict[int, JobEntry]
@@ -39,6 +41,13 @@ class Recollection(Struct):
     over: list[int]
     orphans: dict[int, RequestEntry]
     unreadable: list[tuple[str, Record]]
+
+    def recovered(self) -> Recovered:
+        """Say what it is that was left."""
+        return Recovered(
+            tuple(_recovered(job, entry, self.parts.get(job, ())) for job, entry in self.jobs.items()),
+            tuple(RecoveredRequest(each, entry.seal, entry.sealed_at_s) for each, entry in self.requests.items()),
+        )
 
 
 def recollect(records: Iterable[Record], *, is_damaged: bool) -> Recollection:
@@ -59,9 +68,24 @@ def recollect(records: Iterable[Record], *, is_damaged: bool) -> Recollection:
             found.died.update(job for job in members if job in found.jobs)
         elif not any(job in found.jobs for job in members):
             found.orphans[request] = found.requests.pop(request)
+    for job in found.died:
+        found.jobs[job] = replace(found.jobs[job], deaths=found.jobs[job].deaths + 1, is_begun=True)
     if is_damaged:
         _drop_superseded(found)
     return found
+
+
+def _recovered(job: int, entry: JobEntry, parts: Iterable[tuple[int, Part]]) -> RecoveredJob:
+    return RecoveredJob(
+        job,
+        entry.job,
+        entry.app,
+        entry.accepted_at_s,
+        entry.row,
+        tuple(part for _, part in parts),
+        entry.deaths,
+        entry.is_begun,
+    )
 
 
 def _read(record: Record, found: Recollection) -> None:

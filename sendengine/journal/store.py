@@ -7,31 +7,31 @@ Units: seconds; instants are since the epoch. Kinds of records are 1 to 254, the
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from logging import getLogger
 from pathlib import Path
 from time import time
-from typing import Final, Protocol, Self, TypeAlias
+from typing import Final, Protocol, Self, TypeAlias, TypeVar
 
 from msgspec import Struct
 
 from sendengine.errors import StorageError
 from sendengine.journal.connection import Connect, Durability, connect_sqlite
-from sendengine.journal.database import ArchivedRow, Database
+from sendengine.journal.database import ArchivedRow
 from sendengine.journal.flushing import GROUP_BYTES, GROUP_RECORDS, Flusher
 from sendengine.journal.frames import Record, framed
-from sendengine.journal.group import Archived, ArchiveName, Done, Group
+from sendengine.journal.group import Archived, ArchiveName, Done, Group, Put
 from sendengine.journal.lookups import Lookups
-from sendengine.journal.opening import Found, open_database, set_aside
-from sendengine.journal.reserve import Reserve
-from sendengine.journal.values import VALUE, ValueIds, value_payload
+from sendengine.journal.opening import Opened, open_whole, set_aside
+from sendengine.journal.values import VALUE, value_payload
 from sendengine.journal.writer import Writer
 
 HOUSE_S: Final = 3600.0
 """How often what is too old is taken out of the archive."""
 
+_Seen = TypeVar("_Seen")
 WallClock: TypeAlias = Callable[[], float]
 """Seconds since the epoch: `time.time`, or a test's."""
 
@@ -68,18 +68,24 @@ class Store:
     ``when_trouble`` is called when `problem` changes.
     """
 
-    def __init__(self, database: Database, found: Found, *, writer: Writer, now_s: WallClock) -> None:
+    def __init__(self, opened: Opened, *, writer: Writer, now_s: WallClock) -> None:
+        database, found = opened.database, opened.found
         self._loop = asyncio.get_running_loop()
         self._database = database
         self._writer = writer
         self._now_s = now_s
         self._next_id = found.next_id
-        self._value_ids = ValueIds()
-        values, records = self._value_ids.recognise(found.records)
-        self._contents: Contents | None = Contents(records, values, found.damaged)
+        self._value_ids = opened.value_ids
+        self._contents: Contents | None = Contents(opened.records, opened.values, found.damaged)
         self._flusher = Flusher(
-            database, writer=writer, liveness=found.liveness, seq=found.next_seq, next_id=lambda: self._next_id
+            database,
+            writer=writer,
+            reserve=opened.reserve,
+            liveness=found.liveness,
+            seq=found.next_seq,
+            next_id=lambda: self._next_id,
         )
+        self._reserve = opened.reserve
         self._lookups: dict[int, Lookups] = {}
         self._ages_s: dict[int, float] = {}
         self._house: asyncio.TimerHandle | None = None
@@ -102,14 +108,13 @@ class Store:
         """
         writer = Writer(f"sendengine {path.name}")
         try:
-            database, found = await writer.run(partial(open_database, path, durability=durability, connect=connect))
-            await writer.run(Reserve(path).keep)
+            opened = await writer.run(partial(open_whole, path, durability=durability, connect=connect))
         except BaseException:
             await asyncio.shield(writer.aclose())
             raise
-        for damage in found.damaged:
+        for damage in opened.found.damaged:
             _log.warning("%s", damage)
-        return cls(database, found, writer=writer, now_s=now_s)
+        return cls(opened, writer=writer, now_s=now_s)
 
     def __repr__(self) -> str:
         return f"<Store {self.path} {self.problem or 'at work'}>"
@@ -216,6 +221,24 @@ class Store:
             flusher.hurry()
         return record
 
+    def new_ids(self, count: int) -> range:
+        """Return ids for records of `put_as_one`."""
+        first, self._next_id = self._next_id, self._next_id + count
+        return range(first, self._next_id)
+
+    async def put_as_one(self, records: Iterable[Record], *, forgotten: Iterable[ArchiveName]) -> None:
+        """Add records, and keep no longer what is archived: all of it is on disk when this returns, or nothing is.
+
+        Raises StorageError; on a full disk it waits. Their ids are from `new_ids`.
+        """
+        if self.failure is not None:
+            raise self.failure
+        written: asyncio.Future[StorageError | None] = self._loop.create_future()
+        puts: dict[int, Put] = {each.id: (framed(each.id, each.kind, each.payload), None, None) for each in records}
+        self._flusher.add_as_one(puts, forgotten=forgotten, done=written.set_result)
+        if (error := await written) is not None:
+            raise error
+
     def withdraw(self, record: int) -> bool:
         """Take back a record that somebody waits for and that is not being written yet; its ``done`` is not called."""
         return self._flusher.urgent.withdraw(record)
@@ -271,10 +294,13 @@ class Store:
             self._lookups[kind] = Lookups(kind, database=self._database, writer=self._writer)
         return await self._lookups[kind].find(name)
 
-    async def archived(self, kind: int) -> list[ArchivedRow]:
-        """Return everything archived of a kind, the oldest first. Raises StorageError."""
+    async def archived(self, kind: int, look: Callable[[ArchivedRow], _Seen]) -> list[_Seen]:
+        """Return what ``look`` makes of everything archived of a kind, the oldest first. Raises StorageError.
+
+        It looks on the store's thread: reading what was archived in 30 days takes longer than the loop has.
+        """
         await self.flush()
-        return await self._writer.run(partial(self._database.archived, kind))
+        return await self._writer.run(partial(self._database.archived, kind, look))
 
     def prune(self, ages_s: Mapping[int, float]) -> None:
         """Take out of the archive what is older than its kind's age, now and every hour from now on."""
@@ -315,7 +341,7 @@ class Store:
         await self._flusher.finish()
         with suppress(StorageError):
             await self._writer.run(self._database.close)
-        await self._writer.run(Reserve(self.path).give)
+        await self._writer.run(self._reserve.give)
         await self._writer.aclose()
 
     def _record_of(self, name: str) -> int:

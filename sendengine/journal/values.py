@@ -25,8 +25,8 @@ class ValueIds:
         values: dict[str, bytes] = {}
         others: list[Record] = []
         for record in records:
-            name, zero, value = record.payload.partition(b"\0")
-            if record.kind == VALUE and zero:
+            name, zero, value = record.payload.partition(b"\0") if record.kind == VALUE else (b"", b"", b"")
+            if zero:
                 values[name.decode(errors="replace")] = value
                 self._ids[name.decode(errors="replace")] = record.id
             else:

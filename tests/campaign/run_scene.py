@@ -112,16 +112,20 @@ class Scene:
     def live(
         self,
         *,
-        killed_at: int | None = None,
+        killed_at: int | Callable[[], bool] | None = None,
         stopped_at: int | None = None,
         disk: Disk | None = None,
         when_seen: Callable[[int, Run], None] = lambda *_: None,
     ) -> RunResult | None:
-        """Run a process to its end, or until the server has seen so many requests in all; None where it was killed."""
-        return run_virtually(self._live(killed_at, stopped_at, disk or Disk(), when_seen))
+        """Run a process to its end, or until the server has seen so many requests in all; None where it was killed.
+
+        ``killed_at`` may also be asked at each request.
+        """
+        is_due = killed_at if callable(killed_at) else lambda: self.arrivals == killed_at
+        return run_virtually(self._live(is_due, stopped_at, disk or Disk(), when_seen))
 
     async def _live(
-        self, killed_at: int | None, stopped_at: int | None, disk: Disk, when_seen: Callable[[int, Run], None]
+        self, is_due: Callable[[], bool], stopped_at: int | None, disk: Disk, when_seen: Callable[[int, Run], None]
     ) -> RunResult | None:
         self.lives += 1
         manifest = manifests.load(self.run_dir)
@@ -139,7 +143,7 @@ class Scene:
             self.arrivals += 1
             answer = self.server.take(arrival)
             when_seen(self.arrivals, the_run)
-            if self.arrivals == killed_at:
+            if not transport.is_dead and is_due():
                 self._copy(copy)
                 transport.is_dead = True
                 the_run.abort()

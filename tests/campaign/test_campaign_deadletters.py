@@ -1,17 +1,23 @@
 """Dead letters are put back: what may have been sent under its old key, what was not as a new job, and nobody twice."""
 
+import asyncio
 import fcntl
+import sqlite3
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sendengine import Ambiguous, CreateNotification, GaveUp, Rejected, UpdateUser, external_id
-from sendengine.campaign.deadletters import Requeued, is_chosen, open_slot, requeue, slots_of
+from sendengine.campaign.deadletters import Requeued, Slot, is_chosen, open_slot, requeue, slots_of
 from sendengine.core.jobs import Job
 from sendengine.core.outcomes import Accepted, Outcome
 from sendengine.journal.outbox import Outbox
+from sendengine.journal.records import JobEntry
+from sendengine.journal.schema import WRITE
 from sendengine.ports import Portion, Recovered
 from sendengine.settings import JournalSettings
-from tests.support.stores import KEY, Told, a_seal
+from tests.support.stores import KEY, Disk, Told, a_seal, copied
 
 SETTINGS = JournalSettings()
 
@@ -105,6 +111,88 @@ async def test_letters_of_one_request_are_put_back_one_after_the_other_under_its
         assert letters == left
         assert {request.seal.key for request in recovered.requests} == {KEY}
         assert [each.job.idempotency_key for each in recovered.jobs] == [None] * (2 - left)  # nothing goes anew
+
+
+async def test_what_is_put_back_again_and_again_is_as_old_as_its_first_attempt(tmp_path: Path) -> None:
+    path = tmp_path / "engine-1.db"
+    first_s = time.time() - 20 * 86_400
+    await given_up_together(path, now_s=first_s)
+    for _ in range(2):
+        assert await put_back(path) == Requeued(back=2)
+        outbox = await Outbox.open(path)
+        recovered = await outbox.recover(when_failed=lambda _: None)
+        (request,) = recovered.requests
+        assert request.sealed_at_s == first_s
+        assert all(job.accepted_at_s > first_s + 86_400 for job in recovered.jobs)  # they wait from now on
+        lost = GaveUp("reset", maybe_sent=True)
+        portions = [Portion(job, ids, lost, is_last=True) for job, ids in request.seal.members]
+        outbox.settle(portions, request=request.id)
+        await outbox.aclose()
+    outbox = await Outbox.open(path)
+    assert {kept.sealed_at_s for kept in await outbox.kept_requests()} == {first_s}
+    await outbox.aclose()
+
+
+async def test_whenever_a_requeue_is_killed_a_letter_is_there_or_what_is_put_back_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "engine-1.db"
+    changes = [UpdateUser(external_id(f"c{n}"), tags={"n": n, "long": "x" * 5000}) for n in range(450)]
+    await given_up_together(path, now_s=time.time())
+    outbox = await Outbox.open(path)
+    await outbox.recover(when_failed=lambda _: None)
+    records = [outbox.accept(change, app="shop", done=lambda _: None) for change in changes]
+    refused = [
+        Portion(each, change.user.ids, Rejected(400, ("no",)), is_last=True)
+        for each, change in zip(records, changes, strict=True)
+    ]
+    outbox.settle(refused, request=None)
+    await outbox.aclose()
+    copies: list[Path] = []
+
+    class Watched(sqlite3.Connection):
+        def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> sqlite3.Cursor:  # type: ignore[override]
+            cursor = super().execute(sql, parameters)
+            if sql == WRITE:
+                copies.append(copied(path, into=tmp_path / f"copy-{len(copies)}"))
+            return cursor
+
+    outbox = await Outbox.open(
+        path, connect=lambda where: sqlite3.connect(where, timeout=0, isolation_level=None, factory=Watched)
+    )
+    assert (await requeue(Slot(path, outbox), await outbox.dead_letters(), repeat_deltas=False)).back == 452
+    await outbox.aclose()
+    assert len(copies) >= 3
+    for copy in copies:
+        recovered, letters = await found(copy)
+        assert len(recovered.jobs) + letters == 452
+        whom = [each.job.to if isinstance(each.job, CreateNotification) else each.job.user for each in recovered.jobs]
+        assert len({target.ids for target in whom}) == len(whom)
+        assert sum(len(request.seal.members) for request in recovered.requests) in {0, 2}
+
+
+async def test_a_requeue_that_meets_a_full_disk_waits_for_room_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "engine-1.db"
+    refused = Rejected(400, ("no",), not_sent=("u1",))
+    await ended(path, hello("u1"), (("u1",), refused, False), outcome=refused)
+    disk = Disk()
+    outbox = await Outbox.open(path, connect=disk.connect)
+    letters = await outbox.dead_letters()
+    troubled = asyncio.Event()
+    outbox.store.when_trouble = troubled.set
+    await outbox.recover(when_failed=lambda _: None)
+    outbox.store.when_trouble = troubled.set
+    disk.is_full = True
+    requeueing = asyncio.get_running_loop().create_task(
+        outbox.put_back([JobEntry(hello("u1"), "shop", 0.0)], requests=(), letters=letters)
+    )
+    async with asyncio.timeout(30):
+        await troubled.wait()
+        recovered, left = await found(copied(path, into=tmp_path / "copy"))
+        assert (recovered.jobs, left) == ((), 1)
+        disk.is_full = False
+        await requeueing
+    await outbox.aclose()
+    recovered, left = await found(path)
+    assert (len(recovered.jobs), left) == (1, 0)
 
 
 async def test_what_may_have_been_sent_too_long_ago_is_not_put_back(tmp_path: Path) -> None:

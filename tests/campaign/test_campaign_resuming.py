@@ -27,11 +27,12 @@ from sendengine.campaign.run import Run
 from sendengine.campaign.rundir import RunDir
 from sendengine.campaign.saved import check_age
 from sendengine.journal.store import Store
+from sendengine.settings import RetrySettings
 from tests.campaign.campaign_files import NOON
 from tests.campaign.run_scene import HELLO, Scene, Server, change, greeting, jobs, note
 from tests.support.fake_transport import Answer, Arrival, accept, json_reply, refuse
 from tests.support.stores import Disk
-from tests.support.virtual_loop import run_virtually
+from tests.support.virtual_loop import START_S, run_virtually
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +73,29 @@ def test_a_campaign_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None
     assert scene.arrivals == seen + 70  # nothing was sent again
     assert again.report.lanes["shop/create_notification"]["requests"] == 100
     assert again.report.lanes["shop/create_notification"]["replies"] == {"200": 100}
+
+
+@pytest.mark.parametrize("ends", ["stopped", "killed", "stopped after a kill"])
+def test_what_a_stopped_campaign_had_not_sent_goes_at_once_when_it_goes_on(tmp_path: Path, ends: str) -> None:
+    """It may have been sent as far as a killed process can know; one that stopped knows better."""
+    scene = Scene(tmp_path, Server(), retry=RetrySettings(lost_reply_wait_s=100))
+    scene.begin(greeting(tmp_path, [f"u{n}" for n in range(400)]))
+    if ends != "stopped":
+        assert scene.live(killed_at=60) is None
+    if ends != "killed":
+        assert scene.live(stopped_at=scene.arrivals + 20) is not None
+    seen: list[float] = []
+
+    def answer(arrival: Arrival) -> Answer:
+        seen.append(arrival.at_s - START_S)
+        return accept(arrival)
+
+    scene.server.answer = answer
+    assert scene.live() is not None
+    assert scene.server.reached == Counter({f"u{n}": 1 for n in range(400)})
+    waited = sum(at_s > 99 for at_s in seen)
+    assert (waited > 0) == (ends != "stopped")
+    assert len(seen) - waited >= 100
 
 
 @pytest.mark.parametrize("at", [3, 8, 15, 22])

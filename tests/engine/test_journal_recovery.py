@@ -304,7 +304,7 @@ def test_jobs_of_an_app_that_is_gone_stay_where_they_are(tmp_path: Path) -> None
 
     async def main() -> None:
         async with durable(tmp_path, transport, FakeJournal(disk)) as engine:
-            assert engine.recovered == []
+            assert engine.recovered == ()
             await engine.send(note("b"))
         assert_nothing_leaked(engine, transport)
 
@@ -318,7 +318,8 @@ def test_jobs_of_an_app_that_is_gone_stay_where_they_are(tmp_path: Path) -> None
 
 def test_the_start_up_line_counts_what_was_found(tmp_path: Path) -> None:
     disk, transport = Disk(), FakeTransport()
-    sealed, stale = left(disk, note("a"), note("z", urgency="high"))
+    (sealed,) = left(disk, note("a"))
+    (stale,) = left(disk, note("z", urgency="high"), age_s=1000)
     left(disk, note("b", "c"), change("u", a=1))
     left(disk, note("old"), age_s=90_000)
     left(disk, DELTA, replace(DELTA, tags={}), was_begun=True)

@@ -80,7 +80,7 @@ def _recovered(path: Path) -> tuple[Recollection, tuple[str, ...]]:
     database, found = open_database(path, durability="relaxed", connect=connect_sqlite)
     try:
         recollection = recollect(found.records, is_damaged=bool(found.damaged))
-        list(database.archived(1))
+        database.archived(1, repr)
         return recollection, (*found.damaged, *(what for what, _ in recollection.unreadable))
     finally:
         database.close()

@@ -301,11 +301,11 @@ def test_dead_letters_are_forgotten_in_time_and_settled_jobs_kept_if_wanted(tmp_
         first, second = await accepted(outbox, 1), await accepted(outbox, 2)
         outbox.settle([over(first), over(second, Rejected(400))], request=None)
         assert len(await outbox.dead_letters()) == 1
-        settled = await outbox.store.archived(4)
+        settled = await outbox.store.archived(4, lambda row: row)
         assert len(settled) == 1
         await asyncio.sleep(3601)
         assert await outbox.dead_letters() == ()
-        assert await outbox.store.archived(4) == []
+        assert await outbox.store.archived(4, lambda row: row) == []
         await outbox.aclose()
 
     run_virtually(main())

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
-from sendengine import StorageError
+from sendengine import Accepted, StorageError
+from sendengine.journal.outbox import Outbox
 from sendengine.journal.slots import Slots, open_slots, slot_path
+from sendengine.ports import Portion
 from sendengine.settings import JournalSettings
 from tests.support.programs import Program, ended, line_of, started
 from tests.support.stores import accepted
@@ -122,3 +125,48 @@ async def test_an_own_slot_that_cannot_be_had_is_an_error_and_its_lock_is_free_a
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError):
         await open_slots(tmp_path / "file" / "state", SETTINGS)
+
+
+async def test_what_a_dead_engine_leaves_later_is_adopted_too_and_a_slot_that_is_empty_is_given_back(
+    tmp_path: Path,
+) -> None:
+    first, second = await open_slots(tmp_path, SETTINGS), await open_slots(tmp_path, SETTINGS)
+    assert await first.adopt() == []  # the other lives
+    await second.own.recover(when_failed=print)
+    record = await accepted(second.own)
+    await second.aclose()
+    (outbox,) = await first.adopt()
+    assert names(first) == ("engine-1.db", ["engine-2.db"])
+    assert await first.adopt() == []
+    found = await outbox.recover(when_failed=print)
+    outbox.settle([Portion(found.jobs[0].id, ("u1",), Accepted(), is_last=True)], request=None)
+    await outbox.flush()
+    assert (found.jobs[0].id, outbox.is_empty) == (record, True)
+    await first.give_back(outbox)
+    assert names(first) == ("engine-1.db", [])
+    third = await open_slots(tmp_path, SETTINGS)
+    assert names(third) == ("engine-2.db", [])
+    await third.aclose()
+    await first.aclose()
+
+
+async def test_an_empty_slot_is_opened_once_and_again_when_somebody_has_written_into_it(tmp_path: Path) -> None:
+    first, second = await open_slots(tmp_path, SETTINGS), await open_slots(tmp_path, SETTINGS)
+    await second.aclose()
+    opened: list[str] = []
+    really = Outbox.open
+
+    async def noted(path: Path, **options: Any) -> Outbox:
+        opened.append(path.name)
+        return await really(path, **options)
+
+    first._open = noted
+    for _ in range(3):
+        assert await first.adopt() == []
+    assert opened == ["engine-2.db"]
+    second = await open_slots(tmp_path, SETTINGS)
+    await second.own.recover(when_failed=print)
+    await accepted(second.own)
+    await second.aclose()
+    assert len(await first.adopt()) == 1
+    await first.aclose()

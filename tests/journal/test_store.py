@@ -344,8 +344,8 @@ async def test_what_is_archived_is_found_before_and_after_it_is_on_disk(tmp_path
     assert await store.find(1, "a") is None
     await store.aclose()
     store = await Store.open(tmp_path / "a.db")
-    assert [(row.name, row.payload) for row in await store.archived(2)] == [("a", b"of another kind")]
-    assert await store.archived(1) == []
+    assert [(row.name, row.payload) for row in await store.archived(2, lambda row: row)] == [("a", b"of another kind")]
+    assert await store.archived(1, lambda row: row) == []
     await store.aclose()
 
 
@@ -364,7 +364,7 @@ def test_what_is_too_old_leaves_the_archive_within_the_hour(tmp_path: Path) -> N
         await asyncio.sleep(20)
         assert (await store.find(1, "short"), await store.find(2, "long")) == (None, b"x")
         await asyncio.sleep(1)
-        assert await store.archived(3) == []
+        assert await store.archived(3, lambda row: row) == []
         await store.aclose()
 
     run_virtually(main())

@@ -5,16 +5,19 @@ import errno
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
-from sendengine import StorageError
+from sendengine import Accepted, StorageError
 from sendengine.journal import database
-from sendengine.journal.reserve import RESERVE_BYTES
+from sendengine.journal.outbox import Outbox
+from sendengine.journal.reserve import MOST_BYTES
 from sendengine.journal.store import Collector, Store
-from tests.support.stores import Disk, Told, copied, held, no_space, put
+from sendengine.ports import Portion
+from tests.support.stores import Disk, Told, a_job, accepted, copied, held, no_space, put
 from tests.support.virtual_loop import START_S, run_virtually
 
 
@@ -70,7 +73,7 @@ def test_what_lets_go_is_written_out_of_the_reserve(tmp_path: Path, disk: Disk) 
     async def main() -> None:
         store = await Store.open(tmp_path / "a.db", connect=disk.connect)
         first, second = await put(store, b"1"), await put(store, b"2")
-        assert reserve.stat().st_size == RESERVE_BYTES
+        assert reserve.stat().st_size == MOST_BYTES
         disk.has_filled = True
         told = Told()
         third = store.put(1, b"3", done=told)
@@ -87,7 +90,7 @@ def test_what_lets_go_is_written_out_of_the_reserve(tmp_path: Path, disk: Disk) 
         await told.wait()
         assert await held(copied(store.path, into=tmp_path / "copy")) == {third: b"3"}
         assert await store.find(1, "a") == b"b"
-        assert reserve.stat().st_size == RESERVE_BYTES
+        assert reserve.stat().st_size == MOST_BYTES
         await store.aclose()
         assert not reserve.exists()
 
@@ -275,13 +278,13 @@ async def test_a_failed_look_up_is_told_to_all_who_asked(tmp_path: Path, disk: D
 # Real disks
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MB, where the tests may make one."""
+@pytest.fixture(params=["16m"])
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of 16 MB, or as a test says, where the tests may make one."""
     place = tmp_path / "small"
     place.mkdir()
     mounted = subprocess.run(  # noqa: S603 - nobody gives these words
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)],  # noqa: S607 - wherever it is
+        ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", str(place)],  # noqa: S607 - wherever it is
         capture_output=True,
         check=False,
         timeout=30,
@@ -310,6 +313,38 @@ async def test_a_disk_that_others_fill_is_waited_for(small_disk: Path) -> None:
     assert store.problem is None
     await store.aclose()
     assert sorted(await held(store.path)) == ids
+
+
+@pytest.mark.parametrize("small_disk", ["1m", "2m", "4m"], indirect=True)
+def test_on_the_smallest_disk_settlements_are_kept_while_it_is_full(small_disk: Path) -> None:
+    async def main() -> None:
+        outbox = await Outbox.open(small_disk / "a.db")
+        await outbox.recover(when_failed=print)
+        jobs = [outbox.accept(a_job(number), app="shop", done=Told()) for number in range(300)]
+        await outbox.flush()
+        fill(small_disk / "filler")
+        for start in range(0, len(jobs), 10):
+            portions = [Portion(job, ("u",), Accepted(("m",)), is_last=True) for job in jobs[start : start + 10]]
+            outbox.settle(portions, request=None)
+            await asyncio.sleep(0.25)
+        await asyncio.sleep(3)
+        crashed = await Outbox.open(copied(small_disk / "a.db", into=small_disk.parent / "copy"))
+        assert crashed.is_empty
+        await crashed.aclose()
+        (small_disk / "filler").unlink()
+        await accepted(outbox)
+        await outbox.flush()
+        assert outbox.problem is None
+        await outbox.aclose()
+
+    run_virtually(main())
+
+
+def fill(path: Path) -> None:
+    """Leave no room on a disk."""
+    with path.open("wb", buffering=0) as filler, suppress(OSError):
+        while True:
+            filler.write(bytes(4096))
 
 
 def test_a_file_that_may_not_grow_stops_the_store_and_what_was_told_stays(tmp_path: Path) -> None:

@@ -221,7 +221,7 @@ async def test_a_damaged_entry_of_the_archive_is_not_found(tmp_path: Path) -> No
     changed(path, "UPDATE archive SET payload = substr(payload, 1, 5) WHERE name = 'a'")
     store = await Store.open(path)
     assert (await store.find(1, "a"), await store.find(1, "b")) == (None, b"whole")
-    assert [row.payload for row in await store.archived(1)] == [None, b"whole"]
+    assert [row.payload for row in await store.archived(1, lambda row: row)] == [None, b"whole"]
     await store.aclose()
 
 

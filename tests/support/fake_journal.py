@@ -56,6 +56,10 @@ class FakeJournal:
     def flush_s(self) -> float:
         return self.fsync_s
 
+    @property
+    def is_empty(self) -> bool:
+        return not (self.disk.jobs or self.disk.requests or self._changes or self._is_flushing)
+
     async def recover(self, *, when_failed: Callable[[StorageError], None]) -> Recovered:
         self._when_failed = when_failed
         for number, request in list(self.disk.requests.items()):

@@ -51,8 +51,20 @@ class FakeSlots:
 
     def __init__(self, own: FakeJournal, adopted: Sequence[FakeJournal] = ()) -> None:
         self.own = own
-        self.adopted = adopted
+        self.adopted = list(adopted)
+        self.dying: list[FakeJournal] = []  # left by engines that have died since
+        self.given_back: list[FakeJournal] = []
         self.is_closed = False
+
+    async def adopt(self) -> Sequence[FakeJournal]:
+        found, self.dying = self.dying, []
+        self.adopted += found
+        return found
+
+    async def give_back(self, journal: FakeJournal) -> None:
+        self.adopted.remove(journal)
+        self.given_back.append(journal)
+        await journal.aclose()
 
     async def aclose(self) -> None:
         self.is_closed = True

@@ -1,0 +1,120 @@
+"""A retry after processes that were killed: who may have been reached goes under the old key, nobody is forgotten."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from sendengine.campaign import house
+from sendengine.campaign import manifest as manifests
+from sendengine.campaign.manifest import Manifest
+from sendengine.campaign.retrying import Retry, plan_retry
+from sendengine.campaign.retryrun import fill_journal, kept_of, save_manifest, write_jobs
+from sendengine.campaign.rundir import RunDir
+from tests.campaign.campaign_files import NOON
+from tests.campaign.run_scene import HELLO, Scene, Server, greeting, jobs, note
+from tests.support.fake_transport import Answer, Arrival, accept, json_reply, refuse
+from tests.support.virtual_loop import run_virtually
+
+IDS = ("a", "poison", "x", "b")
+
+
+@pytest.fixture(autouse=True)
+def _look_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minutes of virtual time pass here, and each look costs real time."""
+    monkeypatch.setattr(house, "_LOOK_S", 2.0)
+
+
+class Trouble:
+    """Refuses the poison, and never says that it carries out what is for x.
+
+    What is left of the pack takes longer, so that it is still tried when that is given up.
+    """
+
+    def __init__(self) -> None:
+        self.is_mended = False
+        self.tried = 0
+
+    def __call__(self, arrival: Arrival) -> Answer:
+        later = json_reply(503, {"errors": ["later"]})
+        if "poison" in arrival.ids:
+            self.tried += 1
+            return later if 1 < self.tried < 8 else refuse()
+        if "x" in arrival.ids or ("a" in arrival.ids and not self.is_mended):
+            return later
+        return accept(arrival)
+
+
+def given_up_and_killed(folder: Path, *, of: str, was_received: bool) -> Scene:
+    """Let a piece be given up, and kill the process while another of the same pack is still tried."""
+    trouble = Trouble()
+    scene = Scene(folder, Server(trouble), cap=len(IDS))
+    others = [f"u{n}" for n in range(4 * len(IDS))]
+    if of == "campaign":
+        scene.begin(greeting(folder, [*others, *IDS], options=f'{HELLO}\nurgency = "high"'))
+    else:
+        scene.begin(jobs(folder, *(note(*ids, urgency="high") for ids in (others, IDS))))
+    requests = scene.run_dir.path / "requests.jsonl"
+    assert scene.live(killed_at=lambda: requests.exists() and b"gave_up" in requests.read_bytes()) is None
+    trouble.is_mended = True
+    if was_received:  # the server had carried it out, and only said otherwise
+        (key,) = [key for key, body in scene.server.bodies.items() if is_for_x_alone(body)]
+        scene.server.replies[key] = json_reply(200, {"id": "m"})
+        scene.server.reached.update(ids_of(scene.server.bodies[key]))
+    return scene
+
+
+def ids_of(body: bytes) -> list[str]:
+    found: list[str] = json.loads(body)["include_aliases"]["external_id"]
+    return found
+
+
+def is_for_x_alone(body: bytes) -> bool:
+    return "x" in ids_of(body) and "poison" not in ids_of(body)
+
+
+def retried(scene: Scene) -> tuple[Scene, Retry]:
+    """Do what `retry` does, and return the new run."""
+    old, before = scene.run_dir, manifests.load(scene.run_dir)
+    new = Scene(scene.folder, scene.server, cap=scene.cap)
+    new.run_dir = RunDir.make(scene.folder / "runs", name="retry", now=NOON)
+
+    async def prepare() -> tuple[Retry, Manifest]:
+        retry = plan_retry(old, before, await kept_of(old, before))
+        write_jobs(new.run_dir, retry)
+        await fill_journal(new.run_dir, retry, app_of=lambda _: "shop", durability="durable")
+        return retry, save_manifest(new.run_dir, before, retry, begun_at_s=NOON.timestamp(), durability="durable")
+
+    retry, _ = run_virtually(prepare())
+    return new, retry
+
+
+@pytest.mark.parametrize("was_received", [True, False])
+@pytest.mark.parametrize("of", ["campaign", "jobs"])
+def test_a_piece_that_an_earlier_process_gave_up_is_retried_under_its_key(
+    tmp_path: Path, of: str, *, was_received: bool
+) -> None:
+    scene = given_up_and_killed(tmp_path, of=of, was_received=was_received)
+    server = scene.server
+    result = scene.live()
+    assert result is not None
+    assert result.exit_code == 3
+    failures = {line["job"]["to"]["external_id"][0]: line for line in scene.lines("failures.jsonl")}
+    assert failures["poison"]["outcome"] == "rejected"
+    (lost,) = [line for item, line in failures.items() if item != "poison"]
+    assert (lost["outcome"], lost["maybe_sent"]) == ("gave_up", True)
+    old_key = lost["key"]
+    assert is_for_x_alone(server.bodies[old_key])
+    server.answer = accept
+    new, retry = retried(scene)
+    assert retry.left == {}
+    assert [replay.seal.wire.body for replay in retry.replays] != []
+    assert [(replay.seal.key, len(replay.jobs)) for replay in retry.replays] == [(old_key, 1)]
+    again = new.live()
+    assert again is not None
+    assert again.exit_code == 0
+    assert server.reached == Counter(dict.fromkeys([*IDS, *(f"u{n}" for n in range(16))], 1))
+    by_key = {line["key"]: line for line in new.lines("requests.jsonl")}
+    assert old_key in by_key
+    assert len(by_key) == 2  # the poison has a new one
