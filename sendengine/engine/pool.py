@@ -6,10 +6,12 @@ Units: workers; each stands for an exchange under way: a connection, or one of i
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from sendengine.engine.app import App
 from sendengine.engine.connections import ConnectionBudget
+
+_AFTER_CRASH_S: Final = 1.0
 
 
 class Worker(Protocol):
@@ -146,4 +148,6 @@ class WorkerPool:
         self._app.workers -= 1
         if not task.cancelled() and (error := task.exception()) is not None:
             self._when_crashed(error)
-        self._when_ended()
+            asyncio.get_running_loop().call_later(_AFTER_CRASH_S, self._when_ended)  # the next one may break likewise
+        else:
+            self._when_ended()

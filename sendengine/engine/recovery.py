@@ -80,11 +80,6 @@ class Recovery:
         self._again: list[tuple[Lane, Sealed]] = []  # sealed requests; lined up when all of their jobs are back
         self._ends: deque[Callable[[], None]] = deque()
 
-    def restore(self, found: Sequence[tuple[Journal, Recovered]], *, own: Journal | None) -> None:
-        """Put back what the journals held, as `put_back` does, in one step."""
-        for _ in self._steps(found, own=own):
-            pass
-
     async def put_back(self, found: Sequence[tuple[Journal, Recovered]], *, own: Journal | None) -> None:
         """Put back what the journals held; all but ``own`` are other engines', whose jobs share no keyed request.
 
