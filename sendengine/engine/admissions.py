@@ -64,6 +64,7 @@ class Admissions:
         when_turned_back: Callable[[Receipt], None],
     ) -> None:
         self.is_open = False
+        self.failure: str | None = None  # what the disk said when it failed for good
         self.journal: Journal | None = None
         self.memory: Memory | None = None  # of callers' keys, where it is more than the journal's
         self.writing = 0  # jobs on their way to the disk
@@ -149,6 +150,8 @@ class Admissions:
     def _lane_of(self, job: Job) -> Lane:
         """The lane that would take a job now. Raises what `submit` raises for a job that none takes."""
         if not self.is_open:
+            if self.failure is not None:
+                raise StorageError(self.failure)
             raise EngineClosedError("the engine takes no jobs: it is not entered with 'async with', or it is draining")
         lane = self._routes.get((job.app, job.__class__)) or self._route(job)
         app = lane.app

@@ -89,7 +89,6 @@ class SendEngine:
         self._lanes: dict[str, Lane] = {}
         self._journals = Journals(settings, given=journal)
         self._custody = Custody(self._storage_failed) if self._journals.are_wanted else None
-        self._storage_failure: str | None = None
         self._monitor = Monitor(self._lanes, self._apps)
         self._is_open = False
         self._admissions = Admissions(
@@ -120,7 +119,7 @@ class SendEngine:
                 self._open_app(name, keys[name], learned=rates, connections=connections)
             await self._recover()
             self._is_open = True
-            self._admissions.is_open = self._storage_failure is None
+            self._admissions.is_open = self._admissions.failure is None
         finally:
             if not self._is_open:  # one of several could not be opened
                 await self._close()
@@ -189,8 +188,8 @@ class SendEngine:
 
     def health(self) -> Health:
         """For probes: whether the engine works, and whether it takes jobs."""
-        problems = [*self._crashes, *filter(None, [self._storage_failure, *self._journals.problems])]
-        is_alive = not self._crashes and self._storage_failure is None
+        problems = [*self._crashes, *filter(None, [self._admissions.failure, *self._journals.problems])]
+        is_alive = not self._crashes and self._admissions.failure is None
         return Health(is_alive, self._admissions.is_open, tuple(problems))
 
     @property
@@ -201,7 +200,7 @@ class SendEngine:
     @property
     def storage_failure(self) -> str | None:
         """What the disk said when it failed for good; None while it works."""
-        return self._storage_failure
+        return self._admissions.failure
 
     def resume_app(self, name: str) -> None:
         """Let a held app go on: its key is read again, and what waited is sent."""
@@ -341,9 +340,9 @@ class SendEngine:
 
     def _storage_failed(self, error: StorageError) -> None:
         """The disk has failed for good: take nothing more, and let what is on the wire finish."""
-        if self._storage_failure is not None:
+        if self._admissions.failure is not None:
             return
-        self._storage_failure = str(error)
+        self._admissions.failure = str(error)
         announce("storage_failed", f"no more jobs are taken: {error}", level=logging.CRITICAL)
         self.begin_drain()
         asyncio.get_running_loop().call_soon(self._stop_lanes)  # not in the middle of a lane's own step
