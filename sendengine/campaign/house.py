@@ -69,6 +69,11 @@ class House:
             if looks % _LOOKS_A_STATUS == 1:
                 await self._show(engine)
 
+    @property
+    def rate(self) -> float | None:
+        """What somebody has ordered: at most so many requests a second in each lane; None: as the settings say."""
+        return self._order.rate
+
     def leave(self) -> None:
         """Stop looking."""
         self._is_over.set()

@@ -45,7 +45,7 @@ async def open_keeping(
     try:
         contents = store.contents()
         if manifest.kind == "campaign":
-            return CampaignKeeping(store, contents)
+            return CampaignKeeping(store, contents, manifest)
         return JobsKeeping(store, contents, settings or JournalSettings(), rows=manifest.rows)
     except BaseException:
         await store.aclose()
@@ -139,6 +139,11 @@ class _Kept:
         """Why the run cannot be brought to its end; None usually."""
         return None
 
+    @property
+    def left_behind(self) -> str | None:
+        """What an earlier process left that the engine does not tell by itself; None where it tells all."""
+        return None
+
     def open(self, recorder: Recorder, lanes: Lanes) -> None:
         """From now on, write the books with whatever has settled."""
         self._books.open(recorder, lanes)
@@ -156,12 +161,25 @@ class _Kept:
 class CampaignKeeping(_Kept):
     """`sendengine.campaign.keeping.Keeping` of a campaign."""
 
-    def __init__(self, store: Store, contents: Contents) -> None:
+    def __init__(self, store: Store, contents: Contents, manifest: Manifest) -> None:
         super().__init__(store, contents)
+        self._plan, self._rows = manifest.plan, manifest.rows
         self.journal = CampaignLedger(store, contents)
         if (self._books.earlier is None) != self.journal.is_fresh:  # one of both was damaged, and is gone
             self._books.forget()
             self.journal.begin_anew()
+
+    @property
+    def left_behind(self) -> str | None:
+        """What may have been sent, and what is too late; the rest has settled, or was never begun."""
+        rows, pieces = self.journal.unsure(rows=self._rows)
+        told = []
+        if rows or pieces:
+            what = f"{rows:,} rows, and {pieces:,} pieces of refused packs"
+            told.append(f"{what}, may have been sent and go again, under their old keys where they have any")
+        if self._plan is not None and self._plan.deadline is not None and self._plan.deadline <= datetime.now(UTC):
+            told.append("its deadline has passed: what was not sent expires")
+        return "; ".join(told) or None
 
     def open(self, recorder: Recorder, lanes: Lanes) -> None:
         """From now on, write the books; and let the journal know which items were certainly not sent."""

@@ -68,7 +68,6 @@ class Manifest(Struct, frozen=True, kw_only=True):
     input: InputFile
     rows: int
     total: int
-    exclude: InputFile | None = None
     edition: int = 1
     plan: Plan | None = None
     marks: tuple[Mark, ...] = ()
@@ -185,7 +184,6 @@ class _Unplanned(Struct, frozen=True, kw_only=True):
     input: InputFile
     rows: int
     total: int
-    exclude: InputFile | None
     edition: int
     marks: tuple[Mark, ...]
     selection: dict[str, SavedSet]

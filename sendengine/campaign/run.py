@@ -78,7 +78,8 @@ class RunOptions(Struct, frozen=True, kw_only=True):
 class Progress(Struct, frozen=True):
     """How far a run is: ``done`` of ``total`` recipients, or jobs, have come to an outcome.
 
-    ``problem`` says why nothing new is begun at the moment: a disk that is full.
+    ``problem`` says why nothing new is begun at the moment: a disk that is full. ``rate`` is what somebody has ordered,
+    in requests a second for each lane.
     """
 
     done: int
@@ -86,6 +87,7 @@ class Progress(Struct, frozen=True):
     in_flight: int
     counts: JobCounts
     problem: str | None = None
+    rate: float | None = None
 
 
 class RunResult(Struct, frozen=True):
@@ -142,7 +144,7 @@ class Run:
         """How far the run is, at this moment."""
         counts = self._recorder.counts
         problem = None if self._keeping is None else self._keeping.problem
-        return Progress(counts.settled, self._work.total, self._flow.items, counts, problem)
+        return Progress(counts.settled, self._work.total, self._flow.items, counts, problem, self._house.rate)
 
     def request_settled(self, record: RequestRecord) -> None:
         """Take note of a settled request: the engine's observer."""

@@ -12,6 +12,7 @@ from sendengine.cli.exits import Exit
 from sendengine.cli.loop import run
 from sendengine.cli.output import note, say, show_json
 from sendengine.cli.session import Session, perform
+from sendengine.errors import StorageError
 from sendengine.settings import DEFAULT_FILE
 
 _UNFINISHED: Final = frozenset({Exit.GUARD, Exit.STORAGE, Exit.STOPPED, Exit.ABORTED})
@@ -21,7 +22,12 @@ DEFAULT_RUNS: Final = Path("runs")
 
 def carry_out(session: Session, *, is_json: bool) -> int:
     """Send, tell what came of it, and return the exit code. Raises what `perform` raises."""
-    result = run(lambda: perform(session))
+    try:
+        result = run(lambda: perform(session))
+    except StorageError as error:  # its journal cannot be opened, or its files
+        if not session.run_dir.has(MANIFEST):
+            raise
+        raise StorageError(f"{error}; when that is mended, go on: {_how_to_go_on(session)}") from error
     folder = session.run_dir.path
     if is_json:
         show_json(summary.as_json(result.report, folder=folder, why=result.why))

@@ -66,7 +66,10 @@ def requeue_command(*, config: Path, reasons: tuple[str, ...], repeat_deltas: bo
     What may have been sent goes again whole, under its old key.
     """
     back = run(lambda: _requeue_all(load_settings(config), reasons, repeat_deltas=repeat_deltas))
-    say(f"{counted(back, 'job')} put back; the next engine of this state directory sends them")
+    if back:
+        say(f"{counted(back, 'job')} put back; the next engine of this state directory sends them")
+    else:
+        say("nothing was put back")
 
 
 async def _lines(settings: Settings, reasons: Sequence[str]) -> list[dict[str, object]]:

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import click
 
+from sendengine.campaign import manifest as manifests
 from sendengine.campaign.inventory import describe
 from sendengine.campaign.report import parse
 from sendengine.campaign.rundir import MANIFEST, REPORT, RunDir, find_runs
+from sendengine.cli.carrying import command_line, resume_line
 from sendengine.cli.options import json_option, runs_dir_option
 from sendengine.cli.output import note, say, show_json
 from sendengine.cli.summary import as_json, summary_lines
-from sendengine.errors import InputError
+from sendengine.errors import InputError, StorageError
 
 
 @click.command("report")
@@ -18,13 +20,14 @@ from sendengine.errors import InputError
 @runs_dir_option
 @json_option
 def report_command(*, run: str, runs_dir: Path, is_json: bool) -> None:
-    """Show the report of a finished run: its name, the start of its name, or its directory; "latest" is the last."""
+    """Show the report of a finished run: its name or the start of it, a campaign's name, its directory, or "latest"."""
     found = find_run(run, runs_dir)
     if not (found.path / REPORT).exists():
-        raise InputError(f"{found.path}: has no {REPORT}; the run has not finished, or was killed")
+        raise InputError(_without_report(found))
     report = parse(found.read(REPORT))
     if (state := describe(found).state) in {"going on", "killed"}:
-        note(f"sendengine: {found.run}: was resumed since, and {'was killed' if state == 'killed' else 'is going on'}")
+        how = f"was killed; to go on with it: {resume_line(found)}" if state == "killed" else "is going on"
+        note(f"sendengine: {found.run}: was resumed since, and {how}")
     if is_json:
         show_json(as_json(report, folder=found.path))
         return
@@ -32,16 +35,38 @@ def report_command(*, run: str, runs_dir: Path, is_json: bool) -> None:
         say(line)
 
 
+def _without_report(found: RunDir) -> str:
+    """Say why a run has no report, and what is to be done about it."""
+    info = describe(found)
+    if info.state == "going on":
+        return f"{found.path}: has no {REPORT} yet: it is going on; {command_line('status', found)} shows how far it is"
+    more = f"; to go on with it: {resume_line(found)}" if info.is_resumable else ""
+    return f"{found.path}: has no {REPORT}; the run has not finished, or was killed{more}"
+
+
 def find_run(name: str, runs_dir: Path) -> RunDir:
-    """Find a run by its directory, its name, or the start of it; raises InputError."""
+    """Find a run by its directory, its name, the start of it, or what it sends where only one sends that.
+
+    Raises InputError.
+    """
     if any(Path(name, file).exists() for file in (REPORT, MANIFEST)):
         return RunDir(Path(name))
     runs = find_runs(runs_dir)
     if name == "latest" and runs:
         return runs[-1]
     found = [run for run in runs if run.run == name] or [run for run in runs if run.run.startswith(name)]
+    how = "begin with" if found else "send"
+    found = found or [run for run in runs if _sends(run) == name]
     if len(found) == 1:
         return found[0]
-    what = f"{len(found)} runs begin with {name!r}" if found else f"there is no run {name!r}"
+    what = f"{len(found)} runs {how} {name!r}" if found else f"there is no run {name!r}"
     known = ", ".join(run.run for run in (found or runs)[-5:])
     raise InputError(f"{runs_dir}: {what}; " + (f"the last are: {known}" if known else "it holds no runs"))
+
+
+def _sends(run: RunDir) -> str | None:
+    """The name of the campaign, or of the jobs, that a run sends; None where it does not say."""
+    try:
+        return manifests.load(run).name if run.has(MANIFEST) else None
+    except (InputError, StorageError):
+        return None

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from sendengine.campaign.control import forget_orders
 from sendengine.campaign.kept import open_keeping
 from sendengine.campaign.manifest import Manifest
-from sendengine.campaign.run import Run, RunOptions, RunResult
+from sendengine.campaign.run import Progress, Run, RunOptions, RunResult
 from sendengine.campaign.rundir import RunDir
 from sendengine.campaign.work import Work
 from sendengine.cli.display import shown
@@ -69,11 +69,14 @@ async def perform(session: Session) -> RunResult:
             def look() -> Glance:
                 progress = run.progress
                 lanes = [lane for lane in glances_of(engine.stats()) if lane.requests or lane.name in session.lanes]
-                name = session.work.name if progress.problem is None else f"{session.work.name}: {progress.problem}"
-                return Glance(name, session.noun, progress.done, progress.total, tuple(lanes))
+                return Glance(
+                    named(session.work.name, progress), session.noun, progress.done, progress.total, tuple(lanes)
+                )
 
             if kept is not None and kept.earlier is not None:
                 note(f"{kept.earlier.counts.settled:,} of {session.work.total:,} {session.noun} are done already.")
+            if kept is not None and kept.left_behind is not None:
+                note(f"Left behind: {kept.left_behind}.")
             with listening(stop):
                 note(f"Sending; the report goes to {session.run_dir.path}. Ctrl-C stops.")
                 async with shown(look):
@@ -81,6 +84,13 @@ async def perform(session: Session) -> RunResult:
     finally:
         if journal is not None:
             await journal.aclose()
+
+
+def named(name: str, progress: Progress) -> str:
+    """What is sent, and what is out of the ordinary about it at this moment."""
+    rate = None if progress.rate is None else f"at most {progress.rate:,g} requests/s in each lane, as ordered"
+    told = [each for each in (progress.problem, rate) if each is not None]
+    return f"{name}: {'; '.join(told)}" if told else name
 
 
 def _only(session: Session) -> Settings:

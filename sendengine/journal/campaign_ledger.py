@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from sendengine.core.jobs import CreateNotification, Job
 from sendengine.errors import StorageError
+from sendengine.journal.connection import afresh
 from sendengine.journal.frontier import Frontier
 from sendengine.journal.records import (
     RequestEntry,
@@ -120,6 +121,12 @@ class CampaignLedger:
         maybe_sent = end <= self._from
         return Begun(parts, requests, maybe_sent) if parts or requests or maybe_sent else None
 
+    def unsure(self, *, rows: int) -> tuple[int, int]:
+        """How many of a file's ``rows`` may have been sent by earlier processes, and how many pieces of theirs."""
+        before = min(self._from, rows)
+        pieces = [each for first, each in self._requests.items() if not self._settled.covers(first, first + 1)]
+        return before - self._settled.count(before), sum(map(len, pieces))
+
     def key_of(self, first: int, part: Part) -> str | None:
         """Return the key of the piece that may have carried a part of an item; None where it certainly did not."""
         wanted = set(part.recipients)
@@ -216,8 +223,8 @@ class CampaignLedger:
         """Wait until the frontier is behind all of its rows; write a piece. Raises StorageError."""
         end = max(self._items[first].end for first, _ in seal.members)
         if end > self._frontier.durable:
-            if self._store.failure is not None:
-                raise self._store.failure
+            if (failure := self._store.failure) is not None:
+                raise failure
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append((end, waiter))
             await waiter
@@ -283,7 +290,7 @@ class CampaignLedger:
                 if error is None and end > self._frontier.durable:
                     self._waiting.append((end, waiter))
                 else:
-                    _resolve(waiter, error)
+                    _resolve(waiter, afresh(error))
 
         self._store.set_value(_FRONTIER, payload, done=done)
 

@@ -58,6 +58,11 @@ class DamagedFileError(StorageError):
     """What the file holds is not what was written into it."""
 
 
+def afresh(error: StorageError | None) -> StorageError | None:
+    """Return the same failure for somebody else to raise: one that many raise would hold the stacks of them all."""
+    return None if error is None else type(error)(*error.args)
+
+
 def connect_sqlite(path: Path) -> Connection:
     """Open a connection in which every statement is a transaction of its own."""
     return sqlite3.connect(path, timeout=0, isolation_level=None, cached_statements=16)

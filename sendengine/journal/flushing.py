@@ -17,9 +17,9 @@ from logging import getLogger
 from typing import Final, TypeAlias
 
 from sendengine.errors import StorageError
-from sendengine.journal.connection import DiskFullError
+from sendengine.journal.connection import DiskFullError, afresh
 from sendengine.journal.database import Batch, Database, Written
-from sendengine.journal.group import ArchiveName, Done, Group, Put
+from sendengine.journal.group import ArchiveName, Done, Group, Put, put_before
 from sendengine.journal.liveness import Liveness
 from sendengine.journal.reserve import Reserve
 from sendengine.journal.writer import Writer
@@ -206,6 +206,8 @@ class Flusher:
         """Hand what is due to the thread; on a full disk without what is taken on, unless ``is_whole``."""
         if self.failure is not None:  # a timer was still to ring: what a hook would add tells of changes that are lost
             return
+        if self._is_lazy_due and not self._ask_hooks():
+            return
         if is_whole or not self._is_full:
             group, self.urgent = self.urgent, Group()
             if group.size_bytes > LARGEST_BYTES and not group.is_one:
@@ -214,8 +216,6 @@ class Flusher:
             group, self.urgent = self.urgent.split()
         if self._is_lazy_due:
             self._is_lazy_due = False
-            for hook in self.hooks:
-                hook(self.lazy)
             group.extend(self.lazy)
             self.lazy = Group()
         if not group:
@@ -235,6 +235,15 @@ class Flusher:
         self._writer.start(
             partial(self._database.write, batch), done=partial(self._written, batch, since_s), failed=self._not_written
         )
+
+    def _ask_hooks(self) -> bool:
+        """Let the hooks add to what goes now; False where one could not, and nothing is written any more."""
+        try:
+            for hook in self.hooks:
+                hook(self.lazy)
+        except Exception as error:  # noqa: BLE001 - not caught here but told to everybody who waits, whatever it is
+            self.went_wrong(error)
+        return self.failure is None
 
     def _batch(self, group: Group) -> Batch:
         liveness = self._liveness
@@ -304,7 +313,7 @@ class Flusher:
 
     def _found_full(self, error: DiskFullError) -> None:
         group, self._flying = self._flying, Group()
-        self.lazy, self.urgent = _before(group, lazy=self.lazy, urgent=self.urgent)
+        self.lazy, self.urgent = put_before(group, lazy=self.lazy, urgent=self.urgent)
         was_full, self._is_full = self._is_full, True
         self._writer.start(self._reserve.give, done=_nothing, failed=self.went_wrong)
         if self._again is None:
@@ -364,7 +373,7 @@ class Flusher:
             for done in waiters[:_TOLD_AT_ONCE]:
                 told += 1
                 try:
-                    done(error)
+                    done(afresh(error))
                 except asyncio.InvalidStateError:  # a future's `set_result`; whoever waited for it has been cancelled
                     continue
         finally:  # where one of them raises, too
@@ -385,14 +394,6 @@ class Flusher:
 
 def _is_large(group: Group) -> bool:
     return len(group.puts) >= GROUP_RECORDS or group.size_bytes >= GROUP_BYTES
-
-
-def _before(group: Group, *, lazy: Group, urgent: Group) -> tuple[Group, Group]:
-    """Put a group that was not written before those that gathered meanwhile, in two parts: letting go, taking on."""
-    letting, taking = group.split()
-    letting.extend(lazy)
-    taking.extend(urgent)
-    return letting, taking
 
 
 def _nothing(_: None) -> None:

@@ -133,3 +133,11 @@ class Group:
     def everybody(self) -> list[Done]:
         """Return everybody who waits for it, in order."""
         return [*(put[1] for put in self.puts.values() if put[1] is not None), *self.waiters]
+
+
+def put_before(group: Group, *, lazy: Group, urgent: Group) -> tuple[Group, Group]:
+    """Put a group that was not written before those that gathered meanwhile, in two parts: letting go, taking on."""
+    letting, taking = group.split()
+    letting.extend(lazy)
+    taking.extend(urgent)
+    return letting, taking

@@ -49,6 +49,6 @@ class Lookups:
         told = error if isinstance(error, StorageError) else StorageError(f"the store cannot be read: {error!r}")
         for answer in (each for answers in self._under_way.values() for each in answers):
             if not answer.done():
-                answer.set_exception(told)
+                answer.set_exception(StorageError(*told.args))
         self._under_way = {}
         self._start()

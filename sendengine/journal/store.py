@@ -18,7 +18,7 @@ from typing import Final, Protocol, Self, TypeAlias, TypeVar
 from msgspec import Struct
 
 from sendengine.errors import StorageError
-from sendengine.journal.connection import Connect, Durability, connect_sqlite
+from sendengine.journal.connection import Connect, Durability, afresh, connect_sqlite
 from sendengine.journal.database import ArchivedRow
 from sendengine.journal.flushing import GROUP_BYTES, GROUP_RECORDS, Flusher
 from sendengine.journal.frames import Record, framed
@@ -126,14 +126,14 @@ class Store:
 
     @property
     def failure(self) -> StorageError | None:
-        """Why nothing is written any more: the disk has failed, or the store is closed."""
-        return self._flusher.failure
+        """Why nothing is written any more: the disk has failed, or the store is closed; one that may be raised."""
+        return afresh(self._flusher.failure)
 
     @property
     def problem(self) -> str | None:
         """Why nothing is taken on at the moment, and how to mend it; None where all is well."""
-        if self.failure is not None:
-            return None if self._is_closing else str(self.failure)
+        if (failure := self._flusher.failure) is not None:
+            return None if self._is_closing else str(failure)
         if self._flusher.is_full:
             return f"the disk that holds {self.path} is full; free some room there, and it goes on within 5 s"
         return None
@@ -161,8 +161,8 @@ class Store:
         """Call ``when_failed`` on the loop when the disk has failed for good; takes the place of `when_trouble`."""
 
         def look() -> None:
-            if self.failure is not None:
-                when_failed(self.failure)
+            if (failure := self.failure) is not None:
+                when_failed(failure)
 
         self.when_trouble = look
 
@@ -198,7 +198,7 @@ class Store:
             self._next_id = record + 1
         if flusher.failure is not None:
             if done is not None:
-                self._loop.call_soon(done, flusher.failure)
+                self._loop.call_soon(done, self.failure)
             return record
         if archived is not None:
             name, content = archived
@@ -231,8 +231,8 @@ class Store:
 
         Raises StorageError; on a full disk it waits. Their ids are from `new_ids`.
         """
-        if self.failure is not None:
-            raise self.failure
+        if (failure := self.failure) is not None:
+            raise failure
         written: asyncio.Future[StorageError | None] = self._loop.create_future()
         puts: dict[int, Put] = {each.id: (framed(each.id, each.kind, each.payload), None, None) for each in records}
         self._flusher.add_as_one(puts, forgotten=forgotten, done=written.set_result)
@@ -264,27 +264,27 @@ class Store:
 
     def stir(self) -> None:
         """Something waits in a hook: have a group within a quarter second."""
-        if self.failure is None:
+        if self._flusher.failure is None:
             self._flusher.stir()
 
     # Archive
 
     def archive(self, kind: int, name: str, payload: bytes) -> None:
         """Keep something by its name, in the place of what was kept there."""
-        if self.failure is None:
+        if self._flusher.failure is None:
             self._flusher.lazy.archived[kind, name] = Archived(round(self._now_s()), payload)
             self._flusher.stir()
 
     def forget(self, kind: int, name: str) -> None:
         """Keep something no longer."""
-        if self.failure is None:
+        if self._flusher.failure is None:
             self._flusher.lazy.forget((kind, name))
             self._flusher.stir()
 
     async def find(self, kind: int, name: str) -> bytes | None:
         """Return what is archived under a name, None where there is nothing, or it is damaged. Raises StorageError."""
-        if self.failure is not None:
-            raise self.failure
+        if (failure := self.failure) is not None:
+            raise failure
         for group in self._flusher.gathering():
             if (entry := group.archived.get((kind, name))) is not None:
                 return entry.payload
@@ -318,8 +318,8 @@ class Store:
 
     async def flush(self) -> None:
         """Return when everything so far is on disk. Raises StorageError; on a full disk it waits."""
-        if self.failure is not None:
-            raise self.failure
+        if (failure := self.failure) is not None:
+            raise failure
         reached: asyncio.Future[StorageError | None] = self._loop.create_future()
         self._flusher.flush(reached.set_result)
         if (error := await reached) is not None:
@@ -335,14 +335,16 @@ class Store:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        self._is_closing = self._is_closing or self.failure is None
+        self._is_closing = self._is_closing or self._flusher.failure is None
         if self._house is not None:
             self._house.cancel()
-        await self._flusher.finish()
-        with suppress(StorageError):
-            await self._writer.run(self._database.close)
-        await self._writer.run(self._reserve.give)
-        await self._writer.aclose()
+        try:
+            await self._flusher.finish()
+        finally:
+            with suppress(StorageError):
+                await self._writer.run(self._database.close)
+            await self._writer.run(self._reserve.give)
+            await self._writer.aclose()
 
     def _record_of(self, name: str) -> int:
         record = self._value_ids.id_of(name)
@@ -363,7 +365,7 @@ class Store:
         """Take out a part, and then the next, with room for groups in between."""
 
         def pruned(has_more: bool) -> None:  # noqa: FBT001 - the thread's answer is its only argument
-            if has_more and self.failure is None:
+            if has_more and self._flusher.failure is None:
                 self._prune(kind, before=before)
 
         self._writer.start(

@@ -35,6 +35,10 @@ class Stretches:
         place = bisect_right(self._firsts, first) - 1
         return place >= 0 and self._ends[place] >= end
 
+    def count(self, end: int) -> int:
+        """How many of the rows before ``end`` are in."""
+        return sum(min(last, end) - first for first, last in zip(self._firsts, self._ends, strict=True) if first < end)
+
     @property
     def prefix_end(self) -> int:
         """Up to where all rows from the first one on are in."""

@@ -50,7 +50,6 @@ def test_a_manifest_comes_back_with_its_plan_and_its_rows(tmp_path: Path) -> Non
     )
     made = manifest_of(
         plan_of(campaign, cap=7),
-        exclude=FILE,
         marks=(Mark(0, 2, 12), Mark(16_400, 16_402, 200_000)),
         lanes={"shop/create_notification": 3},
         ending=Ending(0.05, fail_on_unreachable=True),

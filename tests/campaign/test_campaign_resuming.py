@@ -6,9 +6,10 @@ nor the server.
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -357,6 +358,27 @@ def test_a_jobs_file_whose_journal_is_damaged_sends_what_is_left_in_it_and_reads
         assert result.exit_code == 5
         assert "does not tell which rows of the input have been sent" in result.why
     assert max(Counter(user for user, _ in scene.server.updates).values()) == 1
+
+
+def test_it_is_said_what_may_have_been_sent_and_what_is_too_late(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, Server(lambda arrival: refuse() if "u3" in arrival.ids else accept(arrival)), cap=8)
+    scene.begin(greeting(tmp_path, [f"u{n}" for n in range(400)], options=f"{HELLO}\nexpires_in_s = 3600"))
+
+    async def left_behind() -> str | None:
+        kept = await open_keeping(scene.run_dir, manifests.load(scene.run_dir), durability="durable")
+        await kept.journal.aclose()
+        return kept.left_behind
+
+    assert run_virtually(left_behind()) == "its deadline has passed: what was not sent expires"  # it began long ago
+    manifest = manifests.load(scene.run_dir)
+    assert manifest.plan is not None
+    later = replace(manifest, plan=replace(manifest.plan, deadline=datetime.now(UTC) + timedelta(hours=1)))
+    manifests.save(scene.run_dir, later, Selection())
+    assert run_virtually(left_behind()) is None
+    assert scene.live(killed_at=12) is None
+    told = run_virtually(left_behind())
+    assert told is not None
+    assert re.fullmatch(r"\d+ rows, and \d+ pieces of refused packs, may have been sent and go again, .*", told)
 
 
 async def test_the_journal_of_jobs_is_an_outbox(tmp_path: Path) -> None:

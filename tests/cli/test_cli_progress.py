@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sendengine.campaign.report import JobCounts
+from sendengine.campaign.run import Progress
 from sendengine.cli import display
 from sendengine.cli.output import note
 from sendengine.cli.progress import Glance, LaneGlance, Speed, Teller
+from sendengine.cli.session import named
 
 LANE = LaneGlance(
     name="shop/create_notification",
@@ -43,6 +46,19 @@ def lane(requests: int, *, hold: str = "") -> LaneGlance:
 
 def glance(done: int, requests: int = 0, *, total: int | None = 100_000, hold: str = "") -> Glance:
     return Glance(name="black-friday", noun="recipients", done=done, total=total, lanes=(lane(requests, hold=hold),))
+
+
+@pytest.mark.parametrize(
+    ("problem", "rate", "text"),
+    [
+        (None, None, "spring"),
+        (None, 50.0, "spring: at most 50 requests/s in each lane, as ordered"),
+        ("the disk is full", None, "spring: the disk is full"),
+        ("the disk is full", 0.5, "spring: the disk is full; at most 0.5 requests/s in each lane, as ordered"),
+    ],
+)
+def test_what_is_out_of_the_ordinary_stands_beside_the_name(problem: str | None, rate: float | None, text: str) -> None:
+    assert named("spring", Progress(0, 1, 0, JobCounts(), problem, rate)) == text
 
 
 def test_speed_is_the_growth_over_the_span_that_ends_now() -> None:

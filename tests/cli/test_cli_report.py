@@ -25,4 +25,29 @@ def test_a_report_that_is_not_there_says_what_there_is() -> None:
     assert result.exit_code == 2
     assert f"there is no run 'x'; the last are: {folder.name}" in result.stderr
     (folder / "report.json").unlink()
-    assert "has no report.json; the run has not finished, or was killed" in run("report", folder.name).stderr
+    result = run("report", folder.name)
+    assert (
+        "has no report.json; the run has not finished, or was killed; "
+        f"to go on with it: sendengine resume {folder.name}" in result.stderr
+    )
+
+
+def test_a_run_goes_by_what_it_sends_too_where_no_other_sends_that() -> None:
+    run("send", "campaign.toml")
+    assert "black-friday: 5 of 5 accepted" in run("report", "black-friday").stdout
+    assert run("status", "black-friday").exit_code == 0
+    run("send", "campaign.toml", "--edition", "2")
+    result = run("report", "black-friday")
+    assert (result.exit_code, "2 runs send 'black-friday'; the last are: " in result.stderr) == (2, True)
+    assert all(folder.name in result.stderr for folder in runs())
+
+
+def test_a_journal_that_cannot_be_opened_ends_in_5_and_says_how_to_go_on() -> None:
+    run("send", "campaign.toml")
+    (folder,) = runs()
+    (folder / "report.json").unlink()
+    (folder / "journal.db").unlink()
+    (folder / "journal.db").mkdir()
+    result = run("resume", folder.name)
+    assert result.exit_code == 5
+    assert f"journal.db: Is a directory; when that is mended, go on: sendengine resume {folder.name}" in result.stderr

@@ -212,7 +212,10 @@ def test_a_stopped_run_that_was_resumed_and_killed_is_not_taken_for_stopped(mock
     name = folder.name
     assert run("runs", "list").stdout.startswith(f"{name}  killed  ")
     shown = run("report", name)
-    assert (shown.exit_code, shown.stderr) == (0, f"sendengine: {name}: was resumed since, and was killed\n")
+    assert (shown.exit_code, shown.stderr) == (
+        0,
+        f"sendengine: {name}: was resumed since, and was killed; to go on with it: sendengine resume {name}\n",
+    )
 
 
 def test_what_was_certainly_not_sent_is_retried_under_new_keys(mock_url: str) -> None:
@@ -275,6 +278,7 @@ def test_dead_letters_are_listed_and_put_back(mock_url: str) -> None:
     assert run("dead", "list", "--reason", "gave_up", "--json").stdout == "[]\n"
     assert orjson.loads(run("dead", "export").stdout) == line
     admin(mock_url, "config", method="POST", body={"default": {"poisoned": []}})
+    assert run("dead", "requeue", "--reason", "gave_up").stdout == "nothing was put back\n"
     assert run("dead", "requeue").stdout.startswith("1 job put back")
     assert orjson.loads(run("dead", "list", "--json").stdout) == []
     assert asyncio.run(engine_sends()) == ["Accepted"]

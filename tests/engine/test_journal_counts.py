@@ -118,3 +118,21 @@ def test_what_died_with_others_in_one_request_is_repeated_alone(tmp_path: Path) 
 
     assert run_virtually(main()) == ["Accepted", GaveUp.__name__, "Accepted", "Accepted"]
     assert [arrival.tags for arrival in transport.arrivals] == [{"t1": "1"}, {"t3": "3"}, {"t4": "4"}]
+
+
+def test_where_the_limit_rejects_what_may_have_been_sent_is_given_up_and_can_be_retried(tmp_path: Path) -> None:
+    disk, transport = Disk(last_id=1), FakeTransport()
+    disk.jobs[1] = RecoveredJob(1, note("a", "b", "c"), "shop", time.time() - 2000)
+    disk.requests[77] = sealed_ago(2000, "a", "b", "c", job=1)
+
+    async def main() -> None:
+        ledger = open_volume_ledger(tmp_path, app_id=APP_ID, window="rolling")
+        assert (await ledger.reserve(69, limit=71)).granted == 69
+        app = {**APP, "application_limit_policy": "reject"}
+        async with durable(tmp_path, transport, FakeJournal(disk), app=app) as engine:
+            outcome = await settled(engine.recovered[0].receipt)
+        assert isinstance(outcome, GaveUp)
+        assert outcome.maybe_sent
+
+    run_virtually(main())
+    assert [kept.seal.key for kept in disk.kept] == [KEY]

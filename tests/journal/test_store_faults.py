@@ -230,6 +230,22 @@ async def test_a_failed_write_is_never_tried_again(tmp_path: Path, disk: Disk) -
     assert await held(store.path) == {standing: b"before"}
 
 
+async def test_everybody_is_given_a_failure_of_his_own_to_raise(tmp_path: Path, disk: Disk) -> None:
+    store = await Store.open(tmp_path / "a.db", connect=disk.connect)
+    disk.is_broken = True
+    errors: list[StorageError | None] = []
+    for _ in range(2):
+        store.put(1, b"x", done=errors.append)
+    with pytest.raises(StorageError) as first:
+        await store.flush()
+    with pytest.raises(StorageError) as second:
+        await store.flush()
+    raised = [*errors, first.value, second.value, store.failure]
+    assert len({id(error) for error in raised}) == 5
+    assert len({str(error) for error in raised}) == 1
+    await store.aclose()
+
+
 async def test_a_failed_checkpoint_is_a_failed_disk(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

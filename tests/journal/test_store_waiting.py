@@ -104,6 +104,25 @@ def test_a_callback_of_trouble_that_raises_holds_up_nobody(tmp_path: Path, fault
     assert reported
 
 
+async def test_a_hook_that_raises_ends_the_store_and_everybody_is_told(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "a.db")
+    standing = await put(store, b"before")
+
+    def raising(_: object) -> None:
+        raise ZeroDivisionError
+
+    store.collect(raising)
+    told = Told()
+    store.put(1, b"x", done=told)
+    async with asyncio.timeout(30):
+        with pytest.raises(StorageError, match="ZeroDivisionError"):
+            await store.flush()
+        with pytest.raises(StorageError, match="ZeroDivisionError"):
+            await told.wait()
+        await store.aclose()
+    assert await held(store.path) == {standing: b"before"}
+
+
 async def test_a_closing_that_was_cancelled_while_its_thread_ends_is_waited_for_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

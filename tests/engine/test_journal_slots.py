@@ -1,0 +1,121 @@
+"""Slots of engines that die while this one lives, keys that are remembered elsewhere, and small steps."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from sendengine import Accepted, KeyReusedError
+from sendengine.core.jobs import CreateNotification
+from sendengine.engine import past, recovery
+from sendengine.engine.journals import LOOK_S
+from sendengine.ports import RecoveredJob
+from sendengine.settings import JournalSettings
+from tests.support.engines import note, settled
+from tests.support.events import listening
+from tests.support.fake_journal import Disk, FakeJournal
+from tests.support.fake_transport import FakeTransport
+from tests.support.journalled import FakeSlots, assert_nothing_left, durable
+from tests.support.virtual_loop import run_virtually
+
+
+def left(disk: Disk, *jobs: CreateNotification) -> None:
+    for job in jobs:
+        disk.last_id += 1
+        disk.jobs[disk.last_id] = RecoveredJob(disk.last_id, job, "shop", time.time())
+
+
+def test_what_an_engine_beside_it_leaves_when_it_dies_is_taken_on_within_half_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, other, transport = Disk(), Disk(), FakeTransport()
+    left(other, note("a"), note("b"))
+    slots = FakeSlots(FakeJournal(own))
+    slots.become_the_slots(monkeypatch)
+
+    async def main() -> None:
+        async with durable(tmp_path, transport, None, ages=JournalSettings()) as engine:
+            await engine.send(note("c"))
+            assert not engine.recovered
+            slots.dying.append(FakeJournal(other))
+            await asyncio.sleep(LOOK_S + 1)
+            assert [type(await settled(found.receipt)) for found in engine.recovered] == [Accepted] * 2
+            assert len(slots.adopted) == 1
+            await asyncio.sleep(LOOK_S)  # nothing is left in it, and it is given back
+            assert (slots.adopted, len(slots.given_back)) == ([], 1)
+            await engine.send(note("d"))
+        for disk in (own, other):
+            assert_nothing_left(engine, transport, disk)
+
+    with listening() as events:
+        run_virtually(main())
+    assert transport.deliveries == dict.fromkeys("abcd", 1)
+    (found,) = events.fields("recovered")
+    assert found["jobs"] == 2
+    assert slots.is_closed
+
+
+def test_a_key_that_an_adopted_slot_remembers_is_joined_and_not_used_for_another_body(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, other, transport = Disk(), Disk(), FakeTransport()
+
+    async def earlier() -> None:
+        async with durable(tmp_path, transport, FakeJournal(other)) as engine:
+            await engine.send(note("a", idempotency_key="k"))
+
+    async def main() -> None:
+        left(other, note("b"))
+        FakeSlots(FakeJournal(own), [FakeJournal(other)]).become_the_slots(monkeypatch)
+        async with durable(tmp_path, transport, None, ages=JournalSettings()) as engine:
+            receipt = await engine.submit(note("a", idempotency_key="k"))
+            assert isinstance(receipt.outcome, Accepted)
+            with pytest.raises(KeyReusedError):
+                await engine.submit(note("z", idempotency_key="k"))
+
+    run_virtually(earlier())
+    run_virtually(main())
+    assert transport.deliveries == dict.fromkeys("ab", 1)
+
+
+def test_what_is_recovered_is_put_back_in_small_steps_and_nothing_new_goes_before_it(tmp_path: Path) -> None:
+    disk, transport = Disk(), FakeTransport()
+    left(disk, *(note(f"n{number}") for number in range(1000)))
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def main() -> None:
+        counting = asyncio.create_task(count())
+        engine = durable(tmp_path, transport, FakeJournal(disk))
+        await engine.__aenter__()
+        assert turns >= 3 * 1000 // recovery._SLICE
+        assert len(engine.recovered) == 1000
+        counting.cancel()
+        await engine.drain()
+        assert_nothing_left(engine, transport, disk)
+
+    run_virtually(main())
+    assert len(transport.deliveries) == 1000
+
+
+def test_of_receipts_that_have_settled_only_the_last_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(past, "MOST_SETTLED", 10)
+    disk, transport = Disk(), FakeTransport()
+    left(disk, *(note(f"n{number}", pack=False) for number in range(50)))
+
+    async def main() -> None:
+        async with durable(tmp_path, transport, FakeJournal(disk)) as engine:
+            receipts = [found.receipt for found in engine.recovered]
+            assert len(receipts) == 50
+            for receipt in receipts:
+                await settled(receipt)
+            assert len(engine.recovered) == 10
+            assert {found.receipt for found in engine.recovered} <= set(receipts)
+
+    run_virtually(main())
