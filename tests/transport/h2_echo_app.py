@@ -26,9 +26,8 @@ async def app(
         more = message.get("more_body", False)
     if scope["path"] == "/most":
         body = b"%d" % max(CAME.values(), default=0)
-    else:
+    elif scope["path"] == "/echo":
         CAME[body] += 1
-    await send(
-        {"type": "http.response.start", "status": 200, "headers": [(b"x-version", scope["http_version"].encode())]}
-    )
+    version = scope["http_version"].encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"x-version", version)]})
     await send({"type": "http.response.body", "body": body})

@@ -40,12 +40,12 @@ server.on('stream', (stream, headers) => {
           return;
         }
         break;
-      case '/large':
+      case '/many':
         stream.respond({ ':status': 200 });
         stream.end(Buffer.alloc(Number(body), 'x'));
         return;
     }
-    came.set(body.toString(), (came.get(body.toString()) || 0) + 1);
+    if (body.length < 10) came.set(body.toString(), (came.get(body.toString()) || 0) + 1);
     stream.respond({ ':status': 200, 'content-length': body.length });
     stream.end(body);
   });

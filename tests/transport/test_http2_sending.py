@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
+from sendengine.errors import NotSentError, ReplyLostError
 from sendengine.ports import Reply
 from sendengine.transport.direct.http2 import frames
 from sendengine.transport.direct.http2.faults import CANCEL, FLOW_CONTROL_ERROR, ConnectionFaultError, StreamFaultError
@@ -174,6 +175,18 @@ def test_an_exchange_that_is_reset_sends_no_more_of_its_body(loop: asyncio.Abstr
     sender.widen(10**6)
     assert pumped(sender) == [Frame(frames.RST_STREAM, 0, number, b"\x00\x00\x00\x08")]
     assert (sender.streams, sender.has_ended(number), sender.has_ended(number + 2)) == ({}, True, False)
+
+
+def test_what_was_not_handed_out_is_not_lost_but_not_sent(loop: asyncio.AbstractEventLoop) -> None:
+    sender = Sender()
+    replies: list[asyncio.Future[Reply]] = [loop.create_future() for _ in range(3)]
+    for reply in replies:
+        sender.open(b"\x83", b"x" * 30_000, reply=reply, due_s=60.0)
+        if reply is replies[1]:
+            sender.take()  # which hands out heads, and not the bodies behind them
+    assert sender.lose_all("gone") == 3
+    assert [type(reply.exception()) for reply in replies] == [ReplyLostError, ReplyLostError, NotSentError]
+    assert (sender.streams, sender.is_blocked) == ({}, False)
 
 
 def test_only_the_last_thousand_ends_are_remembered(loop: asyncio.AbstractEventLoop) -> None:

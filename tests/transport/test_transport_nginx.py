@@ -6,9 +6,6 @@ Where nginx is missing, root installs it from the distribution; others see the t
 
 import asyncio
 import os
-import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +18,7 @@ import pytest_asyncio
 from sendengine.errors import NotSentError, ReplyLostError
 from sendengine.ports import Reply, Transport, WireRequest
 from tests.transport.conftest import KEY, TransportMaker, direct_only, http1_only, on_asyncio
+from tests.transport.programs import free_ports, program, run
 from tests.transport.scripted import AUTHORITY, CERTIFICATES, POST, at_once, fails, outcome, until
 
 CONFIGURATION: Final = """
@@ -56,7 +54,6 @@ http {{
   }}
 }}
 """
-INSTALL_TIMEOUT_S: Final = 180
 TRUST: Final[dict[str, dict[str, str]]] = {"plain": {}, "TLS": {"ca_file": AUTHORITY}}
 
 
@@ -76,37 +73,6 @@ class Nginx:
         """Give the instance one of nginx's own signals: ``reload``, ``stop``."""
         done = run(*self.command, "-s", signal)
         assert done.returncode == 0, done.stderr
-
-
-def run(*command: str, timeout_s: float = 20, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 - nginx and apt-get, with arguments of our own
-        command, capture_output=True, text=True, check=False, timeout=timeout_s, env=os.environ | environment
-    )
-
-
-def program(report: pytest.TerminalReporter | None) -> str:
-    """Find nginx, or install it where that is allowed; skips where neither works."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-    if found := shutil.which("nginx", path=path):
-        return found
-    apt = shutil.which("apt-get")
-    if apt is None or os.geteuid() != 0:
-        pytest.skip("nginx is not installed, and only root on a Debian may install it: apt-get install nginx")
-    if report is not None:
-        report.write_line("nginx is not installed: installing it (apt-get install nginx)")
-    for arguments in (("update", "-qq"), ("install", "-y", "-qq", "--no-install-recommends", "nginx")):
-        done = run(apt, *arguments, timeout_s=INSTALL_TIMEOUT_S, DEBIAN_FRONTEND="noninteractive")
-    if found := shutil.which("nginx", path=path):
-        return found
-    pytest.skip(f"nginx could not be installed: {done.stderr.strip()[-200:]}")
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(opened.getsockname()[1]) for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
 
 
 @contextmanager
@@ -132,7 +98,7 @@ def running(found: str, folder: Path) -> Iterator[Nginx]:
 
 @pytest.fixture(scope="session")
 def found(request: pytest.FixtureRequest) -> str:
-    return program(request.config.pluginmanager.get_plugin("terminalreporter"))
+    return program("nginx", package="nginx", config=request.config)
 
 
 @pytest.fixture(scope="session")

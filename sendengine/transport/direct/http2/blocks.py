@@ -42,6 +42,7 @@ _BROKEN: Final = 7  # no HPACK
 
 _KNOWN: Final = {b"content-encoding": _ENCODING, b"content-length": _LENGTH}
 _MOST_NAMES: Final = 2048
+_LONGEST_KEPT: Final = 64  # bytes of a name
 _MOST_IN_4_BITS: Final = 0x0F
 _INDEXED: Final = 0x80
 _INCREMENTAL: Final = 0x40
@@ -161,7 +162,7 @@ def _kind_of(spelled: bytes) -> int:
     """Judge a name that was not seen before, as it stands in a block. Raises ValueError and IndexError."""
     name, _ = string_at(spelled, 0)
     kind = _KNOWN.get(name, _PLAIN) if _TOKEN.fullmatch(name) and name not in _FORBIDDEN else _BAD_NAME
-    if len(_names) < _MOST_NAMES:
+    if len(_names) < _MOST_NAMES and len(spelled) <= _LONGEST_KEPT:
         _names[spelled] = kind
     return kind
 

@@ -22,18 +22,16 @@ from sendengine.transport.direct.http2 import frames
 from sendengine.transport.direct.http2.control import Control
 from sendengine.transport.direct.http2.faults import CANCEL, NO_ERROR, ConnectionFaultError
 from sendengine.transport.direct.http2.heads import RequestBlocks
+from sendengine.transport.direct.http2.liveness import PONG_S, Liveness
 from sendengine.transport.direct.http2.receiving import Receiver
 from sendengine.transport.direct.http2.sending import PIECE_BYTES, Sender
-from sendengine.transport.direct.http2.streams import Stream
 from sendengine.transport.direct.pool import Pool
 from sendengine.transport.direct.wheel import Timed, Wheel
 from sendengine.transport.failures import FOREIGN, words
 
 MOST_STREAMS: Final = 256  # on one connection, whatever the server allows: they share one TCP stream and one fate
-SILENT_S: Final = 5.0  # without a byte while replies are awaited, before a ping
-IDLE_PING_S: Final = 20.0  # without a byte while none is
-PONG_S: Final = 10.0  # for the answer to a ping
 LINGER_S: Final = 0.1  # for the last frame to leave, where the server does not read it at once
+_CLOSED: Final = "the connection was closed before the request was written"
 _OLD: Final = "the connection was too old"
 
 
@@ -46,23 +44,20 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         "_claimed",
         "_control",
         "_greeted",
-        "_heard_s",
         "_is_draining",
         "_is_entered",
         "_is_flushing",
         "_is_held",
         "_is_paused",
         "_lifetime_s",
+        "_liveness",
         "_loop",
-        "_pings",
-        "_pong_due_s",
         "_pool",
         "_receiver",
         "_sender",
         "_streams",
         "_timeout_s",
         "_transport",
-        "_until_s",
         "_wheel",
         "is_gone",
         "problem",
@@ -103,10 +98,7 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         self._is_held = False  # takes nothing new for the moment
         self._is_paused = False  # the server does not read
         self._is_flushing = False
-        self._heard_s = 0.0
-        self._until_s = inf
-        self._pings = 0
-        self._pong_due_s = inf
+        self._liveness = Liveness(self._control)
 
     def __repr__(self) -> str:
         state = "gone" if self.is_gone else "draining" if self._is_draining else f"room for {self.room}"
@@ -144,7 +136,7 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
     @property
     def is_ready(self) -> bool:
         """Whether an exchange that has claimed its room may be sent: the server may have lowered its limit since."""
-        return len(self._streams) < self.room
+        return len(self._streams) < self.room and not self._transport.is_closing()
 
     def give_back(self) -> None:
         """Return the room that was claimed and not used."""
@@ -154,7 +146,7 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         """Begin an exchange; the time for it runs from now. Raises NotSentError where that is not possible."""
         streams = self._streams
         if len(streams) >= self.room:
-            raise NotSentError("the connection takes no more requests")
+            raise NotSentError(self.problem or "the connection takes no more requests")
         block = self._blocks.block(request)
         reply = self._loop.create_future()
         now_s = self._loop.time()
@@ -162,13 +154,12 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         is_first = not streams
         sender.open(block, request.body, reply=reply, due_s=now_s + self._timeout_s)
         if is_first:
-            self._heard_s = now_s
+            self._liveness.heard_s = now_s
             self._look_again(now_s)
         if sender.size > PIECE_BYTES:
             self._flush()
-        elif not self._is_flushing:
-            self._is_flushing = True
-            self._loop.call_soon(self._flush)
+        else:
+            self._flush_soon()
         if sender.is_used_up:
             self._drain()
         return reply
@@ -196,15 +187,16 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         if self.is_gone:
             self._transport.abort()
             return
-        if self._control.awaited_pong is not None and now_s >= self._pong_due_s:
+        if self._liveness.is_dead(now_s):
             self._lose(f"the server did not answer a ping within {PONG_S:g} s")
             return
         self._end_overdue(now_s)
-        if now_s >= self._until_s:
+        if now_s >= self._liveness.until_s:
             self._drain()
-        silent_s = SILENT_S if self._streams else IDLE_PING_S
-        if self._control.awaited_pong is None and now_s >= self._heard_s + silent_s:
-            self._ping(now_s)
+        if self._liveness.must_ask(now_s, is_busy=bool(self._streams)):
+            self._hold()
+            self._sender.put(self._liveness.ping(now_s))
+            self._flush_soon()
         if not self.is_gone:
             self._look_again(now_s)
 
@@ -214,8 +206,7 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         """Begin: it is the dialer's until it enters the pool."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's do not say that they are
         self.is_gone = False
-        self._heard_s = self._loop.time()
-        self._until_s = self._heard_s + self._lifetime_s
+        self._liveness.begin(self._loop.time(), lifetime_s=self._lifetime_s)
         self._transport.write(self._receiver.greeting())
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the loop's signature
@@ -228,7 +219,7 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
             return
         data = bytes(self._buffer[:nbytes])
         before = len(self._streams)
-        now_s = self._heard_s = self._loop.time()
+        now_s = self._liveness.heard_s = self._loop.time()
         try:
             self._receiver.feed(data, now_s=now_s)
         except ConnectionFaultError as fault:
@@ -236,7 +227,7 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
             return
         if self._control.is_changed:
             self._adapt()
-        if self._is_held and self._control.awaited_pong is None and not self._is_paused:
+        if self._is_held and not self._liveness.is_asking and not self._is_paused:
             self._release()
         if self._sender.size or self._sender.is_blocked:
             self._flush_soon()
@@ -252,18 +243,18 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
     def resume_writing(self) -> None:
         """Go on."""
         self._is_paused = False
-        if self._control.awaited_pong is None:
+        if not self._liveness.is_asking:
             self._release()
         self._flush_soon()
 
     def eof_received(self) -> None:
         """Close: a server that says no more answers nothing more."""
-        self._lose("the connection was lost before the reply came: the server closed it")
+        if not self.is_gone:  # else the loop is closing it, and may be in the middle of that
+            self._lose("the connection was lost before the reply came: the server closed it")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Lose what was awaited, and be forgotten."""
-        reason = "the server closed it" if exc is None else words(exc)
-        self._lose(f"the connection was lost before the reply came: {reason}")
+        self._lose(f"the connection was lost before the reply came: {words(exc) if exc else 'the server closed it'}")
         self._wheel.forget(self)
         self._pool.lost(self)
 
@@ -273,9 +264,8 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         """See how much room there is by now, and tell the pool."""
         if not self._is_entered:
             return
-        limit = self._control.stream_limit
-        is_open = not (self.is_gone or self._is_draining or limit is None)
-        room = min(limit, MOST_STREAMS) if is_open and limit is not None else 0
+        limit = self._control.stream_limit or 0
+        room = 0 if self.is_gone or self._is_draining else min(limit, MOST_STREAMS)
         if room != self.room:
             self.room = room
             self._pool.resized(self)
@@ -321,7 +311,7 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         """Take nothing new; close after the last reply."""
         if not self._is_draining:
             self._is_draining = True
-            self._until_s = inf
+            self._liveness.until_s = inf
             self._size_up()
             if not self._streams:
                 self._leave(NO_ERROR, self._control.farewell or _OLD)
@@ -333,18 +323,12 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
             oldest = next(iter(streams.values()))
             if oldest.due_s > now_s:
                 break
-            self._fail_stream(oldest, f"no reply within {self._timeout_s:g} s")
+            self._sender.lose(oldest, f"no reply within {self._timeout_s:g} s")
             self._sender.reset(oldest, CANCEL)
             ended += 1
         if ended:
             self._flush_soon()
             self._free(ended)
-
-    def _fail_stream(self, stream: Stream, why: str) -> None:
-        if stream.number > self._sender.taken:
-            stream.refuse(f"the request was not written: {why}")
-        else:
-            stream.lose(why)
 
     def _fail(self, fault: ConnectionFaultError) -> None:
         """The server broke the protocol: say so, and close."""
@@ -358,12 +342,9 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         self._transport.abort()
 
     def _end_all(self, why: str) -> None:
-        ended = list(self._streams.values())
-        for stream in ended:
-            self._fail_stream(stream, why)
-            self._sender.forget(stream)
-        self._claimed -= len(ended)
-        self._pool.busy -= len(ended)
+        ended = self._sender.lose_all(why)
+        self._claimed -= ended
+        self._pool.busy -= ended
 
     def _leave(self, code: int, why: str) -> None:
         """Say goodbye and close; cut what is left after a moment: closing politely waits for one that may not read."""
@@ -391,6 +372,8 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
     def _flush(self) -> None:
         """Write what this turn of the loop has produced."""
         self._is_flushing = False
+        if self._transport.is_closing() and not self.is_gone:
+            self._lose(_CLOSED)  # before anything is taken to be written
         if self.is_gone:
             return
         sender = self._sender
@@ -409,26 +392,9 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         except FOREIGN as error:
             self._lose(f"the request could not be written: {words(error)}")
 
-    # Signs of life
-
-    def _ping(self, now_s: float) -> None:
-        """Ask whether anybody is there."""
-        self._pings += 1
-        payload = self._control.awaited_pong = self._pings.to_bytes(8, "big")
-        self._pong_due_s = now_s + PONG_S
-        self._hold()
-        self._sender.put(frames.frame(frames.PING, payload=payload))
-        self._flush_soon()
-
     def _look_again(self, now_s: float) -> None:
         """Have the wheel look when something may be overdue next."""
         streams = self._streams
-        due_s = self._until_s
-        if streams:
-            due_s = min(due_s, next(iter(streams.values())).due_s)
-        if self._control.awaited_pong is not None:
-            due_s = min(due_s, self._pong_due_s)
-        else:
-            due_s = min(due_s, max(now_s, self._heard_s + (SILENT_S if streams else IDLE_PING_S)))
-        self.due_s = due_s
+        due_s = self._liveness.due_s(now_s, is_busy=bool(streams))
+        self.due_s = min(due_s, next(iter(streams.values())).due_s) if streams else due_s
         self._wheel.file(self)

@@ -15,6 +15,7 @@ from sendengine.transport.direct.http2.faults import StreamFaultError
 from sendengine.transport.direct.http2.literals import LENGTH_FOLLOWS, end_of_string, rest_of_integer, string_at
 
 _MOST_LESSONS: Final = 100  # on one connection; where heads differ that much, walking each costs less
+_LONGEST_KEPT: Final = 4096  # bytes of a head; none is that long
 _INDEXED: Final = 0x80
 _INDEX_OF_LENGTH: Final = 28
 
@@ -90,7 +91,7 @@ class _Outline:
     def learn(self, block: bytes, head: Head) -> None:
         """Make the stretches fit a head that was walked, too."""
         self._lessons += 1
-        if self._lessons > _MOST_LESSONS:
+        if self._lessons > _MOST_LESSONS or len(block) > _LONGEST_KEPT:
             self._head = None
             return
         found = _fields(block, head[3])

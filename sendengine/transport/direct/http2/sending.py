@@ -145,6 +145,21 @@ class Sender:
         del self.streams[stream.number]
         return self._blocked.pop(stream.number, None) is not None
 
+    def lose(self, stream: Stream, why: str) -> None:
+        """Tell an exchange that no reply will come; what was not handed out by `take` was certainly not received."""
+        if stream.number > self.taken:
+            stream.refuse(f"the request was not written: {why}")
+        else:
+            stream.lose(why)
+
+    def lose_all(self, why: str) -> int:
+        """Tell all exchanges so, and forget them; return how many there were."""
+        lost = list(self.streams.values())
+        for stream in lost:
+            self.lose(stream, why)
+            self.forget(stream)
+        return len(lost)
+
     def take(self) -> bytes:
         """Return what is to be written now."""
         written = b"".join(self._out)

@@ -59,6 +59,8 @@ def started(
     descriptors = () if listener is None else (listener.fileno(),)
     with (folder / "output.log").open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, pass_fds=descriptors)  # noqa: S603 - the same
+    if listener is not None:
+        listener.close()  # so that nobody listens any more when the server has ended
     try:
         if listener is None:
             _await(process, port, folder)
