@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo check test laws crash bench clean
+.PHONY: setup demo check test laws crash bench soak clean
 
 setup: $(READY)
 
@@ -34,8 +34,13 @@ laws: $(READY)
 crash: $(READY)
 	CRASH_KILLS=1000 CRASH_BYTES=10000 $(BIN)/python -m pytest tests/crash --numprocesses auto --dist worksteal
 
+# All benchmarks but the soak, one after another; an hour and a half, on a machine that does nothing else.
 bench: $(READY)
 	$(BIN)/python -m benchmarks all
+
+# 20 minutes at both ceilings: is memory flat, and is anything left over?
+soak: $(READY)
+	$(BIN)/python -m benchmarks soak
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .sendengine runs

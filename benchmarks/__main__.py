@@ -18,30 +18,45 @@ import msgspec
 
 from benchmarks.backlog import Backlog
 from benchmarks.benchmark import Benchmark, configured, options_of
+from benchmarks.campaign import Campaign
 from benchmarks.ceilings import Ceilings
+from benchmarks.closed_at_once import ClosedAtOnce
 from benchmarks.contested import Contested
 from benchmarks.four_engines import FourEngines
 from benchmarks.journal import Journal
 from benchmarks.latency import Latency
+from benchmarks.limiter import Pacing
+from benchmarks.loop_stall import LoopStall
 from benchmarks.lower_limit import LowerLimit
 from benchmarks.machine import this_machine
 from benchmarks.mock import Mock
-from benchmarks.pacing import Pacing
 from benchmarks.report import RESULTS, SCHEMA, Result, lines, save
+from benchmarks.simulated import Simulated
+from benchmarks.soak import Soak
 from benchmarks.throughput import Throughput
+from benchmarks.updates import Updates
 
 BENCHMARKS: Final[Mapping[str, type[Benchmark]]] = {
     "mock": Mock,
     "limiter": Pacing,
     "backlog": Backlog,
+    "updates": Updates,
     "throughput": Throughput,
-    "ceilings": Ceilings,
+    "campaign": Campaign,
     "latency": Latency,
+    "ceilings": Ceilings,
+    "loop_stall": LoopStall,
+    "closed_at_once": ClosedAtOnce,
     "journal": Journal,
     "contested": Contested,
     "lower_limit": LowerLimit,
+    "simulated": Simulated,
     "four_engines": FourEngines,
+    "soak": Soak,
 }
+"""By the names of their modules."""
+
+_BY_THEMSELVES: Final = frozenset({"soak", "four_engines"})  # too long for "all", or a part of another one
 _USAGE: Final = 2
 
 
@@ -62,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
-    every = names.add_parser("all", help="every benchmark, one after another")
+    every = names.add_parser("all", help="every benchmark but the soak, one after another")
     _add_results(every)
     for name, kind in BENCHMARKS.items():
         about = inspect.getdoc(kind) or ""
@@ -84,19 +99,22 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
 
 def _chosen(name: str, options: Mapping[str, str | None]) -> dict[str, Benchmark]:
     if name == "all":
-        return {each: kind() for each, kind in BENCHMARKS.items()}
+        return {each: kind() for each, kind in BENCHMARKS.items() if each not in _BY_THEMSELVES}
     return {name: configured(BENCHMARKS[name], options)}
 
 
 def _run(name: str, benchmark: Benchmark, *, folder: Path) -> None:
     machine, started_at, begun_s = this_machine(), datetime.now(UTC), time.monotonic()
-    print(f"{name}: {machine.processor}, {machine.cores} cores, {machine.python}", flush=True)
+    versions = ", ".join(f"{package} {version}" for package, version in machine.packages.items())
+    print(f"{benchmark.command}\n{machine.processor}, {machine.cores} cores, {machine.system}, {machine.python}")
+    print(versions, flush=True)
     if machine.is_busy:
         print(f"The machine is busy (load {machine.load}): do not trust these figures.", flush=True)
     report = asyncio.run(benchmark.run())
     result = Result(
         schema=SCHEMA,
         name=name,
+        command=benchmark.command,
         started_at=started_at.isoformat(timespec="seconds"),
         took_s=round(time.monotonic() - begun_s, 1),
         machine=machine,

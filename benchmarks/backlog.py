@@ -1,41 +1,39 @@
-"""Whether a job costs more where more of them wait.
+"""Whether a job costs more where more of them wait, and how much memory each takes.
 
-Method: a fresh process for each backlog. Its transport opens no connection while jobs are submitted, so that all of
-them wait; then it opens as many as are asked for and answers at once, within the process, until all have settled.
-Ceilings are lifted. Memory is resident, the jobs included, and the receipts not kept.
+Method: a fresh process for each backlog, from a thousand to a million jobs. Its transport opens no connection while
+jobs are submitted, so that all of them wait; then it opens as many as are asked for and answers at once, within the
+process, until all have settled. Ceilings are lifted. Memory is the growth of the resident set, receipts not kept; the
+jobs' own, which is measured by keeping as many of them in a list and nothing else, is taken off.
 
 Units: µs of CPU and bytes, per job.
 """
 
-import asyncio
 import gc
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from time import process_time
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
-from msgspec.structs import replace
 
 from benchmarks.benchmark import AtLeastOne, Benchmark, Loop, LoopKind, Rounds
 from benchmarks.feeding import Feed
 from benchmarks.fresh import in_fresh_process, run_on
+from benchmarks.gated import GatedTransport
 from benchmarks.machine import resident_bytes
-from benchmarks.report import Report, Row, at_most, row
-from benchmarks.workload import LIFTED, settings
+from benchmarks.report import Report, at_most, row
+from benchmarks.workload import LIFTED, settings, wire
 from sendengine import CreateNotification, Job, SendEngine, UpdateUser, external_id, tune_collector
 from sendengine.core.jobs import Urgency
-from sendengine.ports import Permit, Reply, WireRequest
 
 _BOUND: Final = 1.2
+_BYTES: Final = 600.0
+_STEP: Final = 10
+_SHORT: Final = 10_000
+_SHORT_TURNS: Final = 3
 _CONNECTIONS: Final = 100
-_WARM: Final = 200  # jobs that go first, for what is made once
-_JSON: Final = {"content-type": "application/json"}
-_REPLIES: Final[Mapping[str, Reply]] = {
-    "POST": Reply(200, _JSON, b'{"id":"5e4de491-0000-4000-8000-000000000001","external_id":null}'),
-    "PATCH": Reply(202, _JSON, b'{"properties":{}}'),
-}
 
 CaseName = Literal[
     "packed", "alone", "own_messages", "high", "updates", "coalesced", "high_updates", "every"
@@ -76,41 +74,56 @@ class Task(Struct, frozen=True):
     jobs: int
     loop: LoopKind
     collector: Collector
+    warm: int
 
 
 class Backlog(Benchmark, frozen=True, kw_only=True):
-    """Time and memory per job with a large backlog waiting, against a small one."""
+    """Time and memory per job with a thousand to a million waiting."""
 
     case: Annotated[CaseName, Meta(description="which jobs wait")] = "every"
-    small: Annotated[AtLeastOne, Meta(description="jobs in the small backlog")] = 10_000
-    large: Annotated[AtLeastOne, Meta(description="jobs in the large backlog")] = 100_000
+    small: Annotated[AtLeastOne, Meta(description="jobs in the smallest backlog; each is ten times the last one")] = (
+        1_000
+    )
+    large: Annotated[AtLeastOne, Meta(description="jobs in the largest backlog")] = 1_000_000
+    warm: Annotated[AtLeastOne, Meta(description="jobs that go first, for what is made once")] = 5_000
     rounds: Rounds = 3
     loop: Loop = "uvloop"
     collector: Annotated[Collector, Meta(description="as tune_collector() sets it, or as Python does")] = "tuned"
 
     async def run(self) -> Report:
-        """Measure each case, small and large backlogs in turn."""
-        compared: list[Row] = []
+        """Measure each case, all backlogs in turn."""
         report = Report(rows=[], checks=[])
-        for case in CASES if self.case == "every" else [self.case]:
-            small, large = await self._measured(case)
-            report.rows.append(row(f"{case}, {self.small:,} waiting", small))
-            report.rows.append(row(f"{case}, {self.large:,} waiting", large))
-            compared.append(row(f"{case}, {self.large:,} against {self.small:,}", _ratios(small, large)))
-        report.rows.extend(compared)
-        for each in compared:
-            for name, found in each.figures.items():
-                report.checks.append(at_most(f"{each.case}, {name}", found.median, _BOUND))
+        for case in CASES if self.case == "every" else (self.case,):
+            found: dict[int, list[dict[str, float]]] = {size: [] for size in self._sizes()}
+            for _ in range(self.rounds):
+                for size, rounds in found.items():
+                    rounds.append(await self._measured(case, size, smallest=found[self.small]))
+            for size, rounds in found.items():
+                report.rows.append(row(f"{case}, {size:,} waiting", rounds))
+            largest = report.rows[-1]
+            report.checks.append(
+                at_most(f"{largest.case}: time × smallest", largest.figures["× smallest"].median, _BOUND)
+            )
+            report.checks.append(
+                at_most(f"{largest.case}: bytes beside", largest.figures["bytes beside"].median, _BYTES)
+            )
         return report
 
-    async def _measured(self, case: str) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-        task = Task(case, self.small, self.loop, self.collector)
-        small: list[dict[str, float]] = []
-        large: list[dict[str, float]] = []
-        for _ in range(self.rounds):
-            small.append(await in_fresh_process(measure, task))
-            large.append(await in_fresh_process(measure, replace(task, jobs=self.large)))
-        return small, large
+    def _sizes(self) -> list[int]:
+        sizes = [self.small]
+        while sizes[-1] * _STEP < self.large:
+            sizes.append(sizes[-1] * _STEP)
+        return [*sizes, self.large]
+
+    async def _measured(self, case: str, size: int, *, smallest: list[dict[str, float]]) -> dict[str, float]:
+        task = Task(case, size, self.loop, self.collector, self.warm)
+        own_bytes = await in_fresh_process(measure_own, task)
+        # a short run says little: several of them, each in a process of its own
+        turns = [await in_fresh_process(measure, task) for _ in range(_SHORT_TURNS if size < _SHORT else 1)]
+        figures = {name: median([turn[name] for turn in turns]) for name in turns[0]}
+        figures["bytes beside"] = figures["bytes"] - own_bytes
+        first = smallest[-1] if size != self.small else figures
+        return {**figures, "× smallest": _time(figures) / _time(first)}
 
 
 def measure(task: Task) -> dict[str, float]:
@@ -118,16 +131,32 @@ def measure(task: Task) -> dict[str, float]:
     return run_on(task.loop, _measure(task))
 
 
+def measure_own(task: Task) -> float:
+    """Return what a job itself takes, in bytes, with the place in a list that keeps it."""
+    make, kept = CASES[task.case], [None] * task.jobs
+    warm = list(map(make, range(task.warm)))
+    gc.collect()
+    before_bytes = resident_bytes()
+    kept[:] = map(make, range(task.jobs))  # type: ignore[arg-type]  # the list was made before, to be no part of it
+    own_bytes = (resident_bytes() - before_bytes) / task.jobs
+    del warm
+    return own_bytes
+
+
 async def _measure(task: Task) -> dict[str, float]:
     with TemporaryDirectory(prefix="sendengine-bench-") as folder:
         config = settings(
-            Path(folder), create=LIFTED, update=LIFTED, connections=_CONNECTIONS, waiting=task.jobs + _WARM
+            Path(folder),
+            create=LIFTED,
+            update=LIFTED,
+            transport=wire(connections=_CONNECTIONS),
+            waiting=task.jobs + task.warm,
         )
         warm = GatedTransport()
         warm.open()
         async with SendEngine(config, open_transport=lambda *_: warm) as engine:
             feed = Feed(engine)
-            await feed.submit(map(CASES[task.case], range(_WARM)))
+            await feed.submit(map(CASES[task.case], range(task.warm)))
             await feed.all_accepted()
         if task.collector == "tuned":
             tune_collector()
@@ -136,7 +165,7 @@ async def _measure(task: Task) -> dict[str, float]:
             return await _timed(engine, task, gated)
 
 
-async def _timed(engine: SendEngine, task: Task, transport: "GatedTransport") -> dict[str, float]:
+async def _timed(engine: SendEngine, task: Task, transport: GatedTransport) -> dict[str, float]:
     feed = Feed(engine)
     gc.collect()
     before_bytes, begun_s = resident_bytes(), process_time()
@@ -152,50 +181,5 @@ async def _timed(engine: SendEngine, task: Task, transport: "GatedTransport") ->
     }
 
 
-def _ratios(small: list[dict[str, float]], large: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Compare each round's two backlogs; time is that of submitting and sending."""
-    return [
-        # a handful of jobs may fit into memory that is there already
-        {"time": _time(many) / _time(few), "memory": many["bytes"] / max(1.0, few["bytes"])}
-        for few, many in zip(small, large, strict=True)
-    ]
-
-
 def _time(figures: Mapping[str, float]) -> float:
     return figures["µs to submit"] + figures["µs to send"]
-
-
-class GatedTransport:
-    """Opens no connection until it is opened itself; then as many as are wanted, and answers within the process."""
-
-    def __init__(self) -> None:
-        self._gate = asyncio.Event()
-        self._connections = 0
-
-    def open(self) -> None:
-        """Let every connection open from now on."""
-        self._gate.set()
-
-    async def exchange(self, request: WireRequest, permit: Permit) -> Reply:
-        """Answer as OneSignal does when all is well, a turn of the loop after the permit."""
-        await permit()
-        await asyncio.sleep(0)
-        return _REPLIES[request.method]
-
-    async def warm(self, count: int) -> int:
-        """Wait for the gate, then count."""
-        await self._gate.wait()
-        self._connections = max(self._connections, count)
-        return self._connections
-
-    def replace_key(self, api_key: str) -> None:
-        """Nobody looks at keys here."""
-
-    @property
-    def open_connections(self) -> int:
-        """As many as were ever wanted."""
-        return self._connections
-
-    async def aclose(self) -> None:
-        """Forget them."""
-        self._connections = 0

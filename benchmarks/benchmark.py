@@ -3,6 +3,7 @@
 Its fields are the options of its command line, with their meaning and range; its docstring is its help.
 """
 
+import shlex
 from collections.abc import Mapping
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
@@ -23,6 +24,15 @@ class Benchmark(Struct, frozen=True, kw_only=True):
     async def run(self) -> Report:
         """Measure, and return what was found. Raises AssertionError where what was measured is not what was meant."""
         raise NotImplementedError
+
+    @property
+    def command(self) -> str:
+        """The command line that runs it so; a benchmark is named as its module is."""
+        kind = type(self)
+        defaults = zip(kind.__struct_fields__, kind.__struct_defaults__, strict=True)
+        given = [(name, getattr(self, name)) for name, default in defaults if getattr(self, name) != default]
+        options = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in given]
+        return " ".join([f"python -m benchmarks {kind.__module__.rpartition('.')[2]}", *options])
 
 
 class Option(Struct, frozen=True):

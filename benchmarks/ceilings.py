@@ -1,132 +1,175 @@
 """Both documented ceilings at once: how near the engine comes, whether it is ever refused, and what that costs.
 
-Method: the engine on either transport, then a bare aiohttp loop that is paced by the same limiter, each in a fresh
-process against a mock server that counts the exact second before each request. Jobs are made as they are taken.
+Method: the engine on each transport, then a bare aiohttp loop that is paced by the same limiter, each in a fresh
+process against a mock server that counts the exact second before each request. In the first turns jobs are there as
+they are taken. Then both have jobs that come by themselves, at a part of the ceilings, and latency is counted from the
+instant at which each was meant to come; what the engine added is what passed until the request was written, and from
+its reply to its outcome.
 
 Units: shares of the ceilings, as means over the whole run; CPU is the client's, in µs a request and in cores.
 """
 
-import asyncio
 from collections.abc import Mapping
-from itertools import islice
+from contextlib import AsyncExitStack
 from math import ceil
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Final, Literal
 
-from aiohttp import ClientSession
-from msgspec import Meta, Struct
+from msgspec import Meta
 
-from benchmarks.bare import open_session, send_all
-from benchmarks.benchmark import Benchmark, Loop, LoopKind, Positive, Rounds
-from benchmarks.feeding import Feed, Meter
-from benchmarks.fresh import in_fresh_process, run_on
+from benchmarks.atceilings import BARE, Sent, Situation, Task, Timed, drive, time_arrivals
+from benchmarks.benchmark import Benchmark, Loop, Positive, Rounds
+from benchmarks.drawing import latency_drawing, rate_drawing
+from benchmarks.fresh import in_fresh_process
 from benchmarks.mocked import THROTTLED, MeasuredMock, Requests
-from benchmarks.report import Check, Report, Row, at_least, at_most, ratios, row
-from benchmarks.workload import CREATE, DOCUMENTED, UPDATE, TransportKind, all_rendered, jobs, lane_name, settings
-from sendengine import SendEngine, tune_collector
-from sendengine.core.onesignal import EndpointGroup
-from sendengine.limiter import Limiter
+from benchmarks.nginx import Nginx
+from benchmarks.report import Report, Row, at_least, at_most, ratios, row
+from benchmarks.workload import CERTIFICATE, CREATE, DOCUMENTED, H2, UPDATE
 from sendengine.mockserver import AppConfig, LaneLimit, MockConfig
-from sendengine.telemetry.counters import LaneCounters
-from sendengine.telemetry.loop_lag import LoopLag
 
-_SHARE: Final = 0.97  # over a run of 15 s; over a minute it is 98.5 %
-_MOST: Final[Mapping["Kind", float]] = {"direct": 0.5, "aiohttp": 1.25}
+_MOST: Final[Mapping[str, float]] = {"direct": 0.5, "aiohttp": 1.25}
 _COST: Final = "µs CPU a request"
-_WAITING: Final = 3_000  # jobs in each lane, those in flight among them
-_CONNECTIONS: Final = 4000
+_BINDING: Final = 0.5  # of the time: what has held the lane back
 
-Kind = Literal["direct", "aiohttp", "bare aiohttp, paced"]
-_KINDS: Final[tuple[Kind, ...]] = ("direct", "aiohttp", "bare aiohttp, paced")
+CaseName = Literal["0", "100", "300", "lognormal", "2000", "every"]
 
-
-class Task(Struct, frozen=True):
-    """One contestant's turn."""
-
-    kind: Kind
-    base_url: str
-    seconds: float
-    slowest_s: float  # for so long a worker of the bare loop may be busy with one request
-    loop: LoopKind
-    scale: float  # of the documented ceilings
+CASES: Final[Mapping[str, Situation]] = {
+    "0": Situation(least=0.985),
+    "100": Situation(latency_ms=100, least=0.985, is_cost_judged=True),
+    "300": Situation(latency_ms=300, least=0.98),
+    "lognormal": Situation(latency_ms=300, latency_p99_ms=2000, is_tls=True, least=0.98),
+    "2000": Situation(latency_ms=2000, least=None),
+}
 
 
-class Sent(Struct, frozen=True):
-    """What a client says of its turn, while jobs were given; ``bound_by`` is the notifications' lane's."""
-
-    requests: int
-    cpu_s: float
-    cores: float
-    longest_pause_ms: float
-    bound_by: dict[str, float]
-
-
-class Turn(Struct, frozen=True):
+class Turn(Sent, frozen=True):
     """One contestant's turn, client's and server's word together."""
 
-    figures: dict[str, float]
-    bound_by: dict[str, float]
+    shares: dict[str, float]
+    refused: int
+    arrivals_s: dict[str, list[float]]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What its row shows."""
+        return {
+            **self.shares,
+            "429s": float(self.refused),
+            _COST: self.cpu_s / max(1, self.requests) * 1e6,
+            "cores": self.cores,
+            "longest pause ms": self.longest_pause_ms,
+        }
 
 
 class Ceilings(Benchmark, frozen=True, kw_only=True):
-    """6,000 notifications and 1,000 user updates a second together: shares reached, 429s, CPU."""
+    """6,000 notifications and 1,000 user updates a second together: shares reached, 429s, CPU, latency added."""
 
-    seconds: Annotated[Positive, Meta(description="how long jobs are given")] = 15.0
-    latency_ms: Annotated[float, Meta(ge=0, description="latency of the server")] = 100.0
-    latency_p99_ms: Annotated[float, Meta(ge=0, description="makes it lognormal with this 99th percentile")] = 0.0
+    case: Annotated[CaseName, Meta(description="latency of the server in ms, or lognormal and TLS")] = "every"
+    seconds: Annotated[Positive, Meta(description="how long jobs are given, in each turn")] = 60.0
+    offered: Annotated[float, Meta(gt=0, le=1, description="part of the ceilings at which jobs come by themselves")] = (
+        0.95
+    )
     scale: Annotated[Positive, Meta(description="part of both ceilings, where the machine is too small for them")] = 1.0
     rounds: Rounds = 1
     loop: Loop = "uvloop"
 
     async def run(self) -> Report:
-        """Let the contestants send in turn."""
-        found: dict[Kind, list[Turn]] = {kind: [] for kind in _KINDS}
-        async with MeasuredMock(self._config()) as mock:
-            for _ in range(self.rounds):
-                for kind, turns in found.items():
-                    await mock.reset()
-                    turns.append(await self._turn(kind, mock))
-        rows = {kind: row(kind, [turn.figures for turn in turns]) for kind, turns in found.items()}
-        more: list[Row] = []
-        checks: list[Check] = []
-        bare = [turn.figures[_COST] for turn in found["bare aiohttp, paced"]]
-        for kind, most in _MOST.items():
-            ours = [turn.figures[_COST] for turn in found[kind]]
-            cost = ratios(f"CPU a request, {kind} against bare loop", name="ratio", ours=ours, others=bare)
-            more += [cost, row(f"{kind}, share of the time bound by", [turn.bound_by for turn in found[kind]])]
-            shares = rows[kind].figures
-            checks += [at_least(f"{kind}: {each.value}", shares[each.value].low, _SHARE) for each in DOCUMENTED]
-            checks.append(at_most(f"{kind}: 429s", shares["429s"].high, 0))
-            checks.append(at_most(cost.case, cost.figures["ratio"].median, most))
-        return Report(rows=[*rows.values(), *more], checks=checks)
+        """Let the contestants send in turn, case by case."""
+        report = Report(rows=[], checks=[], notes=[], plots={})
+        for name in CASES if self.case == "every" else (self.case,):
+            situation = CASES[name]
+            found: dict[str, list[Turn]] = {kind: [] for kind in situation.contestants}
+            timed: dict[str, list[Timed]] = {kind: [] for kind in situation.contestants}
+            async with AsyncExitStack() as stack:
+                places = await self._places(situation, stack)
+                for _ in range(self.rounds):
+                    for kind, turns in found.items():
+                        mock, base_url = places.get(kind, places[BARE])
+                        task = self._task(kind, situation, base_url)
+                        await mock.reset()
+                        turns.append(await self._turn(task, mock))
+                        if situation.least is not None:
+                            await mock.reset()
+                            timed[kind].append(await in_fresh_process(time_arrivals, task))
+            self._sum_up(report, name, found, timed)
+        return report
 
-    async def _turn(self, kind: Kind, mock: MeasuredMock) -> Turn:
-        slowest_s = max(self.latency_ms * 2, self.latency_p99_ms / 2) / 1e3
-        sent = await in_fresh_process(
-            measure, Task(kind, mock.base_url, self.seconds, slowest_s, self.loop, self.scale)
-        )
+    async def _places(self, situation: Situation, stack: AsyncExitStack) -> dict[str, tuple[MeasuredMock, str]]:
+        """Start the mock server; it speaks HTTP/1.1, so that for HTTP/2 another one stands behind nginx."""
+        config = self._config(situation)
+        mock = await stack.enter_async_context(MeasuredMock(config, certfile=CERTIFICATE if situation.is_tls else None))
+        places = {BARE: (mock, mock.base_url)}
+        if H2 in situation.contestants:
+            behind = await stack.enter_async_context(MeasuredMock(config))
+            nginx = await stack.enter_async_context(Nginx(is_tls=True, is_h2=True, behind=behind.base_url))
+            places[H2] = (behind, nginx.base_url)
+        return places
+
+    def _task(self, kind: str, situation: Situation, base_url: str) -> Task:
+        return Task(kind, base_url, self.seconds, situation.mean_s, self.loop, self.scale, self.offered)
+
+    async def _turn(self, task: Task, mock: MeasuredMock) -> Turn:
+        sent = await in_fresh_process(drive, task)
         lanes = {group: await mock.requests(group.value) for group in DOCUMENTED}
         shares = {
             group.value: _share(lanes[group], ceiling * self.scale, seconds=self.seconds)
             for group, ceiling in DOCUMENTED.items()
         }
         refused = sum(requests.statuses.count(THROTTLED) for requests in lanes.values())
-        figures = {
-            **shares,
-            "429s": float(refused),
-            _COST: sent.cpu_s / sent.requests * 1e6,
-            "cores": sent.cores,
-            "longest pause ms": sent.longest_pause_ms,
-        }
-        return Turn(figures, sent.bound_by)
+        arrivals_s = {group.value: lanes[group].accepted_s for group in DOCUMENTED}
+        return Turn(
+            sent.requests, sent.cpu_s, sent.cores, sent.longest_pause_ms, sent.bound_by, shares, refused, arrivals_s
+        )
 
-    def _config(self) -> MockConfig:
+    def _sum_up(
+        self, report: Report, name: str, found: Mapping[str, list[Turn]], timed: Mapping[str, list[Timed]]
+    ) -> None:
+        situation = CASES[name]
+        where = situation.title
+        rows = {kind: row(f"{where}: {kind}", [turn.figures for turn in turns]) for kind, turns in found.items()}
+        report.rows.extend(rows.values())
+        report.rows.extend(
+            row(f"{where}: {kind}, jobs come by themselves", [each.figures for each in rounds])
+            for kind, rounds in timed.items()
+            if rounds
+        )
+        for kind in situation.contestants:
+            if kind != BARE:
+                self._judge(report, f"{where}: {kind}", rows[kind], found[kind], situation)
+        for kind, most in _MOST.items() if situation.is_cost_judged else ():
+            ours, bare = ([turn.figures[_COST] for turn in found[each]] for each in (kind, BARE))
+            cost = ratios(f"{where}: CPU a request, {kind} × {BARE}", name="ratio", ours=ours, others=bare)
+            report.rows.append(cost)
+            report.checks.append(at_most(cost.case, cost.figures["ratio"].median, most))
+        report.plots[f"{name}-rate"] = rate_drawing(
+            {kind: turns[0].arrivals_s for kind, turns in found.items()},
+            ceilings={group.value: ceiling * self.scale for group, ceiling in DOCUMENTED.items()},
+            title=f"Both ceilings at {where}",
+            command=self.command,
+        )
+        report.plots[f"{name}-latency"] = latency_drawing(
+            {kind: rounds[0] for kind, rounds in timed.items() if rounds},
+            title=f"Latency at {self.offered:.0%} of both ceilings, {where}",
+            command=self.command,
+        )
+
+    def _judge(self, report: Report, who: str, found: Row, turns: list[Turn], situation: Situation) -> None:
+        bound_by = row(f"{who}, share of the time bound by", [turn.bound_by for turn in turns])
+        report.rows.append(bound_by)
+        report.checks.append(at_most(f"{who}: 429s", found.figures["429s"].high, 0))
+        if situation.least is None:
+            bound = bound_by.figures["connections"].median if "connections" in bound_by.figures else 0.0
+            report.checks.append(at_least(f"{who}: bound by connections", bound, _BINDING))
+            return
+        for group in DOCUMENTED:
+            share = found.figures[group.value].low
+            report.checks.append(at_least(f"{who}: {group.value}, share", share, situation.least))
+
+    def _config(self, situation: Situation) -> MockConfig:
         create, update = (LaneLimit(rate=ceil(DOCUMENTED[group] * self.scale)) for group in (CREATE, UPDATE))
         return MockConfig(
             default=AppConfig(create_notification=create, update_user=update),
-            latency_ms=self.latency_ms,
-            latency_p99_ms=self.latency_p99_ms,
+            latency_ms=situation.latency_ms,
+            latency_p99_ms=situation.latency_p99_ms,
             application_limit="off",
             keep_updates=False,
         )
@@ -138,60 +181,4 @@ def _share(requests: Requests, ceiling: float, *, seconds: float) -> float:
         return 0.0
     first_s = requests.arrivals_s[0]
     until_s = min(requests.arrivals_s[-1], first_s + seconds)
-    return requests.count((200, 202), from_s=first_s, until_s=until_s) / (until_s - first_s) / ceiling
-
-
-def measure(task: Task) -> Sent:
-    """Have one turn in this process."""
-    return run_on(task.loop, _bare(task) if task.kind == "bare aiohttp, paced" else _engine(task, task.kind))
-
-
-async def _engine(task: Task, transport: TransportKind) -> Sent:
-    with TemporaryDirectory(prefix="sendengine-bench-") as folder:
-        create, update = (DOCUMENTED[group] * task.scale for group in (CREATE, UPDATE))
-        config = settings(
-            Path(folder),
-            base_url=task.base_url,
-            create=create,
-            update=update,
-            waiting=_WAITING,
-            transport=transport,
-        )
-        async with SendEngine(config) as engine:
-            tune_collector()
-            meter = Meter()
-            feeds = {group: Feed(engine) for group in DOCUMENTED}
-            await asyncio.gather(*(_feed(feed, group, meter, task) for group, feed in feeds.items()))
-            cpu_s, cores, counters = meter.cpu_s, meter.cores, engine.counters()
-            requests = sum(each.requests for each in counters.values())
-            lane = counters.get(lane_name(CREATE), LaneCounters())  # missing where nothing was sent
-            bound_by = {str(cause): share for cause, share in lane.bound_by.items()}
-            await engine.abort()
-            for feed in feeds.values():
-                feed.check("accepted", "abandoned")
-            return Sent(requests, cpu_s, cores, engine.stats().longest_pause_s * 1e3, bound_by)
-
-
-async def _feed(feed: Feed, group: EndpointGroup, meter: Meter, task: Task) -> None:
-    endless = jobs(group)
-    feed.submit_at_once(islice(endless, _WAITING))
-    await feed.submit(meter.until(task.seconds, endless))
-
-
-async def _bare(task: Task) -> Sent:
-    async with open_session(connections=_CONNECTIONS) as session:
-        tune_collector()
-        lag, meter = LoopLag(asyncio.get_running_loop()), Meter()
-        lag.start()
-        counts = await asyncio.gather(*(_paced(session, task, group, meter) for group in DOCUMENTED))
-        lag.stop()
-        return Sent(sum(counts), meter.cpu_s, meter.cores, lag.longest_s * 1e3, {})
-
-
-async def _paced(session: ClientSession, task: Task, group: EndpointGroup, meter: Meter) -> int:
-    ceiling = DOCUMENTED[group] * task.scale
-    limiter = Limiter(ceiling=ceiling)
-    workers = ceil(ceiling * task.slowest_s)
-    requests = meter.until(task.seconds, all_rendered(group))
-    statuses = await send_all(session, task.base_url, requests, workers=workers, permit=limiter.permit)
-    return statuses.total()
+    return requests.count((200, 202), from_s=first_s, until_s=until_s) / max(until_s - first_s, 1e-9) / ceiling

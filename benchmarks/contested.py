@@ -1,174 +1,165 @@
-"""What the backoff controller reaches where the limit is lower, shared or moving: simulated.
+"""A quota that others use too: a foreign client that takes a varying part of it, and four engines side by side.
 
-Method: the engines and servers of ``tests/core/pacing_simulation.py``: controllers with a bucket each, against four
-ways of counting. A round is another seed of the latency, 80 to 100 ms. ``python -m benchmarks.contested`` shows all of
-it; `benchmarks.four_engines` and `benchmarks.lower_limit` are the real runs.
+Method: one lane at its documented ceiling, against a mock server that counts the exact second before each request,
+refused ones included, and whose other client asks for 0 to 80 % of the limit, in a wave and in steps. What is left is
+the limit less what the other client asks for; both are taken second by second, from the first request on. The other
+client goes through the same counter, so that it is refused, and refuses, as a real one would. Then
+`benchmarks.four_engines`, whose own report follows.
 
-Units: ``used`` is the share of what the limit allowed; ``outside`` of what it allowed outside holds; Jain's index is 1
-where all have the same and 1/n where one has everything; ``fair from`` is the second in which it first was 0.9.
+Units: shares.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from math import cos, pi
-from typing import Annotated, Final
+from collections import Counter
+from collections.abc import Callable, Mapping
+from math import ceil, cos, pi
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Final, Literal
 
-import msgspec
-from msgspec import Meta
+from msgspec import Meta, Struct
 
-from benchmarks.benchmark import AtLeastOne, Benchmark, Rounds
-from benchmarks.report import Report, Row, at_least, at_most, lines, row
-from sendengine.core.backoff import BEYOND_S, CLIMB_S, GAIN, BackoffController, Climb
-from tests.core.pacing_simulation import SERVERS, Outcome, Rate, simulate, steady
+from benchmarks.benchmark import AtLeastOne, Benchmark, Loop, LoopKind, Positive, Rounds
+from benchmarks.drawing import rates
+from benchmarks.feeding import Filling
+from benchmarks.four_engines import FourEngines
+from benchmarks.fresh import in_fresh_process, run_on
+from benchmarks.mocked import THROTTLED, MeasuredMock, Requests
+from benchmarks.report import Report, at_least, at_most, row
+from benchmarks.workload import CREATE, jobs, lane_name, settings
+from sendengine import SendEngine, tune_collector
+from sendengine.bench.plots import Line, rate_plot
+from sendengine.mockserver import AppConfig, LaneLimit, MockConfig
+from sendengine.mockserver.config import Steps
 
-_CEILING: Final = 6000.0
-_LIMIT: Final = 4000.0
-_JUDGED: Final = 4  # eight engines are there to be seen
-_STARTS: Final[Mapping[str, Sequence[float]]] = {
-    "4 at the ceiling": (1.0, 1.0, 1.0, 1.0),
-    "4 from 70/10/10/10": (0.7, 0.1, 0.1, 0.1),
-    "4 from 97/1/1/1": (0.97, 0.01, 0.01, 0.01),
-    "2 from 90/10": (0.9, 0.1),
-    "8 at the ceiling": (1.0,) * 8,
+_LEAST: Final = 0.9
+_REFUSED: Final = 0.005
+_MOST: Final = 0.8  # of the limit, for the other client
+_STEP_S: Final = 0.5
+_WAITING_S: Final = 0.7  # so many seconds' jobs are under way
+_STEPS: Final = (0.2, 0.7, 0.4, 0.8, 0.0)
+
+CaseName = Literal["wave", "steps", "four", "every"]
+
+FOREIGN: Final[Mapping[str, Callable[[float], float]]] = {
+    "wave": lambda part: _MOST / 2 * (1 - cos(2 * pi * part)),
+    "steps": lambda part: _STEPS[min(len(_STEPS) - 1, int(part * len(_STEPS)))],
 }
-_FOREIGN: Final[Mapping[str, Callable[[float], float]]] = {
-    "0-80 % in 300 s": lambda now_s: _CEILING * 0.4 * (1 - cos(2 * pi * now_s / 300)),
-    "0-80 % in 60 s": lambda now_s: _CEILING * 0.4 * (1 - cos(2 * pi * now_s / 60)),
-    "steps of 60 s": lambda now_s: _CEILING * (0.2, 0.7, 0.4, 0.8, 0.0)[int(now_s / 60) % 5],
-}
+"""The other client's share of the limit, by the part of the run that has passed."""
+
+
+class Task(Struct, frozen=True):
+    """One run of the engine."""
+
+    base_url: str
+    seconds: float
+    ceiling: int
+    loop: LoopKind
 
 
 class Contested(Benchmark, frozen=True, kw_only=True):
-    """The backoff controller against lower, shared and moving limits, simulated."""
+    """A foreign client that takes a varying 0-80 % of the quota, and four engines side by side: what is reached."""
 
-    seconds: Annotated[AtLeastOne, Meta(description="length of a run with several engines")] = 120
-    rounds: Rounds = 3
+    case: Annotated[CaseName, Meta(description="how the other client's share varies, or four engines")] = "every"
+    seconds: Annotated[Positive, Meta(description="length of a run")] = 120.0
+    ceiling: Annotated[AtLeastOne, Meta(description="limit, in requests a second")] = 6000
+    latency_ms: Annotated[float, Meta(ge=0, description="latency of the server")] = 100.0
+    setup_s: Annotated[Positive, Meta(description="until four processes are up, and begin")] = 4.0
+    rounds: Rounds = 1
+    loop: Loop = "uvloop"
 
     async def run(self) -> Report:
-        """Simulate everything, one case after another."""
-        report = Report(rows=[], checks=[])
-        for kind in SERVERS:
-            report.rows.extend(self._lower(kind, retry_after_s) for retry_after_s in (1.0, 5.0))
-        report.rows.extend(self._halved(kind) for kind in SERVERS)
-        for name in _FOREIGN:
-            report.rows.extend(self._foreign(name, counts_refused=counts) for counts in (True, False))
-        for start, shares in _STARTS.items():
-            for kind in SERVERS:
-                found = self._several(f"{start}, {kind}", shares, kind)
-                report.rows.append(found)
-                if len(shares) <= _JUDGED:
-                    _check(report, found)
+        """Run each case."""
+        report = Report(rows=[], checks=[], notes=[], plots={})
+        for name in FOREIGN if self.case == "every" else {self.case} & FOREIGN.keys():
+            found = row(f"foreign client, {name}", [await self._measured(name, report) for _ in range(self.rounds)])
+            report.rows.append(found)
+            report.checks.append(at_least(f"{found.case}: share of what it leaves", found.figures["share"].low, _LEAST))
+            report.checks.append(at_most(f"{found.case}: refused share", found.figures["refused"].high, _REFUSED))
+        if self.case in {"four", "every"}:
+            await self._four(report)
         return report
 
-    def _lower(self, kind: str, retry_after_s: float) -> Row:
-        rounds = [
-            _alone(kind, steady(_LIMIT), allowed=20 * _LIMIT, duration_s=20, retry_after_s=retry_after_s, seed=seed)
-            for seed in range(self.rounds)
-        ]
-        return row(f"4,000 of 6,000 for 20 s, {kind}, Retry-After {retry_after_s:g}", rounds)
+    async def _measured(self, name: str, report: Report) -> dict[str, float]:
+        async with MeasuredMock(self._config(name)) as mock:
+            await mock.reset()  # the schedule begins now
+            epochs = await in_fresh_process(measure, Task(mock.base_url, self.seconds, self.ceiling, self.loop))
+            requests = await mock.requests(CREATE.value)
+            [lane] = (await mock.summary(doubled=False)).lanes
+        report.plots[name] = self._drawn(name, requests)
+        return {
+            **self._figures(name, requests),
+            "epochs": float(epochs),
+            "inside hold": float(lane.inside_hold),
+            "foreign taken": lane.foreign_taken / max(1, lane.foreign_offered),
+        }
 
-    def _halved(self, kind: str) -> Row:
-        def limit(now_s: float) -> float:
-            return _CEILING / 2 if 20 <= now_s < 40 else _CEILING
+    def _figures(self, name: str, requests: Requests) -> dict[str, float]:
+        from_s = requests.arrivals_s[0]
+        until_s = max(self.seconds, from_s + 1e-3)
+        seconds = max(1, round((until_s - from_s) / _STEP_S))
+        step_s = (until_s - from_s) / seconds
+        left = sum(self._left(name, from_s + (number + 0.5) * step_s) * step_s for number in range(seconds))
+        accepted = requests.count((200,), from_s=from_s, until_s=until_s)
+        refused = requests.count((THROTTLED,), from_s=from_s, until_s=until_s)
+        return {
+            "share": accepted / left,
+            "refused": refused / max(1, accepted + refused),
+            "429s": float(refused),
+            "held": requests.held_s(from_s=from_s, until_s=until_s) / (until_s - from_s),
+        }
 
-        rounds = [_alone(kind, limit, allowed=60 * _CEILING, duration_s=70, seed=seed) for seed in range(self.rounds)]
-        return row(f"halved for 20 s of 70, {kind}", rounds)
+    def _left(self, name: str, at_s: float) -> float:
+        """What the other client leaves of the limit, in requests a second."""
+        return self.ceiling * (1 - FOREIGN[name](min(1.0, at_s / self.seconds)))
 
-    def _foreign(self, name: str, *, counts_refused: bool) -> Row:
-        foreign = _FOREIGN[name]
-        allowed = sum(_CEILING - foreign(second) for second in range(300))
-        rounds = [
-            _alone(
-                "sliding",
-                steady(_CEILING),
-                allowed=allowed,
-                duration_s=300,
-                foreign=foreign,
-                counts_refused=counts_refused,
-                seed=seed,
-            )
-            for seed in range(self.rounds)
-        ]
-        return row(f"foreign {name}, refused {'counted' if counts_refused else 'free'}", rounds)
+    def _drawn(self, name: str, requests: Requests) -> str:
+        first_s, last_s = requests.arrivals_s[0], requests.arrivals_s[-1]
+        steps = Counter({second: self._left(name, second) for second in range(ceil(first_s), int(last_s))})
+        bound = [(second - first_s, left) for second, left in sorted(steps.items())]
+        line = Line("accepted", rates(requests.accepted_s), bound)
+        return rate_plot([line], title=f"Beside a foreign client, {name}", command=self.command)
 
-    def _several(self, case: str, shares: Sequence[float], kind: str) -> Row:
-        rounds = []
-        for seed in range(self.rounds):
-            outcome = simulate(
-                SERVERS[kind](steady(_CEILING), counts_refused=True),
-                [_controller(share) for share in shares],
-                ceiling=_CEILING,
-                duration_s=self.seconds,
-                seed=seed,
-            )
-            fair_from_s = outcome.fair_from_s()
-            rounds.append(
-                {
-                    "used": outcome.mean_rate() / _CEILING,
-                    "second half": outcome.mean_rate(self.seconds // 2) / _CEILING,
-                    "refused %": 100 * outcome.refused_share,
-                    "epochs": float(max(engine.controller.epochs for engine in outcome.engines)),
-                    "fair from s": float(self.seconds if fair_from_s is None else fair_from_s),
-                    "Jain at the end": outcome.fairness(max(0, self.seconds - 20), self.seconds),
-                }
-            )
-        return row(case, rounds)
+    async def _four(self, report: Report) -> None:
+        four = FourEngines(
+            seconds=self.seconds,
+            ceiling=self.ceiling,
+            latency_ms=self.latency_ms,
+            setup_s=self.setup_s,
+            loop=self.loop,
+        )
+        found = await four.run()
+        report.rows.extend(found.rows)
+        report.checks.extend(found.checks)
+        report.notes.extend(found.notes)
 
+    def _config(self, name: str) -> MockConfig:
+        limit = LaneLimit(rate=self.ceiling, count_refused=True, foreign_schedule=self._schedule(name))
+        return MockConfig(
+            default=AppConfig(create_notification=limit), application_limit="off", latency_ms=self.latency_ms
+        )
 
-def _alone(
-    kind: str,
-    limit: Rate,
-    *,
-    allowed: float,
-    duration_s: int,
-    seed: int,
-    retry_after_s: float = 1.0,
-    counts_refused: bool = True,
-    foreign: Rate | None = None,
-) -> dict[str, float]:
-    outcome = simulate(
-        SERVERS[kind](limit, counts_refused=counts_refused),
-        [_controller(1.0)],
-        ceiling=_CEILING,
-        duration_s=duration_s,
-        retry_after_s=retry_after_s,
-        foreign=foreign,
-        seed=seed,
-    )
-    return _figures(outcome, allowed=allowed)
+    def _schedule(self, name: str) -> Steps:
+        count = max(1, round(self.seconds / _STEP_S))
+        step_s = self.seconds / count
+        return tuple((number * step_s, FOREIGN[name]((number + 0.5) / count)) for number in range(count))
 
 
-def _figures(outcome: Outcome, *, allowed: float) -> dict[str, float]:
-    engine = outcome.engines[0]
-    return {
-        "used": outcome.accepted / allowed,
-        "outside": outcome.accepted / allowed / (1 - engine.held_s / outcome.end_s),
-        "refused %": 100 * outcome.refused_share,
-        "epochs": float(engine.controller.epochs),
-        "sent in holds": float(engine.sent_in_hold),
-    }
+def measure(task: Task) -> int:
+    """Send in this process; in how many epochs it was refused."""
+    return run_on(task.loop, _send(task))
 
 
-def _controller(share: float) -> BackoffController:
-    made = BackoffController(ceiling=_CEILING, missing_retry_after_s=60.0, now_s=0.0)
-    if share < 1:  # unequal shares, as if each had come to its own on a first climb
-        made._climb = Climb(share * _CEILING, GAIN * _CEILING, CLIMB_S, _CEILING, BEYOND_S)  # noqa: SLF001
-        made._pace = share * _CEILING  # noqa: SLF001
-    return made
-
-
-def _check(report: Report, found: Row) -> None:
-    report.checks.append(at_least(f"{found.case}, used", found.figures["used"].low, 0.8))
-    report.checks.append(at_most(f"{found.case}, refused %", found.figures["refused %"].high, 2.0))
-    report.checks.append(at_most(f"{found.case}, fair from s", found.figures["fair from s"].high, 120))
-
-
-def main() -> None:
-    """Print the table, and the same as JSON."""
-    report = asyncio.run(Contested().run())
-    print("\n".join(lines(report)))
-    print(msgspec.json.encode(report).decode())
-
-
-if __name__ == "__main__":
-    main()
+async def _send(task: Task) -> int:
+    under_way = ceil(task.ceiling * _WAITING_S)
+    with TemporaryDirectory(prefix="sendengine-bench-") as folder:
+        config = settings(Path(folder), base_url=task.base_url, create=task.ceiling, waiting=under_way)
+        async with SendEngine(config) as engine:
+            tune_collector()
+            filling = Filling(engine, jobs(CREATE), under_way=under_way)
+            await asyncio.sleep(task.seconds)
+            epochs = engine.counters()[lane_name(CREATE)].epochs
+            filling.stop()
+            await engine.abort()
+            filling.check("abandoned")
+            return epochs

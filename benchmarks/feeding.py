@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from time import perf_counter, process_time
 from typing import TypeVar
 
-from sendengine import Job, Receipt, SendEngine
+from sendengine import Accepted, Job, Receipt, SendEngine
 from sendengine.core.outcomes import OUTCOME_NAMES
 
 _T = TypeVar("_T")
@@ -57,6 +57,52 @@ class Feed:
         self.outcomes[OUTCOME_NAMES[type(receipt.outcome)]] += 1
         if self.settled == self.submitted:
             self._idle.set()
+
+
+class Filling:
+    """Keeps so many jobs under way: another is submitted for each that settles, without a task for any of them.
+
+    Await ``is_over``: it is set when all that were given have settled, and none are left.
+    """
+
+    __slots__ = ("_engine", "_jobs", "_under_way", "accepted", "is_over", "outcomes")
+
+    def __init__(self, engine: SendEngine, jobs: Iterator[Job], *, under_way: int) -> None:
+        self._engine = engine
+        self._jobs = jobs
+        self._under_way = 0
+        self.accepted = 0
+        self.outcomes: Counter[str] = Counter()
+        self.is_over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for _ in range(under_way):
+            self._submit()
+        if not self._under_way:
+            self.is_over.set_result(None)
+
+    def stop(self) -> None:
+        """Submit no more."""
+        self._jobs = iter(())
+
+    def check(self, *others: str) -> None:
+        """Raise AssertionError where a job was not accepted, and did not end as one of ``others`` either."""
+        assert self.outcomes.keys() <= set(others), f"not accepted: {dict(self.outcomes)}"
+
+    def _submit(self) -> None:
+        job = next(self._jobs, None)
+        if job is not None:
+            self._under_way += 1
+            self._engine.submit_nowait(job).add_done_callback(self._settled)
+
+    def _settled(self, receipt: Receipt) -> None:
+        outcome = receipt.outcome
+        if isinstance(outcome, Accepted):
+            self.accepted += 1
+        else:
+            self.outcomes[OUTCOME_NAMES[type(outcome)]] += 1
+        self._under_way -= 1
+        self._submit()
+        if not self._under_way and not self.is_over.done():
+            self.is_over.set_result(None)
 
 
 class Meter:

@@ -17,13 +17,13 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from benchmarks.benchmark import Benchmark, Loop, LoopKind, Positive, Rounds
-from benchmarks.feeding import Meter
+from benchmarks.benchmark import AtLeastOne, Benchmark, Loop, LoopKind, Positive, Rounds
+from benchmarks.feeding import Filling, Meter
 from benchmarks.fresh import in_fresh_process, run_on
 from benchmarks.mocked import MeasuredMock
 from benchmarks.report import Check, Report, at_least, at_most, ratios, row
 from benchmarks.workload import APP, CREATE, DOCUMENTED, job, jobs, rendered, settings
-from sendengine import Job, Receipt, SendEngine, tune_collector
+from sendengine import SendEngine, tune_collector
 from sendengine.core.outcomes import Accepted
 from sendengine.errors import StorageError
 from sendengine.journal.connection import Connect, Connection, Value, connect_sqlite
@@ -38,7 +38,6 @@ _LEAST: Final = {5.0: 0.95, 20.0: 0.9}  # of memory's throughput
 _SUBMIT_MS: Final = {"p50": 15.0, "p99": 50.0}  # at 5 ms
 _STORE_US: Final = 10.0
 _PAUSE_MS: Final = 5.0
-_IN_FLIGHT: Final = 3_000
 _LOOK_S: Final = 0.002
 _KEY: Final = "8250eaf6-1a58-489e-b136-7c74a864b434"
 _TOOK: Final = Accepted((_KEY,))
@@ -51,6 +50,7 @@ class Task(Struct, frozen=True):
     base_url: str
     seconds: float
     rate: float
+    under_way: int
     loop: LoopKind
 
     @property
@@ -67,6 +67,7 @@ class Journal(Benchmark, frozen=True, kw_only=True):
     rate: Annotated[
         Positive, Meta(description="submits a second where they are timed, and jobs of the store alone")
     ] = 6_000.0
+    under_way: Annotated[AtLeastOne, Meta(description="jobs of each lane that are under way, at the ceilings")] = 3_000
     rounds: Rounds = 1
     loop: Loop = "uvloop"
 
@@ -79,7 +80,7 @@ class Journal(Benchmark, frozen=True, kw_only=True):
         async with MeasuredMock(config) as mock:
             for _ in range(self.rounds):
                 for delay_ms in (None, *_DELAYS_MS):
-                    task = Task(delay_ms, mock.base_url, self.seconds, self.rate, self.loop)
+                    task = Task(delay_ms, mock.base_url, self.seconds, self.rate, self.under_way, self.loop)
                     await mock.reset()
                     figures = await in_fresh_process(at_the_ceilings, task)
                     sent.setdefault(task.name, []).append(await _with_shares(figures, mock, seconds=self.seconds))
@@ -147,44 +148,20 @@ def at_the_ceilings(task: Task) -> dict[str, float]:
 
 async def _at_the_ceilings(task: Task) -> dict[str, float]:
     with TemporaryDirectory(prefix="sendengine-bench-") as folder:
-        config = settings(Path(folder), base_url=task.base_url, waiting=_IN_FLIGHT)
+        config = settings(Path(folder), base_url=task.base_url, waiting=task.under_way)
         async with SendEngine(config, journal=await _journal(task, Path(folder))) as engine:
             tune_collector()
             pauses, meter = Pauses(), Meter()
-            fillings = [Filling(engine, meter.until(task.seconds, jobs(group))) for group in DOCUMENTED]
+            given = {group: meter.until(task.seconds, jobs(group)) for group in DOCUMENTED}
+            fillings = [Filling(engine, each, under_way=task.under_way) for each in given.values()]
             await asyncio.gather(*(filling.is_over for filling in fillings))
+            for filling in fillings:
+                filling.check()
             return {
                 "µs CPU a request": meter.cpu_s / sum(filling.accepted for filling in fillings) * 1e6,
                 "cores": meter.cores,
                 "pause p99.9 ms": pauses.stop(),
             }
-
-
-class Filling:
-    """Keeps so many jobs under way: another is submitted for each that settles, without a task for any of them."""
-
-    def __init__(self, engine: SendEngine, jobs: Iterator[Job]) -> None:
-        self._engine = engine
-        self._jobs = jobs
-        self._under_way = 0
-        self.accepted = 0
-        self.is_over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        for _ in range(_IN_FLIGHT):
-            self._submit()
-
-    def _submit(self) -> None:
-        job = next(self._jobs, None)
-        if job is not None:
-            self._under_way += 1
-            self._engine.submit_nowait(job).add_done_callback(self._settled)
-
-    def _settled(self, receipt: Receipt) -> None:
-        assert isinstance(receipt.outcome, Accepted), receipt.outcome
-        self.accepted += 1
-        self._under_way -= 1
-        self._submit()
-        if not self._under_way and not self.is_over.done():
-            self.is_over.set_result(None)
 
 
 # Submitting at an even rate

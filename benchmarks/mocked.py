@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from benchmarks.machine import cpu_s_of
+from benchmarks.machine import cpu_s_of, open_descriptors
 from sendengine.mockserver import AppConfig, LaneLimit, MockConfig, MockProcess
 from sendengine.mockserver.config import Lane
 
@@ -30,6 +30,12 @@ class Requests(Struct, frozen=True):
     arrivals_s: list[float]
     statuses: list[int]
     holds: list[tuple[float, float]]
+
+    @property
+    def accepted_s(self) -> list[float]:
+        """When those arrived that were accepted."""
+        pairs = zip(self.arrivals_s, self.statuses, strict=True)
+        return [at_s for at_s, status in pairs if status in {200, 202}]
 
     def count(self, statuses: Sequence[int], *, from_s: float, until_s: float) -> int:
         """Count the requests of a stretch that were answered so."""
@@ -55,6 +61,11 @@ class MeasuredMock(MockProcess):
     def cpu_s(self) -> float:
         """The CPU that the server has used so far."""
         return cpu_s_of(self._child.pid)
+
+    @property
+    def open_descriptors(self) -> int:
+        """How many files and sockets the server has open."""
+        return open_descriptors(self._child.pid)
 
     async def requests(self, lane: Lane) -> Requests:
         """Return every request of a lane; nothing where none came."""

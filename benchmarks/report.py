@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from benchmarks.machine import Machine
 
@@ -49,23 +50,25 @@ class Check(Struct, frozen=True):
     is_met: bool
 
     def __str__(self) -> str:
-        verdict = "met   " if self.is_met else "MISSED"
+        verdict = "met    " if self.is_met else "not met"
         return f"{verdict} {self.what}: {number(self.value)}, {self.side} {number(self.bound)}"
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """All of it. ``notes`` are lines for a person."""
+    """All of it. ``notes`` are lines for a person; ``plots`` are SVG drawings by name, saved as files of their own."""
 
     rows: list[Row]
     checks: list[Check]
     notes: list[str] = []
+    plots: dict[str, str] = {}
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """The file that a run leaves: a report, how it was made, and on what."""
+    """The file that a run leaves: a report, how it was made, and on what; ``plots`` in it name files beside it."""
 
     schema: int
     name: str
+    command: str
     started_at: str
     took_s: float
     machine: Machine
@@ -119,10 +122,14 @@ def lines(report: Report) -> list[str]:
 
 
 def save(result: Result, *, folder: Path = RESULTS) -> Path:
-    """Write a result as JSON, named after its benchmark and start, and return where."""
+    """Write a result as JSON and its plots as SVG, named after its benchmark and start, and return where."""
     folder.mkdir(parents=True, exist_ok=True)
     stamp = datetime.fromisoformat(result.started_at).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     path = folder / f"{result.name}-{stamp}.json"
+    files = {name: f"{result.name}-{stamp}-{name}.svg" for name in result.report.plots}
+    for name, file in files.items():
+        (folder / file).write_text(result.report.plots[name], encoding="utf-8")
+    result = replace(result, report=replace(result.report, plots=files))
     path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
     return path
 
