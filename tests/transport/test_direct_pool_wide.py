@@ -261,6 +261,17 @@ async def test_warming_counts_exchanges() -> None:
 
 
 @on_asyncio
+async def test_warming_does_not_count_connections_that_take_nothing_new() -> None:
+    host = WideHost()
+    for connection in await claimed(host, 190):
+        connection.give_back()
+    for opened in host.opened:
+        opened.resize(0)
+    await host.pool.warm(1)
+    assert host.pool.capacity == 100
+
+
+@on_asyncio
 @pytest.mark.parametrize("room", [0, 1])
 async def test_warming_ends_where_connections_have_little_or_no_room(room: int) -> None:
     host = WideHost(room=room, max_connections=10)

@@ -224,8 +224,8 @@ class Pool:
         """Open connections until they carry ``count`` exchanges at once, or no more can be opened."""
         while not self._is_closed and self.capacity < count:
             before, capacity = len(self._open), self.capacity
-            missing = SCOUTS if self.width is None else ceil((count - capacity) / self.width)
-            await self._warming.reach(min(before + missing, count, self._max))
+            missing = min(SCOUTS, count) if self.width is None else ceil((count - capacity) / self.width)
+            await self._warming.reach(min(before + missing, self._max))
             if self.capacity <= capacity:
                 return
 
