@@ -95,13 +95,15 @@ async def requeue(slot: Slot, letters: Iterable[DeadLetter], *, repeat_deltas: b
     if outbox is None:
         raise AssertionError("a live engine's journal is left alone")
     chosen = list(letters)
-    counted = [] if repeat_deltas else [letter for letter in chosen if _counts_twice(letter)]
+    counted = set() if repeat_deltas else {letter.name for letter in chosen if _counts_twice(letter)}
     kept = {request.name: request for request in await outbox.kept_requests()}
-    lost = [letter for letter in chosen if not _is_repeatable(letter, kept, now_s=time.time())]
-    repeated = [letter for letter in chosen if letter not in counted and letter not in lost]
-    needed = {name for letter in await outbox.dead_letters() if letter not in repeated for name in letter.requests}
+    lost = {letter.name for letter in chosen if not _is_repeatable(letter, kept, now_s=time.time())}
+    left = counted | lost
+    repeated = {letter.name: letter for letter in chosen if letter.name not in left}
+    others = [letter for letter in await outbox.dead_letters() if letter.name not in repeated]
+    needed = {name for letter in others for name in letter.requests}
     await outbox.recover(when_failed=lambda _: None)
-    for batch in _batches(repeated):
+    for batch in _batches(repeated.values()):
         jobs = _Jobs(now_s=time.time())
         requests, carried = _replayed(batch, kept, jobs)
         for letter in batch:
@@ -118,11 +120,12 @@ def _batches(letters: Iterable[DeadLetter]) -> Iterator[Sequence[DeadLetter]]:
     parts: dict[int, list[DeadLetter]] = {}
     part_of: dict[str, int] = {}
     for number, letter in enumerate(letters):
-        parts[number] = [letter]
-        for other in {part_of[name] for name in letter.requests if name in part_of}:
-            parts[number] = parts.pop(other) + parts[number]
-        for each in parts[number]:
-            part_of.update(dict.fromkeys(each.requests, number))
+        first, *others = sorted({part_of[name] for name in letter.requests if name in part_of}) or [number]
+        for other in others:
+            part_of.update({name: first for each in parts[other] for name in each.requests})
+            parts[first] += parts.pop(other)
+        parts.setdefault(first, []).append(letter)
+        part_of.update(dict.fromkeys(letter.requests, first))
     batch: list[DeadLetter] = []
     for part in parts.values():
         batch += part

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sendengine import Ambiguous, CreateNotification, GaveUp, Rejected, UpdateUser, external_id
-from sendengine.campaign.deadletters import Requeued, Slot, is_chosen, open_slot, requeue, slots_of
+from sendengine.campaign.deadletters import Requeued, Slot, _batches, is_chosen, open_slot, requeue, slots_of
 from sendengine.core.jobs import Job
 from sendengine.core.outcomes import Accepted, Outcome
-from sendengine.journal.outbox import Outbox
+from sendengine.journal.outbox import DeadLetter, Outbox
 from sendengine.journal.records import JobEntry
 from sendengine.journal.schema import WRITE
 from sendengine.ports import Portion, Recovered
@@ -220,6 +220,29 @@ async def test_deltas_that_may_have_been_counted_stay_unless_they_are_asked_for(
     assert await put_back(path, repeat_deltas=True) == Requeued(back=1)
     recovered, letters = await found(path)
     assert ([each.job for each in recovered.jobs], letters) == ([job], 0)
+
+
+def test_letters_that_share_requests_are_put_back_together_whatever_comes_between() -> None:
+    entry = JobEntry(hello("u"), "shop", 0.0)
+
+    def letter(name: str, *requests: str) -> DeadLetter:
+        return DeadLetter(name, entry, Rejected(400), 0.0, requests)
+
+    letters = [
+        letter("1", "a"),
+        letter("2"),
+        letter("3", "b"),
+        letter("4", "a", "b"),
+        letter("5", "c"),
+        letter("6", "c"),
+    ]
+    (batch,) = _batches(letters)
+    assert [each.name for each in batch] == ["1", "3", "4", "2", "5", "6"]
+    many = [letter(f"{n}", "all") if n % 2 else letter(f"{n}") for n in range(1000)]
+    batches = [{each.name for each in batch} for batch in _batches(many)]
+    assert sum(map(len, batches)) == 1000
+    assert sum(bool(batch & {"1"}) for batch in batches) == 1
+    assert {f"{n}" for n in range(1, 1000, 2)} <= next(batch for batch in batches if "1" in batch)
 
 
 async def test_letters_are_chosen_by_outcome_or_by_what_they_say(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Slots of engines that die while this one lives, keys that are remembered elsewhere, and small steps."""
 
 import asyncio
+import fcntl
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from sendengine import Accepted, KeyReusedError
 from sendengine.core.jobs import CreateNotification
 from sendengine.engine import past, recovery
 from sendengine.engine.journals import LOOK_S
+from sendengine.journal.slots import open_slots
 from sendengine.ports import RecoveredJob
 from sendengine.settings import JournalSettings
 from tests.support.engines import note, settled
@@ -54,6 +56,37 @@ def test_what_an_engine_beside_it_leaves_when_it_dies_is_taken_on_within_half_a_
     (found,) = events.fields("recovered")
     assert found["jobs"] == 2
     assert slots.is_closed
+
+
+def is_free(lock: Path) -> bool:
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def test_real_slots_are_taken_on_emptied_and_given_back_too(tmp_path: Path) -> None:
+    transport = FakeTransport()
+
+    async def main() -> None:
+        async with durable(tmp_path, transport, None, ages=JournalSettings()) as engine:
+            for user in ("a", "b"):  # a slot that was given back is found again
+                other = await open_slots(tmp_path, JournalSettings())
+                assert other.own.store.path.name == "engine-2.db"
+                await other.own.recover(when_failed=print)
+                other.own.accept(note(user), app="shop", done=lambda _: None)
+                await other.aclose()
+                await asyncio.sleep(LOOK_S + 1)
+                *_, found = engine.recovered
+                assert isinstance(await settled(found.receipt), Accepted)
+                while not is_free(tmp_path / "engine-2.lock"):  # noqa: ASYNC110 - a lock rings no bell
+                    await asyncio.sleep(LOOK_S)
+            assert len(engine.recovered) == 2
+
+    run_virtually(main())
+    assert transport.deliveries == dict.fromkeys("ab", 1)
 
 
 def test_a_key_that_an_adopted_slot_remembers_is_joined_and_not_used_for_another_body(
