@@ -43,7 +43,12 @@ _FAULT_S: Final = 2.0
 
 
 class NotSent(Struct, frozen=True, gc=False):
-    """Certainly not received: NotSentError."""
+    """Certainly not received: NotSentError. ``had_connection`` where that went away in the instant of writing.
+
+    Then nothing is known of the server but that it ended a connection, as it may at any time.
+    """
+
+    had_connection: bool = False
 
 
 class ReplyLost(Struct, frozen=True, gc=False):

@@ -1,18 +1,22 @@
 """Shares one bound on connections among the lanes: each has what the others leave, and always a quarter.
 
-Units: exchanges at once; a worker stands for one. Over HTTP/1.1 that is a connection, over HTTP/2 a stream.
+Units: a worker stands for an exchange: over HTTP/1.1 that takes a connection, over HTTP/2 a stream of one. What it
+takes is counted in parts of a connection, `WHOLE` of which are one.
 """
 
 from typing import Final, Protocol
 
+WHOLE: Final = 1 << 20
 _LANES: Final = 4  # a quarter each; with more lanes an equal part
 
 
 class Holder(Protocol):
-    """A lane's workers."""
+    """A lane's workers; each takes ``cost`` parts of a connection."""
+
+    cost: int
 
     def __len__(self) -> int:
-        """How many connections it holds."""
+        """How many workers it has."""
         ...
 
     def retire_idle(self) -> bool:
@@ -27,69 +31,67 @@ class Holder(Protocol):
 class ConnectionBudget:
     """How many workers there may be, over all lanes of the engine; never more, not for a moment."""
 
-    __slots__ = ("_held", "_holders", "_hoping", "_part", "_total", "_wanting", "idle")
+    __slots__ = ("_holders", "_hoping", "_left", "_part", "_total", "_wanting", "idle")
 
     def __init__(self, total: int) -> None:
-        self.idle = 0  # of all lanes together: connections whose workers do nothing
-        self._total = total
-        self._part = 1
-        self._held = 0
+        self.idle = 0  # of all lanes together: workers that do nothing
+        self._total = total * WHOLE
+        self._left = self._total  # below 0 where connections turn out to take less than they did
+        self._part = WHOLE
         self._holders: list[Holder] = []
         self._wanting: list[Holder] = []  # below their part, and without room
         self._hoping: list[Holder] = []  # above it, and an idle one of another lane is on its way
 
-    @property
-    def total(self) -> int:
-        """The bound: by the setting, by file descriptors, and by how many exchanges one connection takes."""
-        return self._total
-
-    def extend(self, total: int) -> None:
-        """There may be so many from now on, where that is more than before: connections take several exchanges."""
-        if total > self._total:
-            self._total = total
-            self._fit_part()
-            self._invite()
-
     def join(self, holder: Holder) -> None:
         """Take part."""
         self._holders.append(holder)
-        self._fit_part()
+        self._part = max(WHOLE, self._total // max(_LANES, len(self._holders)))
+
+    def cost_of(self, max_exchanges: int) -> int:
+        """What one worker takes where all connections together carry so many exchanges at once; 0: one each."""
+        return max(1, self._total // max_exchanges) if max_exchanges else WHOLE
+
+    def recount(self) -> None:
+        """The workers of a lane take more or less than before: its server takes another number on a connection."""
+        left = self._total - sum([len(holder) * holder.cost for holder in self._holders])
+        has_grown = left > self._left
+        self._left = left
+        if has_grown:
+            self._invite()
 
     def may_hold(self, holder: Holder) -> bool:
         """Whether `try_hold` could change anything: asked for each request, and cheap where all are busy."""
-        if self._held < self._total or self.idle:
+        if self._left >= holder.cost or self.idle:
             return True
-        return len(holder) < self._part and holder not in self._wanting
+        return len(holder) * holder.cost < self._part and holder not in self._wanting
 
     def try_hold(self, holder: Holder) -> bool:
         """Take one more; where there is no room, another lane may give one back of those that it has above its part.
 
         It gives back an idle one to anybody, and a busy one, when that has finished, to whoever has less than its part.
         """
-        if self._held < self._total:
-            self._held += 1
+        if self._left >= holder.cost:
+            self._left -= holder.cost
             return True
         if holder not in self._wanting and holder not in self._hoping:
-            is_coming = bool(self.idle) and any(
-                other.retire_idle() for other in self._holders if len(other) > self._part
-            )
-            if len(holder) < self._part:
+            is_coming = bool(self.idle) and any(other.retire_idle() for other in self._holders if self._is_rich(other))
+            if len(holder) * holder.cost < self._part:
                 self._wanting.append(holder)
             elif is_coming:
                 self._hoping.append(holder)
         return False
 
     def asks_back(self, holder: Holder) -> bool:
-        """Whether a lane that has more than its part must give one back for another that has less."""
-        return bool(self._wanting) and len(holder) > self._part
+        """Whether a lane that has more than its part must give one back: another has less, or all have too many."""
+        return (self._left < 0 or bool(self._wanting)) and self._is_rich(holder)
 
-    def release(self) -> None:
+    def release(self, holder: Holder) -> None:
         """A worker is gone: whoever wants its connection may have it."""
-        self._held -= 1
+        self._left += holder.cost
         self._invite()
 
-    def _fit_part(self) -> None:
-        self._part = max(1, self._total // max(_LANES, len(self._holders)))
+    def _is_rich(self, holder: Holder) -> bool:
+        return len(holder) * holder.cost > self._part
 
     def _invite(self) -> None:
         waiting, self._wanting, self._hoping = [*self._wanting, *self._hoping], [], []

@@ -54,12 +54,13 @@ def answered(lane: "Lane", sealed: Sealed, reply: Reply) -> None:
 
 def not_sent(lane: "Lane", sealed: Sealed, error: NotSentError) -> None:
     """The request was certainly not received."""
-    if not sealed.is_launched:
+    had_connection = sealed.is_launched
+    if not had_connection:
         sealed.attempts += 1
         sealed.sent_at_s = asyncio.get_running_loop().time()
     lane.counters.not_sent += 1
     lane.land(sealed)
-    _repeat(lane, sealed, NotSent(), last=str(error))
+    _repeat(lane, sealed, NotSent(had_connection), last=str(error))
 
 
 def reply_lost(lane: "Lane", sealed: Sealed, error: ReplyLostError) -> None:

@@ -92,6 +92,7 @@ class Monitor:
             if lane.books.is_settled:
                 continue
             is_busy = True
+            lane.pool.fit()  # a server may change its mind about how many it takes at once
             cause = bound_by(lane, now_s=now_s)
             if cause is not None:
                 lane.counters.note(cause, passed_s)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from sendengine.engine.app import App
-from sendengine.engine.connections import ConnectionBudget
+from sendengine.engine.connections import WHOLE, ConnectionBudget
 
 _AFTER_CRASH_S: Final = 1.0
 
@@ -43,6 +43,7 @@ class WorkerPool:
         "_when_crashed",
         "_when_ended",
         "connecting",
+        "cost",
         "waking",
     )
 
@@ -58,6 +59,7 @@ class WorkerPool:
     ) -> None:
         self.waking = 0  # parked workers on their way to take something
         self.connecting = 0  # new ones that open their connections first
+        self.cost = WHOLE  # what a worker takes of a connection
         self._name = f"sendengine {name}"
         self._app = app
         self._connections = connections
@@ -106,10 +108,17 @@ class WorkerPool:
             self._tasks[worker] = task
             task.add_done_callback(partial(self._ended, worker))
 
-    def connected(self, max_exchanges: int) -> None:
-        """A new worker has its connection, or found none; there may be ``max_exchanges`` workers, as is known now."""
+    def connected(self) -> None:
+        """A new worker has its connection, or found none."""
         self.connecting -= 1
-        self._connections.extend(max_exchanges)
+        self.fit()
+
+    def fit(self) -> None:
+        """Take note of how many exchanges the app's connections carry, as far as is known now."""
+        cost = self._connections.cost_of(self._app.transport.max_exchanges)
+        if cost != self.cost:
+            self.cost = cost
+            self._connections.recount()
 
     def park(self, worker: Worker) -> None:
         """A worker has nothing to do."""
@@ -144,7 +153,7 @@ class WorkerPool:
 
     def _ended(self, worker: Worker, task: asyncio.Task[None]) -> None:
         del self._tasks[worker]
-        self._connections.release()
+        self._connections.release(self)
         self._app.workers -= 1
         if not task.cancelled() and (error := task.exception()) is not None:
             self._when_crashed(error)

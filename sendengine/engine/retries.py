@@ -5,13 +5,16 @@ Units: seconds on the running loop's clock.
 
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from sendengine.core.answers import AnswerWindow
 from sendengine.core.breaker import Breaker
 from sendengine.core.budget import RetryBudget
-from sendengine.core.retry import LOST_HIGH_S, Again, Attempt, Failure, RetryPolicy
+from sendengine.core.retry import LOST_HIGH_S, Again, Attempt, Failure, NotSent, RetryPolicy
 from sendengine.engine.events import announce
 from sendengine.engine.sealed import Sealed
+
+_GOODBYE_S: Final = 0.03  # a server that restarts says goodbye to all its connections within it
 
 
 class Retries:
@@ -25,6 +28,7 @@ class Retries:
         self._window = AnswerWindow()
         self._breaker = Breaker()
         self._budget = RetryBudget(now_s=now_s)
+        self._failing_since_s: float | None = None  # since when nothing has been answered
 
     @property
     def is_outage(self) -> bool:
@@ -63,6 +67,7 @@ class Retries:
 
     def answered(self, *, now_s: float) -> bool:
         """There was an answer; True where it ends an outage, and what waits may go earlier."""
+        self._failing_since_s = None
         self._window.note(answered=True, now_s=now_s)
         if not self._breaker.answer(now_s=now_s):
             return False
@@ -73,7 +78,7 @@ class Retries:
         """An attempt ended without an answer: when to go again, or None: give it up."""
         sent_at_s = sealed.sent_at_s if sealed.attempts else now_s
         self._window.note(answered=False, now_s=now_s)
-        if self._breaker.fail(sent_at_s=sent_at_s, now_s=now_s):
+        if not self._is_goodbye(failure, now_s=now_s) and self._breaker.fail(sent_at_s=sent_at_s, now_s=now_s):
             announce(
                 "outage",
                 f"{self._lane}: 20 attempts in a row without an answer; only probes are sent until one comes",
@@ -90,6 +95,13 @@ class Retries:
             deadline_s=sealed.last_deadline_s,
             chance=self._chance(),
         )
+
+    def _is_goodbye(self, failure: Failure, *, now_s: float) -> bool:
+        """Whether it may be one of hundreds that failed together, because a server that is well ended connections."""
+        if self._failing_since_s is None:
+            self._failing_since_s = now_s
+        had_connection = isinstance(failure, NotSent) and failure.had_connection
+        return had_connection and now_s - self._failing_since_s < _GOODBYE_S
 
     def wait_after_restart_s(self, *, high: bool) -> float:
         """How long what was on the wire when a process died may still be at work: as after a lost reply."""

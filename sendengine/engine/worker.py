@@ -42,7 +42,7 @@ class Worker:
         try:
             await lane.app.connect()
         finally:
-            lane.pool.connected(lane.transport.max_exchanges)
+            lane.pool.connected()
         try:
             while True:
                 sealed = self._sealed = lane.take()

@@ -1,5 +1,6 @@
 """A OneSignal on loopback that enforces its limits with counters of its own, and misbehaves on request."""
 
+from sendengine.mockserver.certificates import self_made, server_context
 from sendengine.mockserver.config import AppConfig, Fault, LaneLimit, MockConfig, parse_config
 from sendengine.mockserver.faults import parse_fault
 from sendengine.mockserver.ledger import Ledger, Summary
@@ -24,7 +25,9 @@ __all__ = [
     "options",
     "parse_config",
     "parse_fault",
+    "self_made",
     "serve",
+    "server_context",
     "summary_lines",
     "tune_process",
 ]

@@ -11,12 +11,14 @@ import signal
 import ssl as tls
 import stat
 import sys
+from pathlib import Path
 from typing import Final
 
 import msgspec
 import orjson
 
 from sendengine.errors import SettingsError
+from sendengine.mockserver.certificates import server_context
 from sendengine.mockserver.config import MockConfig, parse_config
 from sendengine.mockserver.faults import parse_fault
 from sendengine.mockserver.server import MockServer, serve
@@ -30,12 +32,13 @@ def main() -> int:
     arguments = _parser().parse_args()
     try:
         config = _config(arguments.config_json, arguments.fault)
+        ssl = server_context(arguments.certfile, arguments.keyfile) if arguments.certfile else None
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return _USAGE
     tune_process()
     with asyncio.Runner(loop_factory=fast_loop) as runner:
-        runner.run(_run(config, arguments))
+        runner.run(_run(config, arguments, ssl))
     return 0
 
 
@@ -45,8 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=0, help="0 takes any free port")
     parser.add_argument("--config-json", default="{}", help="settings as JSON; - reads one line of standard input")
     parser.add_argument("--fault", action="append", default=[], help="such as 503:0.03; may be given several times")
-    parser.add_argument("--certfile", help="speak TLS with this certificate (PEM)")
-    parser.add_argument("--keyfile", help="its key, where it is in another file")
+    parser.add_argument("--certfile", type=Path, help="speak TLS with this certificate (PEM)")
+    parser.add_argument("--keyfile", type=Path, help="its key, where it is in another file")
     return parser
 
 
@@ -55,18 +58,14 @@ def _config(text: str, faults: list[str]) -> MockConfig:
     return msgspec.structs.replace(config, faults=(*config.faults, *map(parse_fault, faults)))
 
 
-async def _run(config: MockConfig, arguments: argparse.Namespace) -> None:
+async def _run(config: MockConfig, arguments: argparse.Namespace, ssl: tls.SSLContext | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError):  # Windows has no such thing
             loop.add_signal_handler(number, stop.set)
     _watch_stdin(loop, stop)
-    context = None
-    if arguments.certfile:
-        context = tls.create_default_context(tls.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(arguments.certfile, arguments.keyfile)
-    summary = await serve(config, host=arguments.host, port=arguments.port, ssl=context, stop=stop, on_ready=_announce)
+    summary = await serve(config, host=arguments.host, port=arguments.port, ssl=ssl, stop=stop, on_ready=_announce)
     sys.stdout.buffer.write(msgspec.json.encode(summary) + b"\n")
     sys.stdout.flush()
 

@@ -7,11 +7,13 @@ GET  users        users that were updated; ``?app=…&label=…&id=…&offset=0&
 GET  requests     every request of a lane, with its status, and the holds; ``?app=…&lane=…``
 GET  config       the settings; POST merges a JSON merge patch into them
 POST reset        begin anew; POST enable ``?app=…`` enables a disabled app again
+POST goaway       end every connection: after the replies that are under way, or at once with ``?hard=1``
+POST stop_reading read nothing more of the connections that are open, for ``?for_s=…`` or until POST read_on
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -31,13 +33,36 @@ _Query = Mapping[str, str]
 T = TypeVar("T")
 
 
-class Admin:
-    """Answers what is asked about the server. ``configure`` and ``reset`` are the server's own."""
+class Server(Protocol):
+    """What the server itself can be told."""
 
-    def __init__(self, world: World, *, configure: Callable[[MockConfig], None], reset: Callable[[], None]) -> None:
+    def configure(self, config: MockConfig | None = None, /) -> None:
+        """Go on under other settings. Raises SettingsError, and changes nothing then."""
+        ...
+
+    def reset(self) -> None:
+        """Begin anew."""
+        ...
+
+    def go_away_soon(self, *, hard: bool) -> None:
+        """End every connection, when this answer is written."""
+        ...
+
+    def stop_reading(self, *, for_s: float | None = None) -> None:
+        """Read nothing more of the connections that are open, for so long or until `read_on`."""
+        ...
+
+    def read_on(self) -> None:
+        """Read again."""
+        ...
+
+
+class Admin:
+    """Answers what is asked about the server."""
+
+    def __init__(self, world: World, server: Server) -> None:
         self._world = world
-        self._configure = configure
-        self._reset = reset
+        self._server = server
         self._routes: dict[tuple[bytes, bytes], Callable[[_Query, bytes], object]] = {
             (b"GET", b"ledger"): self._ledger,
             (b"GET", b"messages"): self._messages,
@@ -48,6 +73,9 @@ class Admin:
             (b"POST", b"config"): self._change_config,
             (b"POST", b"reset"): self._begin_anew,
             (b"POST", b"enable"): self._enable,
+            (b"POST", b"goaway"): self._go_away,
+            (b"POST", b"stop_reading"): self._stop_reading,
+            (b"POST", b"read_on"): self._read_on,
         }
 
     def answer(self, method: bytes, path: bytes, query: bytes, body: bytes) -> Answer:
@@ -113,11 +141,11 @@ class Admin:
         patch = orjson.loads(body)
         if not isinstance(patch, dict):
             raise SettingsError("mock server: the body is a JSON merge patch, an object")
-        self._configure(patched(self._world.config, patch))
+        self._server.configure(patched(self._world.config, patch))
         return self._config(query, body)
 
     def _begin_anew(self, query: _Query, body: bytes) -> object:  # noqa: ARG002  # a route's signature
-        self._reset()
+        self._server.reset()
         return {}
 
     def _enable(self, query: _Query, body: bytes) -> object:  # noqa: ARG002  # the same
@@ -125,6 +153,19 @@ class Admin:
         for app_id, app in world.apps.items():
             if query.get("app") in {None, app_id}:
                 app.enable(world.config, now_s=world.now_s())
+        return {}
+
+    def _go_away(self, query: _Query, body: bytes) -> object:  # noqa: ARG002  # the same
+        self._server.go_away_soon(hard=query.get("hard") == "1")
+        return {}
+
+    def _stop_reading(self, query: _Query, body: bytes) -> object:  # noqa: ARG002  # the same
+        for_s = query.get("for_s")
+        self._server.stop_reading(for_s=float(for_s) if for_s is not None else None)
+        return {}
+
+    def _read_on(self, query: _Query, body: bytes) -> object:  # noqa: ARG002  # the same
+        self._server.read_on()
         return {}
 
 

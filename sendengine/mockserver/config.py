@@ -28,7 +28,7 @@ LANES: tuple[Lane, ...] = ("create_notification", "update_user", "view")
 CounterKind = Literal["sliding_second", "fixed_second", "two_windows", "bucket", "off"]
 FaultKind = Literal[
     "503", "503_text", "503_empty", "502_html", "524", "500", "408", "403_html", "400", "404", "409", "429",
-    "reset_before", "reset_after", "close_before", "close_after", "hang", "stall",
+    "reset_before", "reset_after", "close_before", "close_after", "refused_stream", "goaway", "hang", "stall",
     "slow", "cut", "wrong_type", "garbage", "empty", "outage_reset", "outage_refuse",
 ]  # fmt: skip
 
@@ -223,6 +223,19 @@ class MockConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     requests_per_connection: Annotated[
         int, Meta(ge=0, description="Close a connection after so many replies, unannounced; 0: never.")
     ] = 0
+    http2: Annotated[
+        bool, Meta(description="Offer HTTP/2 by ALPN, and take it where a connection begins with its preface.")
+    ] = True
+    max_concurrent_streams: Annotated[
+        int, Meta(ge=0, le=2**31 - 1, description="Requests at once on one HTTP/2 connection.")
+    ] = 128
+    window_bytes: Annotated[
+        int, Meta(ge=1, le=2**31 - 1, description="How much of a request's body may come at once over HTTP/2.")
+    ] = 1024 * 1024
+    reset_scope: Annotated[
+        Literal["stream", "connection"],
+        Meta(description="What resets and closes without a reply take with them over HTTP/2."),
+    ] = "stream"
     max_body_bytes: Annotated[int, Meta(ge=1, description="Largest request body; beyond it 413.")] = 16 * 1024 * 1024
     keep_updates: Annotated[bool, Meta(description="Keep each user's updates in the order they were applied.")] = True
     admin: Annotated[bool, Meta(description="Serve the ledger and the settings under /__mock__/.")] = True

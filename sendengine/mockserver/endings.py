@@ -12,10 +12,10 @@ import msgspec
 from sendengine.mockserver import replies
 from sendengine.mockserver.config import Fault, FaultKind
 from sendengine.mockserver.protocol import Exchange
-from sendengine.mockserver.replies import HTML, TEXT, Answer, coded, page, refusal, render
+from sendengine.mockserver.replies import HTML, TEXT, Answer, coded, page, refusal
 
 WITHOUT_REPLY: Final[frozenset[FaultKind]] = frozenset(
-    {"reset_before", "reset_after", "close_before", "close_after", "hang"}
+    {"reset_before", "reset_after", "close_before", "close_after", "refused_stream", "hang"}
 )
 _DELAY_S: Final[Mapping[FaultKind, float]] = {"stall": 1.0, "slow": 1.0, "hang": 600.0}
 _INSTEAD: Final[Mapping[FaultKind, Answer]] = {
@@ -61,17 +61,19 @@ def leave(exchange: Exchange, answer: Answer, fault: Fault | None) -> None:
     if fault is not None and fault.kind in WITHOUT_REPLY:
         _vanish(exchange, fault)
         return
-    head, body = render(answer, keep_alive=exchange.keep_alive)
+    body = answer.body
     if fault is None:
-        exchange.reply(head, body)
+        exchange.reply(answer)
     elif fault.kind == "slow":
         step = max(1, len(body) // _PIECES)
         pieces = [body[start : start + step] for start in range(0, len(body), step)]
-        exchange.reply(head, *pieces, pause_s=delay_of(fault) / max(1, len(pieces)))
+        exchange.reply_slowly(answer, pieces=pieces, pause_s=delay_of(fault) / max(1, len(pieces)))
     elif fault.kind == "cut":
-        exchange.reply(head, body[: len(body) // 2], then_close=True)
+        exchange.reply_cut(answer, size=len(body) // 2)
     else:
-        exchange.reply(head, body)
+        if fault.kind == "goaway":
+            exchange.leave_after()
+        exchange.reply(answer)
 
 
 def _vanish(exchange: Exchange, fault: Fault) -> None:
@@ -79,5 +81,7 @@ def _vanish(exchange: Exchange, fault: Fault) -> None:
         exchange.reset()
     elif fault.kind == "hang":
         exchange.close_later(delay_of(fault))
+    elif fault.kind == "refused_stream":
+        exchange.refuse()
     else:
         exchange.close()

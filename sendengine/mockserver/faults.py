@@ -13,7 +13,7 @@ from sendengine.mockserver.config import Fault, FaultKind, Lane
 
 _WITHOUT_EFFECT: frozenset[FaultKind] = frozenset(
     {"503", "503_text", "503_empty", "502_html", "500", "408", "403_html", "400", "404", "409", "429",
-     "reset_before", "close_before"},
+     "reset_before", "close_before", "refused_stream"},
 )  # fmt: skip
 _OUTAGES: frozenset[FaultKind] = frozenset({"outage_reset", "outage_refuse"})
 

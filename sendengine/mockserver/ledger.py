@@ -24,12 +24,14 @@ class LaneSummary(Struct, frozen=True):
     ``accepted`` counts replies of 2xx and ``effects`` what was carried out, replies lost on purpose included.
     ``inside_hold`` counts requests that came between a 429's Retry-After being announced and its end, those within
     the grace left out; ``inside_hold_raw`` counts them too; ``user_inside_hold`` is the same for the 429s that concern
-    one user, and requests of that user. ``foreign_`` is the other client on the same limit.
+    one user, and requests of that user. ``foreign_`` is the other client on the same limit. ``http2`` is how many of
+    the requests came over HTTP/2.
     """
 
     app: str
     lane: Lane
     requests: int
+    http2: int
     replies: dict[str, int]
     accepted: int
     effects: int
@@ -48,10 +50,17 @@ class LaneSummary(Struct, frozen=True):
 
 
 class Summary(Struct, frozen=True):
-    """The whole ledger, in numbers. ``doubled`` is None where it was not asked for."""
+    """The whole ledger, in numbers. ``doubled`` is None where it was not asked for.
+
+    ``connections`` were opened since the start or the last reset, of them ``http2_connections`` speak HTTP/2, and
+    ``most_connections`` were open at once. ``refused_streams`` were more than a connection's limit of streams.
+    """
 
     now_s: float
     connections: int
+    http2_connections: int
+    most_connections: int
+    refused_streams: int
     lanes: tuple[LaneSummary, ...]
     notifications: int
     recipients: int
@@ -93,6 +102,7 @@ class LaneLedger:
         "effects",
         "grace_s",
         "holds",
+        "http2",
         "inside_hold",
         "inside_hold_raw",
         "peak_1s",
@@ -106,6 +116,7 @@ class LaneLedger:
         self.statuses = array("H")
         self.counts: dict[int, int] = {}
         self.effects = 0
+        self.http2 = 0
         self.user_refusals = 0
         self.peak_1s = 0
         self.accepted_peak_1s = 0
@@ -191,9 +202,10 @@ class Ledger:
     """Everything that happened since the server started, or was reset."""
 
     __slots__ = (
-        "_grace_s", "connections", "doubled_keys", "faults", "lanes", "messages", "most_modifications",
-        "most_recipients", "named", "nobody_reached", "outage_resets", "recipients", "replays", "reused_keys",
-        "unparsable", "unread_replies", "unrouted", "updates",
+        "_grace_s", "connections", "doubled_keys", "faults", "http2_connections", "lanes", "messages",
+        "most_connections", "most_modifications", "most_recipients", "named", "nobody_reached", "outage_resets",
+        "recipients", "refused_streams", "replays", "reused_keys", "unparsable", "unread_replies", "unrouted",
+        "updates",
     )  # fmt: skip
 
     def __init__(self, *, grace_s: float, generation: int) -> None:
@@ -202,6 +214,9 @@ class Ledger:
         self.messages = MessageLog(generation=generation)
         self.faults: Counter[str] = Counter()
         self.connections = 0
+        self.http2_connections = 0
+        self.most_connections = 0
+        self.refused_streams = 0
         self.recipients = 0
         self.nobody_reached = 0
         self.named = 0

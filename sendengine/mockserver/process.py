@@ -18,6 +18,7 @@ import orjson
 from sendengine.mockserver.config import MockConfig
 from sendengine.mockserver.ledger import Summary
 
+_END_S: Final = 60.0  # for the summary of millions of recipients; a child that takes longer is killed
 _LINE_BYTES: Final = 64 * 1024 * 1024  # a summary is one line, and a thousand apps make it long
 
 
@@ -25,7 +26,8 @@ class MockProcess:
     """A mock server in a child process, for as long as ``async with`` lasts.
 
     Raises OSError where it cannot start, and RuntimeError, with what it said, where it ended at once. ``certfile``
-    and ``keyfile`` make it speak TLS. On leaving, ``last_summary`` is what the child printed at its end.
+    and ``keyfile`` make it speak TLS. On leaving, ``last_summary`` is what the child printed at its end; None where it
+    had to be killed, because it did not come to its end within a minute.
     """
 
     def __init__(
@@ -71,6 +73,18 @@ class MockProcess:
         """Begin anew, as `MockServer.reset` does."""
         await self.ask("POST", "reset")
 
+    async def go_away(self, *, hard: bool = False) -> None:
+        """End every connection, as `MockServer.go_away` does."""
+        await self.ask("POST", f"goaway?hard={int(hard)}")
+
+    async def stop_reading(self, *, for_s: float | None = None) -> None:
+        """Read nothing more of the connections that are open, as `MockServer.stop_reading` has it."""
+        await self.ask("POST", "stop_reading" if for_s is None else f"stop_reading?for_s={for_s}")
+
+    async def read_on(self) -> None:
+        """Read again."""
+        await self.ask("POST", "read_on")
+
     async def ask(self, method: str, path: str, body: bytes = b"") -> bytes:
         """Call an endpoint under /__mock__/ and return its JSON. Raises ValueError with the reason of a refusal."""
         where = urlsplit(self.base_url)
@@ -102,5 +116,9 @@ class MockProcess:
     async def _end(self) -> bytes:
         if self._child.stdin is not None:
             self._child.stdin.close()
-        output, _ = await self._child.communicate()
+        try:
+            output, _ = await asyncio.wait_for(self._child.communicate(), _END_S)
+        except TimeoutError:
+            self._child.kill()
+            output, _ = await self._child.communicate()
         return output or b""

@@ -47,7 +47,7 @@ THROTTLED: Final = {
 USER_THROTTLED: Final = orjson.dumps({"errors": ["API rate limit exceeded"], "limit": PER_USER_LIMIT})
 DISABLED: Final = orjson.dumps({"errors": [f"API rate limit exceeded. {DISABLED_TEXT} for more details."]})
 
-_rays = count(1)
+rays: Final = count(1)  # the numbers of replies, whatever connection they go by
 
 
 class Answer(Struct, frozen=True, gc=False):
@@ -78,6 +78,9 @@ def coded(status: int, code: str, title: str) -> Answer:
     return Answer(status, orjson.dumps({"errors": [{"code": code, "title": title}]}))
 
 
+TOO_LARGE: Final = Answer(413, b"", content_type=TEXT)
+
+
 def page(status: int) -> Answer:
     """Return an HTML page, as the edge in front of OneSignal sends it."""
     phrase = HTTPStatus(status).phrase if status in _PHRASES else "A timeout occurred"
@@ -89,7 +92,7 @@ def render(answer: Answer, *, keep_alive: bool) -> tuple[bytes, bytes]:
     """Return head and body as they go on the wire."""
     head = b"%bcf-ray: %016x-MCK\r\n%bContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n" % (
         _status_line(answer.status),
-        next(_rays),
+        next(rays),
         answer.headers,
         answer.content_type,
         len(answer.body),

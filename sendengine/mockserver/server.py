@@ -6,6 +6,7 @@ Units: instants are seconds since the server started or was reset.
 import asyncio
 import ssl as tls
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -14,7 +15,7 @@ import msgspec
 from sendengine.mockserver.admin import Admin
 from sendengine.mockserver.config import MockConfig, patched
 from sendengine.mockserver.ledger import Ledger, Summary
-from sendengine.mockserver.protocol import Connection
+from sendengine.mockserver.line import PlainLine, TlsLine, buffer
 from sendengine.mockserver.service import Service
 from sendengine.mockserver.summary import sum_up
 from sendengine.mockserver.world import World
@@ -27,7 +28,8 @@ _TURNS = 5  # of the loop
 class MockServer:
     """A OneSignal on this machine, for as long as ``async with`` lasts; it runs on the loop that enters it.
 
-    ``port=0`` takes any free port. With ``ssl`` it speaks TLS. Raises SettingsError for impossible settings, and
+    ``port=0`` takes any free port. With ``ssl`` it speaks TLS, and that context offers HTTP/2 from then on, or does
+    not, as the settings have it. Raises SettingsError for impossible settings, and
     OSError where the port is taken. Leaving it resets every connection; the ledger stays readable.
     """
 
@@ -43,11 +45,13 @@ class MockServer:
         self._listener: asyncio.Server | None = None
         self._edges: list[asyncio.TimerHandle] = []
         self._turning: asyncio.Task[None] | None = None
+        self._buffer = buffer()
+        self._reading_on: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._world = World(self._initial, clock=self._loop.time)
-        admin = Admin(self._world, configure=self.configure, reset=self.reset)
+        admin = Admin(self._world, self)
         self._service = Service(self._world, admin, loop=self._loop)
         await self._listen()
         self._watch_outages()
@@ -60,6 +64,8 @@ class MockServer:
             edge.cancel()
         if self._turning is not None:
             self._turning.cancel()
+        if self._reading_on is not None:
+            self._reading_on.cancel()
         self._hush()
         await _turns()  # what was accepted a moment ago becomes a connection
         self._service.stop()
@@ -108,11 +114,13 @@ class MockServer:
         new = config if config is not None else self._there.config
         self._there.configure(_changed(new, changes))
         self._service.configured()
+        self._offer()
         self._watch_outages()
 
     def reset(self) -> None:
         """Begin anew: an empty ledger, no keys and users, full limits, faults from their start; connections stay."""
         self._there.reset()
+        self._service.count_open()
         self._watch_outages()
 
     def enable(self, app_id: str) -> None:
@@ -120,6 +128,31 @@ class MockServer:
         app = self._there.app(app_id)
         if app is not None:
             app.enable(self._there.config, now_s=self.now_s)
+
+    def go_away(self, *, hard: bool = False) -> None:
+        """End every connection: after the replies that are under way, or ``hard``, at once.
+
+        Over HTTP/2 that is GOAWAY, which names the last request that is answered, or was taken.
+        """
+        self._service.go_away(hard=hard)
+
+    def go_away_soon(self, *, hard: bool) -> None:
+        """The same when everything that is under way in this turn of the loop is done."""
+        self._loop.call_soon(lambda: self.go_away(hard=hard))
+
+    def stop_reading(self, *, for_s: float | None = None) -> None:
+        """Read nothing more of the connections that are open, for so long or until `read_on`; replies go on."""
+        self.read_on()
+        self._service.stop_reading()
+        if for_s is not None:
+            self._reading_on = self._loop.call_later(for_s, self.read_on)
+
+    def read_on(self) -> None:
+        """Read again."""
+        if self._reading_on is not None:
+            self._reading_on.cancel()
+            self._reading_on = None
+        self._service.read_on()
 
     def summary(self, *, doubled: bool = True) -> Summary:
         """Sum up the ledger; ``doubled=False`` leaves out the audit that takes long with millions of recipients."""
@@ -132,16 +165,31 @@ class MockServer:
         return self._world
 
     async def _listen(self) -> None:
+        self._offer()
         self._listener = await self._loop.create_server(
-            lambda: Connection(self._service, loop=self._loop), self._host, self._port, ssl=self._ssl, backlog=_BACKLOG
+            self._line, self._host, self._port, ssl=self._ssl, backlog=_BACKLOG
         )
         self._port = self._listener.sockets[0].getsockname()[1]
 
+    def _line(self) -> PlainLine | TlsLine:
+        if self._ssl is None:
+            return PlainLine(self._service, loop=self._loop)
+        return TlsLine(self._service, loop=self._loop, buffer=self._buffer)
+
+    def _offer(self) -> None:
+        """Say in TLS handshakes what is spoken here."""
+        if self._ssl is not None:
+            self._ssl.set_alpn_protocols(["h2", "http/1.1"] if self._there.config.http2 else ["http/1.1"])
+
     def _hush(self) -> None:
-        """Refuse new connections."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        """Refuse new connections, from the next turn of the loop on: what this one has accepted needs the listener."""
+        listener, self._listener = self._listener, None
+        if listener is None:
+            return
+        for each in listener.sockets:
+            with suppress(NotImplementedError):  # Windows
+                self._loop.remove_reader(each)  # uvloop has none for it, and needs none to be taken away
+        self._loop.call_soon(listener.close)
 
     def _watch_outages(self) -> None:
         """Look at the listener now, and whenever an outage begins or ends."""

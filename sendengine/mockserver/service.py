@@ -21,8 +21,8 @@ from sendengine.mockserver.faults import takes_effect
 from sendengine.mockserver.latency import TimerWheel
 from sendengine.mockserver.ledger import NO_REPLY, LaneLedger
 from sendengine.mockserver.limits import LET_THROUGH
-from sendengine.mockserver.protocol import Connection, Exchange
-from sendengine.mockserver.replies import Answer, coded, refusal, render
+from sendengine.mockserver.protocol import Exchange, Link
+from sendengine.mockserver.replies import Answer, coded, refusal
 from sendengine.mockserver.routing import Call, Router
 from sendengine.mockserver.world import World
 
@@ -49,25 +49,40 @@ class Service:
         self._router = Router(world)
         self._loop = loop
         self._wheel: TimerWheel[_Departure] = TimerWheel(self._depart, call_at=loop.call_at)
-        self.connections: set[Connection] = set()
-        self.configured()
+        self.connections: set[Link] = set()
+        self.config = world.config
 
     def configured(self) -> None:
         """Take note of new settings."""
-        self.max_body_bytes = self.world.config.max_body_bytes
-        self.requests_per_connection = self.world.config.requests_per_connection
+        self.config = self.world.config
+        for connection in tuple(self.connections):
+            connection.configured()
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: Link) -> None:
         """Count a connection, or reset it where an outage reigns."""
         self.connections.add(connection)
         self.world.ledger.connections += 1
+        self.count_open()
         if self.world.faults.outage(self.world.now_s()):
             self.world.ledger.outage_resets += 1
             connection.reset()
 
-    def closed(self, connection: Connection) -> None:
+    def count_open(self) -> None:
+        """Count the connections that are open at once."""
+        ledger = self.world.ledger
+        ledger.most_connections = max(ledger.most_connections, len(self.connections))
+
+    def closed(self, connection: Link) -> None:
         """Forget a connection."""
         self.connections.discard(connection)
+
+    def spoken(self, *, is_http2: bool) -> None:
+        """Count the connections that speak HTTP/2."""
+        self.world.ledger.http2_connections += is_http2
+
+    def too_many(self) -> None:
+        """Count a request beyond the limit of streams."""
+        self.world.ledger.refused_streams += 1
 
     def unparsable(self) -> None:
         """Count bytes that are no request."""
@@ -78,17 +93,17 @@ class Service:
         path, _, query = exchange.url.partition(b"?")
         if path.startswith(ADMIN_PREFIX) and self.world.config.admin:
             answer = self._admin.answer(exchange.method, path, query, exchange.body)
-            exchange.reply(*render(answer, keep_alive=exchange.keep_alive))
+            exchange.reply(answer)
             return
         now_s = self.world.now_s()
         if self.world.faults.outage(now_s):
             self.world.ledger.outage_resets += 1
-            exchange.reset()
+            exchange.drop_connection()
             return
         call = self._router.find(exchange, path)
         if call is None:
             self.world.ledger.unrouted += 1
-            exchange.reply(*render(refusal(404, "Not found"), keep_alive=exchange.keep_alive))
+            exchange.reply(refusal(404, "Not found"))
             return
         self._carry_out(exchange, call, now_s)
 
@@ -96,6 +111,21 @@ class Service:
         """Reset every connection."""
         for connection in tuple(self.connections):
             connection.reset()
+
+    def go_away(self, *, hard: bool) -> None:
+        """End every connection: after the replies that are under way, or ``hard``, at once."""
+        for connection in tuple(self.connections):
+            connection.go_away(hard=hard)
+
+    def stop_reading(self) -> None:
+        """Read nothing more of the connections that are open."""
+        for connection in self.connections:
+            connection.stop_reading()
+
+    def read_on(self) -> None:
+        """Read again."""
+        for connection in self.connections:
+            connection.read_on()
 
     def stop(self) -> None:
         """Send no more replies, and close every connection."""
@@ -106,6 +136,7 @@ class Service:
         app = call.app
         ledger = self.world.ledger.lane(app.app_id if app else "", call.lane)
         ledger.arrived(now_s)
+        ledger.http2 += exchange.is_http2
         shown, done, fault = self._judge(exchange, call, ledger, now_s)
         gone = fault is not None and fault.kind in WITHOUT_REPLY
         ledger.judged(NO_REPLY if gone else shown.status, now_s)

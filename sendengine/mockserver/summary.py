@@ -17,6 +17,9 @@ def sum_up(world: World, *, doubled: bool = True) -> Summary:
     return Summary(
         now_s=round(world.now_s(), 3),
         connections=ledger.connections,
+        http2_connections=ledger.http2_connections,
+        most_connections=ledger.most_connections,
+        refused_streams=ledger.refused_streams,
         lanes=tuple(_lane(world, app_id, lane, found) for (app_id, lane), found in ledger.lanes.items()),
         notifications=len(ledger.messages),
         recipients=ledger.recipients,
@@ -48,6 +51,8 @@ def summary_lines(found: Summary) -> list[str]:
         f"{found.named:,} ids named, {found.nobody_reached:,} reached nobody"
     )
     lines.append(f"user updates: {found.updates:,} applied to {found.users:,} users")
+    over = f"{found.http2_connections:,} of them speak HTTP/2"
+    lines.append(f"connections: {found.connections:,} opened, {found.most_connections:,} at once, {over}")
     if found.faults or found.outage_resets:
         met = Counter(found.faults) + Counter(outage=found.outage_resets)
         lines.append("faults: " + ", ".join(f"{kind} {count:,}" for kind, count in met.most_common()))
@@ -64,8 +69,9 @@ def _suspicions(found: Summary) -> list[str]:
         (found.doubled_keys, "idempotency keys carried out twice"),
         (found.reused_keys, "idempotency keys reused for other content, which was dropped"),
         (sum(lane.inside_hold + lane.user_inside_hold for lane in found.lanes), "requests inside a Retry-After"),
+        (found.refused_streams, "requests beyond a connection's limit of streams"),
         (found.unrouted, "requests to unknown paths"),
-        (found.unparsable, "connections that sent no HTTP"),
+        (found.unparsable, "connections or requests that were no HTTP"),
     ]
     texts = [f"{count:,} {text}" for count, text in counts if count]
     return texts + [f"app {app_id} is disabled: it reached the application limit" for app_id in found.disabled_apps]
@@ -92,6 +98,7 @@ def _lane(world: World, app_id: str, lane: Lane, found: LaneLedger) -> LaneSumma
         app=app_id,
         lane=lane,
         requests=len(found.arrivals),
+        http2=found.http2,
         replies={"none" if status == NO_REPLY else str(status): count for status, count in sorted(counts.items())},
         accepted=sum(count for status, count in counts.items() if 200 <= status < 300),  # noqa: PLR2004  # 2xx
         effects=found.effects,

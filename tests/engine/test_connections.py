@@ -4,9 +4,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sendengine import Accepted
-from sendengine.engine.connections import ConnectionBudget
+from sendengine.engine.connections import WHOLE, ConnectionBudget
 from sendengine.settings import TransportSettings
 from tests.support.engines import CREATE, assert_nothing_leaked, make_engine, note, now_s, settled
 from tests.support.fake_transport import FakeTransport
@@ -18,6 +20,7 @@ class Workers:
 
     def __init__(self, budget: ConnectionBudget) -> None:
         self.budget = budget
+        self.cost = WHOLE
         self.held = 0
         self.idle = 0
         self.invited = 0
@@ -26,9 +29,12 @@ class Workers:
     def __len__(self) -> int:
         return self.held
 
-    def take(self) -> bool:
-        took = self.budget.may_hold(self) and self.budget.try_hold(self)
-        self.held += took
+    def take(self, count: int = 1) -> int:
+        """Start so many, as far as there may be, and say how many."""
+        took = 0
+        while took < count and self.budget.may_hold(self) and self.budget.try_hold(self):
+            self.held += 1
+            took += 1
         return took
 
     def rest(self, count: int) -> None:
@@ -44,10 +50,15 @@ class Workers:
 
     def end(self) -> None:
         self.held -= 1
-        self.budget.release()
+        self.budget.release(self)
 
     def when_room(self) -> None:
         self.invited += 1
+
+    def carry(self, max_exchanges: int) -> None:
+        """All connections together are found to carry so many."""
+        self.cost = self.budget.cost_of(max_exchanges)
+        self.budget.recount()
 
 
 def two_lanes(total: int) -> tuple[Workers, Workers]:
@@ -57,25 +68,24 @@ def two_lanes(total: int) -> tuple[Workers, Workers]:
 
 def test_a_lane_has_what_the_others_leave() -> None:
     one, other = two_lanes(8)
-    assert [one.take() for _ in range(9)] == [True] * 8 + [False]
-    assert other.take() is False
+    assert one.take(9) == 8
+    assert other.take() == 0
 
 
 def test_where_all_are_busy_there_is_nothing_to_ask_for() -> None:
     one, other = two_lanes(8)
-    for _ in range(8):
-        one.take()
+    one.take(8)
     assert not one.budget.may_hold(one), "it has more than its quarter, and nobody is idle"
     assert other.budget.may_hold(other), "it lacks its quarter, and must say so once"
     other.take()
     assert not other.budget.may_hold(other), "it has said so"
     assert one.budget.asks_back(one)
+    assert not one.budget.asks_back(other)
 
 
 def test_an_idle_one_of_another_lane_is_given_to_whoever_wants_more() -> None:
     one, other = two_lanes(8)
-    for _ in range(8):
-        one.take()
+    one.take(8)
     one.rest(1)
     assert not other.take()
     assert one.idle == 0, "it was told to go"
@@ -84,18 +94,56 @@ def test_an_idle_one_of_another_lane_is_given_to_whoever_wants_more() -> None:
     assert other.take()
 
 
-@pytest.mark.parametrize("total", [16, 800])
-def test_there_is_room_for_more_when_connections_turn_out_to_take_several_at_once(total: int) -> None:
+@pytest.mark.parametrize("streams", [2, 100])
+def test_there_is_room_for_more_when_connections_turn_out_to_take_several_at_once(streams: int) -> None:
     one, other = two_lanes(8)
-    for _ in range(8):
-        one.take()
+    one.take(8)
     assert not other.take()
-    one.budget.extend(total)
-    assert one.budget.total == total
+    one.carry(8 * streams)
     assert other.invited == 1, "who waited for room is asked again"
-    assert other.take()
-    one.budget.extend(4)
-    assert one.budget.total == total, "it never becomes less: who finds no room on a connection waits for it"
+    assert one.take(10_000) == 8 * streams - 8
+    assert one.budget.asks_back(one) is False
+    assert other.take() == 0
+
+
+def test_what_one_server_takes_at_once_gives_another_no_more_connections() -> None:
+    wide, narrow = two_lanes(10)
+    wide.take(1)
+    wide.carry(10 * 100)
+    assert wide.take(199) == 199, "two connections"
+    assert narrow.take(100) == 8, "the others"
+
+
+def test_a_server_that_takes_fewer_at_once_than_before_is_left_by_as_many_workers() -> None:
+    one, _ = two_lanes(8)
+    one.take(1)
+    one.carry(800)
+    one.take(799)
+    one.carry(8)
+    assert one.budget.asks_back(one)
+    while one.budget.asks_back(one):
+        one.end()
+    assert one.held == 8
+
+
+@given(st.lists(st.tuples(st.sampled_from("tec"), st.integers(0, 3), st.integers(1, 500)), max_size=60))
+def test_there_are_never_more_than_the_connections_carry(steps: list[tuple[str, int, int]]) -> None:
+    budget = ConnectionBudget(10)
+    lanes = [Workers(budget) for _ in range(4)]
+    for what, number, amount in steps:
+        lane = lanes[number]
+        if what == "t":
+            before = sum(len(each) * each.cost for each in lanes)
+            if lane.take(amount):
+                assert before < sum(len(each) * each.cost for each in lanes) <= 10 * WHOLE
+        elif what == "e" and lane.held:
+            lane.end()
+        elif what == "c":
+            lane.carry(10 * amount)
+    for lane in lanes:
+        while lane.held:
+            lane.end()
+    assert lanes[0].take(20) == min(20, 10 * WHOLE // lanes[0].cost), "nothing was lost"
 
 
 def test_over_connections_with_streams_there_is_more_under_way_than_connections(tmp_path: Path) -> None:

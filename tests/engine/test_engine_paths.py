@@ -280,7 +280,7 @@ def test_an_outage_is_probed_and_sending_resumes(tmp_path: Path) -> None:
     run_virtually(main())
     during = [arrival for arrival in transport.arrivals if arrival.at_s < loop_start + 30]
     after = [arrival.at_s for arrival in transport.arrivals if arrival.at_s >= loop_start + 30]
-    assert len(during) < 1000
+    assert len(during) < 1500  # what was on the wire, and the moment that it takes to tell an outage from a goodbye
     assert after[0] < loop_start + 32
 
 

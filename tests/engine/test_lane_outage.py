@@ -347,6 +347,25 @@ def test_a_cancelled_workers_job_says_whether_it_may_have_been_sent(tmp_path: Pa
     run_virtually(main())
 
 
+@pytest.mark.parametrize("count", [25, 200])
+def test_connections_that_go_away_under_many_requests_at_once_are_no_outage(tmp_path: Path, count: int) -> None:
+    goodbyes = [NotSentError("the connection was closed before the request was written") for _ in range(count)]
+    transport = first(goodbyes, latency_s=0.02)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            begin_s = now_s()
+            receipts = [await engine.submit(note("a", text=str(number))) for number in range(count + 50)]
+            for receipt in receipts:
+                assert isinstance(await settled(receipt), Accepted)
+            assert now_s() - begin_s < 1.5
+            assert_nothing_leaked(engine, transport)
+
+    with listening() as events:
+        run_virtually(main())
+    assert not [line for line in events.lines if "without an answer" in line]
+
+
 def test_workers_are_never_more_than_there_may_be_connections_and_each_lane_has_a_part(tmp_path: Path) -> None:
     transport = FakeTransport(latency_s=5.0)
 

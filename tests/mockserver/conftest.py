@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from sendengine.mockserver import MockConfig, MockServer
+from tests.mockserver.h2_client import ConnectH2, H2Client, opened
 from tests.mockserver.raw_client import Client, Connect, Start
 
 
@@ -44,5 +45,22 @@ async def connect(stack: AsyncExitStack) -> Connect:
 
         stack.push_async_callback(close)
         return Client(reader, writer)
+
+    return connect
+
+
+@pytest.fixture
+async def connect_h2(stack: AsyncExitStack) -> ConnectH2:
+    """Open an HTTP/2 connection to a server, not greeted yet; it closes with the test."""
+
+    async def connect(server: MockServer, *, ssl: tls.SSLContext | None = None) -> H2Client:
+        client = await opened(server, ssl=ssl)
+
+        async def close() -> None:
+            client.writer.transport.abort()
+            await asyncio.sleep(0)
+
+        stack.push_async_callback(close)
+        return client
 
     return connect

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import ssl as tls
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ import orjson
 import pytest
 
 from sendengine.mockserver import AppConfig, MockConfig, MockProcess, MockServer, Summary, serve, summary_lines
+from tests.mockserver.h2_client import NO_ERROR, H2Client
 from tests.mockserver.raw_client import APP, Client, happened
 
 CERTIFICATE = Path(__file__).with_name("loopback.pem")
@@ -39,10 +41,28 @@ async def test_a_process_serves_is_asked_and_leaves_its_summary() -> None:
     assert (process.last_summary.notifications, process.last_summary.recipients) == (1, 1)
 
 
-async def test_a_process_may_speak_tls() -> None:
+async def test_a_process_may_speak_tls_and_http2_and_be_told_to_stop_reading_and_to_leave(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sendengine.mockserver.process._END_S", 0.0)
+    trust = tls.create_default_context(cafile=str(CERTIFICATE))
+    trust.set_alpn_protocols(["h2"])
     async with MockProcess(certfile=CERTIFICATE) as process:
         assert process.base_url.startswith("https://")
-        assert (await process.summary()).notifications == 0
+        where = urlsplit(process.base_url)
+        client = H2Client(*await asyncio.open_connection(where.hostname, where.port, ssl=trust))
+        await client.greeted()
+        await process.stop_reading()
+        number = client.ask("GET", f"/apps/{APP}")
+        await process.read_on()
+        assert (await client.reply(number)).status == 200
+        await process.stop_reading(for_s=0.001)
+        await process.go_away()
+        assert (await client.end()).code == NO_ERROR
+        client.writer.close()
+        assert (await process.summary()).http2_connections == 1
+        process._child.send_signal(signal.SIGSTOP)  # it cannot come to its end, and is killed
+    assert process.last_summary is None
 
 
 async def test_a_process_that_cannot_start_says_so() -> None:
@@ -105,6 +125,7 @@ async def test_the_summary_reads_well() -> None:
     assert lines[3:] == [
         "notifications: 1 to 2 recipients, 0 replayed, 0 ids named, 0 reached nobody",
         "user updates: 1 applied to 1 users",
+        "connections: 1 opened, 1 at once, 0 of them speak HTTP/2",
         "faults: 429 1",
         "! 2 requests inside a Retry-After",
         "! 1 requests to unknown paths",

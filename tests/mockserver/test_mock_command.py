@@ -1,0 +1,51 @@
+"""``sendengine mock`` over TLS; the rest of it is tested with the other commands."""
+
+import asyncio
+import shutil
+import signal
+import ssl as tls
+import subprocess
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import orjson
+import pytest
+from click.testing import CliRunner
+
+from sendengine.cli.commands import cli
+from tests.mockserver.h2_client import H2Client
+from tests.mockserver.raw_client import APP
+from tests.support.programs import SENDENGINE, ended, line_of, started
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+async def test_a_certificate_is_made_on_request_and_http2_is_spoken() -> None:
+    with started(*SENDENGINE, "mock", "--tls", "--json", stdout=subprocess.PIPE) as process:
+        said = orjson.loads(await asyncio.to_thread(line_of, process))
+        trust = tls.create_default_context(cafile=said["ca_file"])
+        trust.set_alpn_protocols(["h2"])
+        where = urlsplit(said["base_url"])
+        client = H2Client(*await asyncio.open_connection(where.hostname, where.port, ssl=trust))
+        await client.greeted()
+        assert (await client.answer("GET", f"/apps/{APP}")).status == 200
+        client.writer.close()
+        process.send_signal(signal.SIGTERM)
+        output, _ = await asyncio.to_thread(ended, process)
+    assert orjson.loads(output)["http2_connections"] == 1
+    assert not Path(said["ca_file"]).exists()  # noqa: ASYNC240  # it is gone, and nobody waits
+
+
+def test_a_key_is_of_no_use_without_its_certificate(tmp_path: Path) -> None:
+    key = tmp_path / "server.key"
+    key.touch()
+    result = CliRunner().invoke(cli, ["mock", "--tls-key", str(key)], prog_name="sendengine")
+    assert result.exit_code == 2
+    assert "--tls-key: needs --tls-cert" in result.output
+
+
+def test_a_certificate_that_is_none_is_refused(tmp_path: Path) -> None:
+    certificate = tmp_path / "server.pem"
+    certificate.write_text("nothing")
+    result = CliRunner().invoke(cli, ["mock", "--tls-cert", str(certificate)], prog_name="sendengine")
+    assert result.exit_code == 2
+    assert "cannot be used for TLS" in result.output
