@@ -21,7 +21,6 @@ from benchmarks.bare import open_session, send, send_all
 from benchmarks.benchmark import LoopKind
 from benchmarks.feeding import Filling, Meter
 from benchmarks.fresh import run_on
-from benchmarks.nginx import nginx_program
 from benchmarks.stamps import StampingTransport, Stamps, measured_job, number_of
 from benchmarks.workload import (
     CREATE,
@@ -78,7 +77,7 @@ class Situation(Struct, frozen=True, kw_only=True):
     @property
     def contestants(self) -> list[str]:
         """Who has a turn: all, or the engine alone where connections bind."""
-        ours = [name for name in TRANSPORTS if name != H2 or (self.is_tls and nginx_program() is not None)]
+        ours = [name for name in TRANSPORTS if name != H2 or self.is_tls]
         return [*ours, BARE] if self.least is not None else ours[:1]
 
 

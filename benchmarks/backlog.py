@@ -33,6 +33,7 @@ _BYTES: Final = 600.0
 _STEP: Final = 10
 _SHORT: Final = 10_000
 _SHORT_TURNS: Final = 3
+_SMALL: Final = "Bytes of a backlog that fits into what the first jobs have left say nothing."
 _CONNECTIONS: Final = 100
 
 CaseName = Literal[
@@ -92,7 +93,7 @@ class Backlog(Benchmark, frozen=True, kw_only=True):
 
     async def run(self) -> Report:
         """Measure each case, all backlogs in turn."""
-        report = Report(rows=[], checks=[])
+        report = Report(rows=[], checks=[], notes=[_SMALL])
         for case in CASES if self.case == "every" else (self.case,):
             found: dict[int, list[dict[str, float]]] = {size: [] for size in self._sizes()}
             for _ in range(self.rounds):
@@ -121,7 +122,7 @@ class Backlog(Benchmark, frozen=True, kw_only=True):
         # a short run says little: several of them, each in a process of its own
         turns = [await in_fresh_process(measure, task) for _ in range(_SHORT_TURNS if size < _SHORT else 1)]
         figures = {name: median([turn[name] for turn in turns]) for name in turns[0]}
-        figures["bytes beside"] = figures["bytes"] - own_bytes
+        figures["bytes beside"] = max(0.0, figures["bytes"] - own_bytes)
         first = smallest[-1] if size != self.small else figures
         return {**figures, "× smallest": _time(figures) / _time(first)}
 

@@ -10,7 +10,6 @@ Units: shares of the ceilings, as means over the whole run; CPU is the client's,
 """
 
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
 from math import ceil
 from typing import Annotated, Final, Literal
 
@@ -21,9 +20,8 @@ from benchmarks.benchmark import Benchmark, Loop, Positive, Rounds
 from benchmarks.drawing import latency_drawing, rate_drawing
 from benchmarks.fresh import in_fresh_process
 from benchmarks.mocked import THROTTLED, MeasuredMock, Requests
-from benchmarks.nginx import Nginx
 from benchmarks.report import Report, Row, at_least, at_most, ratios, row
-from benchmarks.workload import CERTIFICATE, CREATE, DOCUMENTED, H2, UPDATE
+from benchmarks.workload import CERTIFICATE, CREATE, DOCUMENTED, UPDATE
 from sendengine.mockserver import AppConfig, LaneLimit, MockConfig
 
 _MOST: Final[Mapping[str, float]] = {"direct": 0.5, "aiohttp": 1.25}
@@ -69,6 +67,7 @@ class Ceilings(Benchmark, frozen=True, kw_only=True):
         0.95
     )
     scale: Annotated[Positive, Meta(description="part of both ceilings, where the machine is too small for them")] = 1.0
+    only: Annotated[str, Meta(description="only contestants whose names begin so, and the bare loop")] = ""
     rounds: Rounds = 1
     loop: Loop = "uvloop"
 
@@ -77,14 +76,14 @@ class Ceilings(Benchmark, frozen=True, kw_only=True):
         report = Report(rows=[], checks=[], notes=[], plots={})
         for name in CASES if self.case == "every" else (self.case,):
             situation = CASES[name]
-            found: dict[str, list[Turn]] = {kind: [] for kind in situation.contestants}
-            timed: dict[str, list[Timed]] = {kind: [] for kind in situation.contestants}
-            async with AsyncExitStack() as stack:
-                places = await self._places(situation, stack)
+            kinds = [kind for kind in situation.contestants if kind == BARE or kind.startswith(self.only)]
+            found: dict[str, list[Turn]] = {kind: [] for kind in kinds}
+            timed: dict[str, list[Timed]] = {kind: [] for kind in kinds}
+            certificate = CERTIFICATE if situation.is_tls else None
+            async with MeasuredMock(self._config(situation), certfile=certificate) as mock:
                 for _ in range(self.rounds):
                     for kind, turns in found.items():
-                        mock, base_url = places.get(kind, places[BARE])
-                        task = self._task(kind, situation, base_url)
+                        task = self._task(kind, situation, mock.base_url)
                         await mock.reset()
                         turns.append(await self._turn(task, mock))
                         if situation.least is not None:
@@ -92,17 +91,6 @@ class Ceilings(Benchmark, frozen=True, kw_only=True):
                             timed[kind].append(await in_fresh_process(time_arrivals, task))
             self._sum_up(report, name, found, timed)
         return report
-
-    async def _places(self, situation: Situation, stack: AsyncExitStack) -> dict[str, tuple[MeasuredMock, str]]:
-        """Start the mock server; it speaks HTTP/1.1, so that for HTTP/2 another one stands behind nginx."""
-        config = self._config(situation)
-        mock = await stack.enter_async_context(MeasuredMock(config, certfile=CERTIFICATE if situation.is_tls else None))
-        places = {BARE: (mock, mock.base_url)}
-        if H2 in situation.contestants:
-            behind = await stack.enter_async_context(MeasuredMock(config))
-            nginx = await stack.enter_async_context(Nginx(is_tls=True, is_h2=True, behind=behind.base_url))
-            places[H2] = (behind, nginx.base_url)
-        return places
 
     def _task(self, kind: str, situation: Situation, base_url: str) -> Task:
         return Task(kind, base_url, self.seconds, situation.mean_s, self.loop, self.scale, self.offered)
@@ -132,10 +120,12 @@ class Ceilings(Benchmark, frozen=True, kw_only=True):
             for kind, rounds in timed.items()
             if rounds
         )
-        for kind in situation.contestants:
+        for kind in found:
             if kind != BARE:
                 self._judge(report, f"{where}: {kind}", rows[kind], found[kind], situation)
-        for kind, most in _MOST.items() if situation.is_cost_judged else ():
+        for kind, most in _MOST.items():
+            if not situation.is_cost_judged or kind not in found:
+                continue
             ours, bare = ([turn.figures[_COST] for turn in found[each]] for each in (kind, BARE))
             cost = ratios(f"{where}: CPU a request, {kind} × {BARE}", name="ratio", ours=ours, others=bare)
             report.rows.append(cost)

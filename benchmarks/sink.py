@@ -125,6 +125,10 @@ class Reading(asyncio.Protocol):
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by their class
 
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
     def data_received(self, data: bytes) -> None:
         """Take as many requests as have come whole, and remember how much of the next is missing."""
         while data:

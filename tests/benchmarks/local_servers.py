@@ -33,6 +33,8 @@ class LocalMock:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for _turn in range(5):  # what a contestant has connected last becomes a connection
+            await asyncio.sleep(0)
         await self._server.__aexit__(None, None, None)
 
     async def reset(self) -> None:
@@ -60,16 +62,26 @@ class LocalSink:
     def __init__(self, *, is_tls: bool = False) -> None:
         self._tls = server_tls() if is_tls else None
         self._tally = Tally()
+        self._connections: list[Reading] = []
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Reading(self._tally), "127.0.0.1", 0, ssl=self._tls)
+        self._server = await loop.create_server(self._connection, "127.0.0.1", 0, ssl=self._tls)
         port = self._server.sockets[0].getsockname()[1]
         self.base_url = f"{'https' if self._tls else 'http'}://127.0.0.1:{port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for _turn in range(5):
+            await asyncio.sleep(0)
         self._server.close()
+        for connection in self._connections:
+            connection.abort()
+        await asyncio.sleep(0)
+
+    def _connection(self) -> Reading:
+        self._connections.append(Reading(self._tally))
+        return self._connections[-1]
 
     async def counted(self) -> Counted:
         return self._tally.counted
