@@ -27,7 +27,8 @@ test: $(READY)
 
 # The laws, with other and many more examples than in `make test`; some minutes.
 laws: $(READY)
-	$(BIN)/python -m pytest tests/core tests/limiter tests/engine tests/transport --hypothesis-profile=explore \
+	H2_FUZZ_ROUNDS=3000 H2_FUZZ_EXAMPLES=3000 \
+	  $(BIN)/python -m pytest tests/core tests/limiter tests/engine tests/transport --hypothesis-profile=explore \
 	  --numprocesses auto --dist worksteal --override-ini timeout=900
 
 # Processes killed a thousand times, and a journal's files damaged ten thousand times; some minutes.

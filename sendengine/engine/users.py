@@ -35,7 +35,7 @@ UserKey = tuple[str, str]
 class _User:
     """One user with changes pending or a request within its second."""
 
-    __slots__ = ("high", "is_busy", "is_cooling", "key", "pending", "queued_high", "queued_normal", "since_s")
+    __slots__ = ("held_until_s", "high", "is_busy", "key", "pending", "queued_high", "queued_normal", "since_s")
 
     def __init__(self, key: UserKey, *, max_modifications: int) -> None:
         self.key = key
@@ -43,14 +43,14 @@ class _User:
         self.high = 0  # high jobs that came since its last request
         self.since_s = 0.0  # when the oldest pending job came
         self.is_busy = False
-        self.is_cooling = False
+        self.held_until_s: float | None = None
         self.queued_high = False
         self.queued_normal = False
 
     @property
     def is_ready(self) -> bool:
         """Whether its changes may be sealed now."""
-        return not (self.is_busy or self.is_cooling) and bool(len(self.pending))
+        return not self.is_busy and self.held_until_s is None and bool(self.pending)
 
 
 class _Origin:
@@ -144,11 +144,12 @@ class UserSource:
         return user
 
     def _add(self, receipt: Receipt, job: UpdateUser, user: _User, *, now_s: float) -> None:
-        if not len(user.pending):
+        is_first, is_high = not user.pending, receipt.is_high
+        if is_first:
             user.since_s = now_s
         user.pending.add(receipt, job)
         self._waiting += 1
-        if receipt.is_high:
+        if is_high:
             user.high += 1
         if receipt.deadline_s is not None:
             self._count += 1
@@ -156,7 +157,8 @@ class UserSource:
             if len(self._deadlines) > 2 * self._waiting + _SPARE:
                 self._deadlines = [entry for entry in self._deadlines if not entry[2].is_settled]
                 heapify(self._deadlines)
-        self._queue(user)
+        if is_first or is_high:  # any other user that is ready is in line already
+            self._queue(user)
 
     def pull(self, *, now_s: float, prefer_normal: bool) -> Sealed | None:
         """Seal the changes of the next user that is ready."""
@@ -286,7 +288,7 @@ class UserSource:
             receipt.is_begun = True
             shares.append((receipt, ids))
             self._waiting -= change.is_last
-        user.high = 0 if not len(user.pending) else user.high
+        user.high = 0 if not user.pending else user.high
         user.is_busy = True
         user.since_s = now_s
         receipts = [change.member for change in changes.changes]
@@ -322,9 +324,9 @@ class UserSource:
             self._queue_or_forget(user)
 
     def _hold(self, user: _User, *, until_s: float) -> None:
-        """Let nothing of a user go before; a user is held once at a time."""
-        if not user.is_cooling:
-            user.is_cooling = True
+        """Let nothing of a user go before, nor before an earlier hold ends."""
+        if user.held_until_s is None or until_s > user.held_until_s:
+            user.held_until_s = until_s
             self._count += 1
             heappush(self._cooling, (until_s, self._count, user))
 
@@ -334,12 +336,13 @@ class UserSource:
 
     def _cool(self, now_s: float) -> None:
         while self._cooling and self._cooling[0][0] <= now_s:
-            user = heappop(self._cooling)[2]
-            user.is_cooling = False
-            self._queue_or_forget(user)
+            until_s, _, user = heappop(self._cooling)
+            if until_s == user.held_until_s:  # else held for longer since
+                user.held_until_s = None
+                self._queue_or_forget(user)
 
     def _queue_or_forget(self, user: _User) -> None:
-        if len(user.pending):
+        if user.pending:
             self._queue(user)
         else:
             del self._users[hash(user.key) % _SHARDS][user.key]
@@ -366,7 +369,7 @@ class UserSource:
         user = self._users[hash(key) % _SHARDS][key]
         user.pending.leave_out(lambda member: member is receipt)
         self._waiting -= 1
-        if not (len(user.pending) or user.is_busy or user.is_cooling):
+        if not (user.pending or user.is_busy or user.held_until_s is not None):
             del self._users[hash(key) % _SHARDS][key]
         return receipt, key[1:]
 

@@ -376,3 +376,32 @@ async def test_deadlines_of_jobs_that_have_settled_are_not_kept_until_they_pass(
         users.add(UpdateUser(external_id(f"u{number}"), tags={"a": 1}, expires_in_s=86_400))
         users.took(users.must_pull())
     assert len(users.source._deadlines) < 3000
+
+
+def test_a_user_is_held_until_the_last_of_its_holds_is_over() -> None:
+    users = Users()
+    users.add(change("u", a=1))
+    users.took(users.must_pull())
+    begin_s = users.now_s  # the user's second runs
+    left = change("u", b=2)
+    receipt = ReceiptType(left, submitted_at_s=begin_s, deadline_s=None, size_bytes=1)
+    users.source.restore(
+        receipt, left, content=b"", now_s=begin_s, not_before_s=begin_s + 100, is_foreign=True
+    )  # another engine died with it on the wire
+    for after_s, may_go in [(1.5, False), (99, False), (100, True)]:
+        users.now_s = begin_s + after_s
+        assert (users.pull() is not None) is may_go, after_s
+
+
+def test_a_shorter_hold_does_not_end_a_longer_one() -> None:
+    users = Users()
+    for name, until_s in [("a", 100.0), ("b", 50.0)]:
+        left = change("u", **{name: 1})
+        receipt = ReceiptType(left, submitted_at_s=users.now_s, deadline_s=None, size_bytes=1)
+        users.source.restore(
+            receipt, left, content=b"", now_s=users.now_s, not_before_s=1000 + until_s, is_foreign=True
+        )
+    users.now_s = 1060
+    assert users.pull() is None
+    users.now_s = 1100
+    assert users.pull() is not None
