@@ -117,6 +117,8 @@ async def open_transport(make: TransportMaker) -> AsyncIterator[TransportMaker]:
     for transport in opened:
         await transport.aclose()
         assert transport.open_connections == 0
+        if isinstance(transport, DirectTransport):
+            assert (transport.capacity, transport._pool.busy) == (0, 0), "all room was given back"
     left = asyncio.all_tasks() - {asyncio.current_task()}
     assert not [task for task in left if any(name in repr(task.get_coro()) for name in ("sendengine", "aiohttp"))]
     assert complaints == []

@@ -193,7 +193,11 @@ class Session:
     def _end_headers(self) -> None:
         assert self._block is not None
         (stream, flags, raw), self._block = self._block, None
-        fields = list(self._decoder.decode(bytes(raw), raw=True))
+        try:
+            fields = list(self._decoder.decode(bytes(raw), raw=True))
+        except hpack.HPACKError as error:
+            self._fault(f"a field block that cannot be decoded: {error!r}")
+            return
         for named_field in fields:
             self._look_at(named_field)
         named = {bytes(name).decode(): bytes(value).decode("latin-1") for name, value in fields}
@@ -320,6 +324,8 @@ class Session:
         self._in_force |= values
         for asked in self.asked.values():
             asked.room += self._in_force[Setting.INITIAL_WINDOW_SIZE] - before
+        if Setting.HEADER_TABLE_SIZE in values:
+            self._decoder.max_allowed_table_size = values[Setting.HEADER_TABLE_SIZE]
 
     def _most(self, name: Setting) -> int:
         """Return the most that the client may go by: what is in force, or what it may just be reading."""

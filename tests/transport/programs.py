@@ -57,6 +57,8 @@ def started(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server until the test is over; it listens, on ``port`` or on the ``listener`` that it was given."""
     descriptors = () if listener is None else (listener.fileno(),)
+    if ender := shutil.which("setpriv"):  # on Linux: so that it does not outlive a run of the tests that is killed
+        command = [ender, "--pdeathsig", "KILL", *command]
     with (folder / "output.log").open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, pass_fds=descriptors)  # noqa: S603 - the same
     if listener is not None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from sendengine.errors import NotSentError
 from sendengine.ports import Reply, WireRequest
-from sendengine.transport.direct.pool import Connection, Pool
+from sendengine.transport.direct.contract import Connection
+from sendengine.transport.direct.pool import Pool
 from sendengine.transport.warming import AT_ONCE
 from tests.transport.conftest import on_asyncio
 from tests.transport.scripted import turns

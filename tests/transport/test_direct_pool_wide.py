@@ -6,7 +6,8 @@ import pytest
 
 from sendengine.errors import NotSentError
 from sendengine.ports import Reply, WireRequest
-from sendengine.transport.direct.pool import SCOUTS, Connection, Pool
+from sendengine.transport.direct.contract import Connection
+from sendengine.transport.direct.pool import SCOUTS, Pool
 from tests.transport.conftest import on_asyncio
 from tests.transport.scripted import jump, turns
 
@@ -209,20 +210,113 @@ async def test_a_raised_limit_is_used_at_once_and_a_lowered_one_is_kept() -> Non
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
+async def pass_time(seconds: float) -> None:
+    jump(seconds)
+    await asyncio.sleep(0.001)
+    await turns()
+
+
 @on_asyncio
-async def test_a_connection_that_takes_nothing_is_not_answered_with_a_storm_of_others() -> None:
+async def test_after_one_that_takes_nothing_others_are_opened_ever_more_rarely() -> None:
     host = WideHost(room=0)
     waiting = asyncio.create_task(host.pool.obtain())
     await turns()
-    assert host.tries == 1
-    jump(1.1)
-    await asyncio.sleep(0.001)
-    await turns()
-    assert host.tries == 2, "another a second later"
+    tries = []
+    for _ in range(15):
+        await host.pool.warm(10)
+        tries.append(host.tries)
+        await pass_time(1.01)
+    assert tries == [1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4], "a pause of 1, 2, 4 and 8 s"
     host.opened[0].resize(5)
-    await turns()
     assert await waiting is host.opened[0]
     await host.pool.aclose()
+
+
+@on_asyncio
+async def test_one_that_takes_nothing_by_now_holds_up_no_other() -> None:
+    host = WideHost(room=10)
+    await claimed(host, 5)
+    host.opened[0].resize(0)
+    assert host.opened[0] not in await claimed(host, 3)
+
+
+@on_asyncio
+async def test_those_who_wait_are_told_of_one_that_takes_nothing_after_all_and_the_next_has_another_opened() -> None:
+    host = WideHost(room=0, max_connections=1)
+    waiting = [asyncio.create_task(host.pool.obtain()) for _ in range(3)]
+    await turns()
+    host.opened[0].resize(0)
+    host.pool.refuse("no room at all")
+    ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [str(end) for end in ends] == ["no room at all"] * 3
+    host.opened[0].cut()
+    await turns()
+    assert host.tries == 1, "nobody waits"
+    host.room = 1
+    assert await host.pool.obtain() is host.opened[1]
+
+
+@on_asyncio
+async def test_where_others_may_come_free_nobody_is_told_of_one_that_takes_nothing() -> None:
+    host = WideHost(room=1, max_connections=2)
+    (held,) = await claimed(host, 1)
+    host.room = 0
+    waiting = [asyncio.create_task(host.pool.obtain()) for _ in range(2)]
+    await turns()
+    host.pool.refuse("no room at all")
+    for _ in range(2):
+        held.give_back()
+        await turns()
+    assert [await task for task in waiting] == [held, held]
+
+
+@on_asyncio
+async def test_when_limits_are_cut_few_others_are_opened_at_a_time_and_more_as_they_come() -> None:
+    host = WideHost(room=100, max_connections=1000)
+    await claimed(host, 190)
+    host.room = 1
+    for opened in host.opened:
+        opened.resize(1)
+    host.answers.clear()
+    before = len(host.opened)
+    tasks = [asyncio.create_task(host.pool.obtain()) for _ in range(500)]
+    tasks.append(asyncio.create_task(host.pool.warm(700)))  # type: ignore[arg-type]
+    steps = []
+    for _ in range(4):
+        await turns()
+        steps.append(host.dials)
+        host.answers.set()
+        await asyncio.sleep(0)
+        host.answers.clear()
+    assert steps[0] <= 2 * SCOUTS, "for those who wait, and for warming"
+    assert sorted(steps) == steps
+    host.answers.set()
+    await asyncio.gather(*tasks)
+    assert len(host.opened) >= before + 500
+
+
+@on_asyncio
+async def test_how_much_the_next_will_carry_is_the_most_that_an_open_one_does() -> None:
+    host = WideHost(room=100)
+    pool = host.pool
+    await claimed(host, 190)
+    first, second, *_ = host.opened
+    for opened, room, width in [(first, 30, 100), (second, 70, 70), (second, 0, 30), (first, 60, 60)]:
+        for other in host.opened[2:]:
+            other.resize(0)
+        opened.resize(room)
+        assert pool.width == width
+    for opened in host.opened:
+        opened.cut()
+    await turns()
+    assert (len(pool), pool.width) == (0, 60), "what was known last"
+
+
+@on_asyncio
+async def test_a_first_connection_that_carries_less_than_was_assumed_is_no_cut() -> None:
+    host = WideHost(room=1, width=100, max_connections=40)
+    await claimed(host, 30)
+    assert len(host.opened) == 30
 
 
 @on_asyncio
@@ -272,11 +366,11 @@ async def test_warming_does_not_count_connections_that_take_nothing_new() -> Non
 
 
 @on_asyncio
-@pytest.mark.parametrize("room", [0, 1])
-async def test_warming_ends_where_connections_have_little_or_no_room(room: int) -> None:
+@pytest.mark.parametrize(("room", "opened"), [(0, 1), (1, 7)])
+async def test_warming_ends_where_connections_have_little_or_no_room(room: int, opened: int) -> None:
     host = WideHost(room=room, max_connections=10)
     await host.pool.warm(7)
-    assert (len(host.pool), host.pool.capacity) == ((7, 7) if room else (SCOUTS, 0))
+    assert (len(host.pool), host.pool.capacity) == (opened, 7 * room)
 
 
 @on_asyncio

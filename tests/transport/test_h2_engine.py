@@ -16,7 +16,7 @@ from sendengine.mockserver import Fault, MockConfig, MockServer
 from sendengine.mockserver.config import FaultKind
 from sendengine.settings import StoppingSettings, TransportSettings
 from sendengine.transport.direct.http2.liveness import PONG_S, SILENT_S
-from tests.support.engines import SOON, change, note
+from tests.support.engines import CREATE, SOON, change, note
 from tests.support.mocked import assert_clean, lane, mocked, requests
 from tests.transport.conftest import on_asyncio
 from tests.transport.scripted import jump, turns, until
@@ -98,6 +98,7 @@ async def test_nothing_is_lost_or_doubled_when_the_server_stops_reading(tmp_path
             await sending
         server.read_on()
         assert_each_once(server)
+        assert engine.counters()[CREATE].lost > 0, "some were under way"
 
 
 @pytest.mark.parametrize(("scope", "share"), [("stream", 0.03), ("connection", 0.001)])

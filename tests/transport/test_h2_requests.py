@@ -8,9 +8,9 @@ import pytest
 from sendengine.ports import Reply, WireRequest
 from tests.transport.conftest import KEY, TransportMaker, h2_only, on_asyncio
 from tests.transport.h2_asking import answered, ask_all, asking, kinds
-from tests.transport.h2_frames import Flag, Kind, Setting
-from tests.transport.h2_serving import answering, h2_serving, h2_tls
-from tests.transport.scripted import AUTHORITY, GET, LARGE, at_once, turns
+from tests.transport.h2_frames import Flag, Kind, Setting, settings
+from tests.transport.h2_serving import H2Peer, answering, h2_serving, h2_tls
+from tests.transport.scripted import AUTHORITY, GET, at_once, turns
 
 pytestmark = h2_only
 
@@ -94,11 +94,32 @@ async def test_a_body_of_any_size_arrives_whole(open_transport: TransportMaker, 
 async def test_large_bodies_hold_up_nobody(open_transport: TransportMaker) -> None:
     async with h2_serving() as server:
         transport = open_transport(server.url, max_reply_bytes=30_000_000)
-        large = asyncio.create_task(transport.exchange(LARGE, at_once))
+        large = asyncio.create_task(
+            transport.exchange(WireRequest("POST", "/notifications", b"x" * 4_000_000), at_once)
+        )
         await turns()
         assert kinds(await ask_all(transport, range(20))) == [Reply] * 20
         assert not large.done()
-        assert len((await large).body) == len(LARGE.body) + 7
+        assert len((await large).body) == 4_000_007
+
+
+@on_asyncio
+@pytest.mark.parametrize("size", [0, 1, 100, 4_096, 100_000])
+async def test_a_server_s_table_of_any_size_is_respected(open_transport: TransportMaker, size: int) -> None:
+    """Where it is smaller than at first, the client says so in front of its next field block (RFC 7541, 4.2)."""
+
+    async def script(peer: H2Peer) -> None:
+        peer.reply((await peer.requests(1))[0])
+        for count, later in ((2, 4_096), (3, 0), (4, size)):
+            peer.send(settings({Setting.HEADER_TABLE_SIZE: later}))
+            peer.reply((await peer.requests(count))[-1])
+        await answering(peer)
+
+    async with h2_serving(script, first_settings={Setting.HEADER_TABLE_SIZE: size}) as server:
+        transport = open_transport(server.url)
+        for number in range(8):
+            assert await answered(transport, number)
+        assert len(server.peers) == 1
 
 
 @on_asyncio

@@ -357,3 +357,12 @@ def test_whatever_came_before_a_head_is_read_as_if_it_stood_alone(sent: list[tup
     for block, at, other in sent:
         changed = block[:at] + other + block[at + len(other) :]
         assert end_of(heads.read, changed) == end_of(read_head, changed)
+
+
+def test_a_head_like_those_before_whose_last_value_is_longer_than_the_block_is_a_fault() -> None:
+    heads = HeadReader()
+    for value in (b"x", b"y", b"z"):
+        assert heads.read(b"\x88\x00\x01a\x01" + value)[0] == 200
+    for cut in (b"\x88\x00\x01a\x02x", b"\x88\x00\x01a\x7e"):
+        with pytest.raises(ConnectionFaultError):
+            heads.read(cut)

@@ -5,10 +5,12 @@ from sendengine.transport.direct.http2.frames import ACK, PING, frame
 from sendengine.transport.direct.http2.liveness import IDLE_PING_S, PONG_S, SILENT_S, Liveness
 from sendengine.transport.direct.http2.sending import Sender
 
+PATIENCE_S = 7.0
+
 
 def begun(*, lifetime_s: float = 300.0) -> tuple[Liveness, Control]:
     control = Control(Sender())
-    liveness = Liveness(control)
+    liveness = Liveness(control, patience_s=PATIENCE_S)
     liveness.begin(1000.0, lifetime_s=lifetime_s)
     return liveness, control
 
@@ -53,3 +55,14 @@ def test_somebody_looks_again_when_something_may_be_due() -> None:
     assert liveness.until_s == 1150.0
     liveness, _ = begun(lifetime_s=3.0)
     assert liveness.due_s(1001.0, is_busy=True) == 1003.0
+
+
+def test_a_connection_without_streams_is_useless_after_a_while_unless_some_are_allowed_again() -> None:
+    liveness, _ = begun()
+    assert not liveness.is_useless(1000.0 + 10 * PATIENCE_S)
+    liveness.bar(1001.0, is_barred=True)
+    assert liveness.due_s(1001.0, is_busy=False) == 1001.0 + PATIENCE_S
+    assert [liveness.is_useless(1001.0 + PATIENCE_S + more_s) for more_s in (-0.1, 0.0)] == [False, True]
+    liveness.bar(1002.0, is_barred=False)
+    assert not liveness.is_useless(1002.0 + PATIENCE_S)
+    assert liveness.due_s(1002.0, is_busy=False) == 1000.0 + IDLE_PING_S

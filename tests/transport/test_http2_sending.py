@@ -189,6 +189,64 @@ def test_what_was_not_handed_out_is_not_lost_but_not_sent(loop: asyncio.Abstract
     assert (sender.streams, sender.is_blocked) == ({}, False)
 
 
+def test_what_was_told_that_it_was_not_sent_does_not_leave_any_more(loop: asyncio.AbstractEventLoop) -> None:
+    sender = Sender()
+    sender.widen(10**6)
+    begin(sender, loop, b"first")
+    before = pumped(sender)
+    for body in (b"", b"small", b"x" * 200_000):
+        begin(sender, loop, body)
+    sender.reset(sender.streams[5], CANCEL)  # its caller has left: the server need not know of it
+    sender.put(frames.window_update(0, 7))
+    sender.put(frames.rst_stream(1, CANCEL))
+    assert sender.take_back("gone") == 2
+    assert sender.size == 26
+    rest = pumped(sender)
+    assert [(each.kind, each.stream) for each in before + rest] == [
+        (frames.HEADERS, 1),
+        (frames.DATA, 1),
+        (frames.WINDOW_UPDATE, 0),
+        (frames.RST_STREAM, 1),
+    ]
+    assert (list(sender.streams), sender.is_blocked) == ([1], False)
+    assert begin(sender, loop, b"x" * 3) == 9
+    assert [each.stream for each in pumped(sender)] == [9, 9]
+
+
+def test_what_is_taken_back_leaves_the_window_and_the_table_as_they_were(loop: asyncio.AbstractEventLoop) -> None:
+    sender = Sender()
+    sender.set_first_window(10**6)
+    sender.shrink_table()
+    begin(sender, loop, b"x" * 100)
+    begin(sender, loop, b"y" * 10_000)
+    assert sender.take_back("gone") == 2
+    number = begin(sender, loop, b"z" * 100_000)
+    found = pumped(sender)
+    assert found[0].payload == b"\x20\x83"
+    assert sum(sizes(found, number)) == WINDOW
+
+
+@pytest.mark.parametrize("is_handed_out", [False, True])
+def test_an_overdue_exchange_that_was_never_written_is_taken_back(
+    loop: asyncio.AbstractEventLoop, *, is_handed_out: bool
+) -> None:
+    sender = Sender()
+    replies: list[asyncio.Future[Reply]] = [loop.create_future() for _ in range(3)]
+    for due_s, reply in zip((60.0, 60.0, 61.0), replies, strict=True):
+        sender.open(b"\x83", b"{}", reply=reply, due_s=due_s)
+        if reply is replies[0] or is_handed_out:
+            sender.take()
+    assert sender.lose_overdue(59.9, "no reply") == 0
+    if is_handed_out:
+        assert sender.lose_overdue(60.0, "no reply") == 2
+        assert [type(reply.exception()) for reply in replies[:2]] == [ReplyLostError] * 2
+        assert not replies[2].done()
+    else:
+        assert sender.lose_overdue(60.0, "no reply") == 3
+        assert [type(reply.exception()) for reply in replies] == [ReplyLostError, NotSentError, NotSentError]
+    assert {each.kind for each in taken(sender)} == {frames.RST_STREAM}
+
+
 def test_only_the_last_thousand_ends_are_remembered(loop: asyncio.AbstractEventLoop) -> None:
     sender = Sender()
     for _ in range(1100):

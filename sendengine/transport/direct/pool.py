@@ -8,22 +8,25 @@ At most `AT_ONCE` are being opened for them, so that a thousand lost connections
 handshakes at once. A dial that fails is told to whoever has waited for longest, and to all who waited when it began
 if there is no connection left that could come free.
 
-How many exchanges the next connection will carry (`width`) is what the last one does; until one is open it may not be
-known, and then only `SCOUTS` are opened. Where a connection carries several, another is opened ahead of need, as soon
+How many exchanges the next connection will carry (`width`) is the most that an open one does; until one is open it may
+not be known, and then only `SCOUTS` are opened. Where it falls to less than half, because servers have cut their
+limits, only `SCOUTS` are being opened at once, and one more for each that came: the limits may rise again, and what is
+open by then is too many. After one that may carry nothing at all there is a pause, of `_PAUSE_S` and each time twice as
+long. Where a connection carries several, another is opened ahead of need, as soon
 as the room that is left is less than a quarter of a connection and 2 % of all. What is sent in one turn of the
 loop goes over one connection, in one write; the next turn's goes over another (`rotate`), so that all have their part.
 
-A connection is whatever does `Connection`: nothing here knows a protocol.
+A connection is whatever does `sendengine.transport.direct.contract.Connection`: nothing here knows a protocol.
 """
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from math import ceil, inf
-from typing import Final, Protocol
+from typing import Final
 
 from sendengine.errors import NotSentError
-from sendengine.ports import Reply, WireRequest
+from sendengine.transport.direct.contract import Connection
 from sendengine.transport.failures import words
 from sendengine.transport.warming import AT_ONCE, Warming
 
@@ -32,59 +35,9 @@ SCOUTS: Final = 4
 _TRIES: Final = 3  # connections that are lost between being there and being taken, before an exchange gives up
 _SPARE_OF_ONE: Final = 0.25
 _SPARE_OF_ALL: Final = 0.02
-_RETRY_S: Final = 1.0  # before another is opened ahead of need after one that failed, or that has no room at all
-
-
-class Connection(Protocol):
-    """What the pool, and an exchange, need of a connection."""
-
-    @property
-    def room(self) -> int:
-        """How many exchanges it carries at once, as things are now."""
-        ...
-
-    @property
-    def has_room(self) -> bool:
-        """Whether it would take one more exchange beside those that have claimed their room."""
-        ...
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether `send` would take a request from whoever has claimed the room for it."""
-        ...
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether it is closed, or being closed."""
-        ...
-
-    def enter(self) -> None:
-        """Be offered from now on; called once, when it is open."""
-        ...
-
-    def claim(self) -> bool:
-        """Take the room for one exchange; False where there is none, or it is not to be used any more."""
-        ...
-
-    def give_back(self) -> None:
-        """Return the room that was claimed and not used."""
-        ...
-
-    def send(self, request: WireRequest) -> asyncio.Future[Reply]:
-        """Use the room that was claimed.
-
-        Raises NotSentError where nothing was written, and ReplyLostError where that is not certain; the future ends
-        in ReplyLostError. The caller abandons it where it stops to wait for it.
-        """
-        ...
-
-    def abandon(self, reply: asyncio.Future[Reply]) -> None:
-        """Nobody waits for this reply any more, if it is not there yet."""
-        ...
-
-    def cut(self) -> None:
-        """Close at once, since the transport does."""
-        ...
+_RETRY_S: Final = 1.0  # before another is opened ahead of need after one that failed
+_PAUSE_S: Final = 1.0  # before another is opened after one that has no room
+_LONGEST_PAUSE_S: Final = 8.0
 
 
 class Pool:
@@ -92,6 +45,7 @@ class Pool:
 
     __slots__ = (
         "_ahead",
+        "_at_once",
         "_calls",
         "_dial",
         "_dialing",
@@ -103,7 +57,10 @@ class Pool:
         "_max",
         "_no_ahead_s",
         "_open",
+        "_pause_s",
         "_resting",
+        "_rooms",
+        "_seen",
         "_stopping",
         "_waiting",
         "_warming",
@@ -126,6 +83,8 @@ class Pool:
         self._max = max_connections
         self._loop = asyncio.get_running_loop()
         self._open: dict[Connection, int] = {}  # with the room that is counted in ``capacity``
+        self._rooms: dict[int, int] = {}  # how many of them have so much, where they have any
+        self._seen = 0  # the most of those, when there were any last
         self._free: OrderedDict[Connection, None] = OrderedDict()  # that have room, the next one last
         self._waiting: OrderedDict[asyncio.Future[Connection], int] = OrderedDict()  # with the number of the call
         self._calls = 0
@@ -134,7 +93,9 @@ class Pool:
         self._dialing = 0  # with those that warming opens
         self._ahead = inf  # more exchanges than that, and another connection is opened
         self._no_ahead_s = 0.0  # until then none is
+        self._at_once = AT_ONCE  # may be being opened for those who wait
         self._resting: asyncio.TimerHandle | None = None  # no dials until then
+        self._pause_s = _PAUSE_S
         self._warming = Warming(self._warm_one, open_count=self._open.__len__)
         self._emptied = asyncio.Event()
         self._is_closed = False
@@ -205,26 +166,30 @@ class Pool:
         if counted is None:
             return
         room = self._open[connection] = connection.room
-        self.capacity += room - counted
-        if room:
-            self.width = room
-        self._reckon()
+        self._recount(counted, room)
 
     def lost(self, connection: Connection) -> None:
         """Forget a connection that is gone."""
         self._free.pop(connection, None)
-        self.capacity -= self._open.pop(connection, 0)
-        self._reckon()
+        self._recount(self._open.pop(connection, 0), 0)
         if self._waiting:
             self._dial_more()
         if not self._open:
             self._emptied.set()
 
+    def refuse(self, why: str) -> None:
+        """Tell those who wait that a connection is of no use after all, unless another may come free or be opened."""
+        if not self.capacity and not self._dials:
+            self._refuse(NotSentError(why), self._calls)
+        self._dial_more()
+
     async def warm(self, count: int) -> None:
-        """Open connections until they carry ``count`` exchanges at once, or no more can be opened."""
-        while not self._is_closed and self.capacity < count:
+        """Open connections until they carry ``count`` exchanges at once, or no more can be opened for now."""
+        while not self._is_closed and self.capacity < count and self._resting is None:
             before, capacity = len(self._open), self.capacity
             missing = min(SCOUTS, count) if self.width is None else ceil((count - capacity) / self.width)
+            if self._at_once < AT_ONCE:
+                missing = min(missing, self._at_once)
             await self._warming.reach(min(before + missing, self._max))
             if self.capacity <= capacity:
                 return
@@ -267,6 +232,23 @@ class Pool:
     def _has_room(self) -> bool:
         return len(self._open) + self._dialing < self._max and not self._is_closed
 
+    def _recount(self, before: int, room: int) -> None:
+        """Take note that a connection has so much room, and had as much before."""
+        self.capacity += room - before
+        rooms = self._rooms
+        if before:
+            rooms[before] -= 1
+            if not rooms[before]:
+                del rooms[before]
+        if room:
+            rooms[room] = rooms.get(room, 0) + 1
+        if rooms:
+            width = max(rooms)
+            if 2 * width < self._seen:
+                self._at_once = SCOUTS
+            self.width = self._seen = width
+        self._reckon()
+
     def _reckon(self) -> None:
         """See from how many exchanges on there is too little room left, with what is being opened."""
         width = self.width
@@ -288,10 +270,10 @@ class Pool:
 
     def _dial_more(self) -> None:
         """Open as many as are wanted, and not too many at once."""
-        if self._resting is not None:
+        if self._resting is not None or self._is_closed:
             return
         missing = self._wanted() - len(self._dials)
-        while missing > 0 and self._dialing < AT_ONCE and self._has_room:
+        while missing > 0 and self._dialing < self._at_once and self._has_room:
             missing -= 1
             self._dialing += 1
             task = self._loop.create_task(self._dial_one())
@@ -319,7 +301,7 @@ class Pool:
             del waiting[waiter]
             if not waiter.done():
                 waiter.set_exception(NotSentError(text))
-                if self._open:
+                if self.capacity:
                     return
 
     async def _dial_one(self) -> None:
@@ -337,13 +319,12 @@ class Pool:
             return
         connection.enter()
         self.resized(connection)
-        if not connection.room and self._waiting:
-            self._rest()
-
-    def _rest(self) -> None:
-        """Open no more for a while: the last one has no room at all, and the next may have none either."""
-        if self._resting is None:
-            self._resting = self._loop.call_later(_RETRY_S, self._go_on)
+        if connection.room:
+            self._pause_s = _PAUSE_S
+            self._at_once = min(self._at_once + 1, AT_ONCE)
+        elif self._resting is None:
+            self._resting = self._loop.call_later(self._pause_s, self._go_on)
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
     def _go_on(self) -> None:
         self._resting = None
@@ -351,7 +332,7 @@ class Pool:
 
     async def _warm_one(self) -> bool:
         """Open a connection and offer it; False where that failed or there is no room."""
-        if not self._has_room:
+        if not self._has_room or self._resting is not None:
             return False
         self._dialing += 1
         try:

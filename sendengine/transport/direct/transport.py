@@ -15,13 +15,14 @@ from sendengine.errors import NotSentError, SettingsError
 from sendengine.ports import Permit, Reply, WireRequest
 from sendengine.settings import TransportSettings
 from sendengine.transport.direct.authority import ascii_host, default_port
+from sendengine.transport.direct.contract import Connection
 from sendengine.transport.direct.dialing import Dialer
 from sendengine.transport.direct.http1.connection import Http1Connection
 from sendengine.transport.direct.http1.heads import Heads
 from sendengine.transport.direct.http2.connection import Http2Connection
 from sendengine.transport.direct.http2.heads import RequestBlocks
 from sendengine.transport.direct.negotiation import NO_HTTP2, Negotiated, Spoken, foreknown, offers
-from sendengine.transport.direct.pool import CLOSED, Connection, Pool
+from sendengine.transport.direct.pool import CLOSED, Pool
 from sendengine.transport.direct.sessions import resuming_context
 from sendengine.transport.direct.wheel import Wheel
 from sendengine.transport.lifetimes import lifetime_s
@@ -172,6 +173,7 @@ class DirectTransport:
                 blocks=self._blocks,
                 wheel=self._wheel,
                 timeout_s=self._settings.timeout_s,
+                connect_timeout_s=self._settings.connect_timeout_s,
                 max_reply_bytes=self._settings.max_reply_bytes,
                 lifetime_s=lifetime_s(self._opened),
                 buffer=self._buffer,

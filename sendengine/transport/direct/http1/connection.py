@@ -28,7 +28,7 @@ _JOINED_BYTES: Final = 65_536  # beyond it, copying a body costs more than a sec
 
 
 class Http1Connection(asyncio.BufferedProtocol, Timed):
-    """One connection, from the loop's side and from the pool's; `sendengine.transport.direct.pool.Connection`."""
+    """One connection, from the loop's side and from the pool's; `sendengine.transport.direct.contract.Connection`."""
 
     __slots__ = (
         "_buffer",

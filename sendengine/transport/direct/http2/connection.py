@@ -9,7 +9,7 @@ exchanges have the same time, so the oldest stream has the earliest deadline, an
 Decided here: nothing is asked of a server before its settings are there, so that its limit of streams holds from the
 first one on. A connection that is silent is asked with a PING, and takes nothing new until it has answered; one that
 does not answer within `PONG_S` is dead. A connection that is too old takes nothing new, and is closed after its last
-reply.
+reply; so is one whose server allows no streams, when nobody raises that within the time for a connect.
 """
 
 import asyncio
@@ -33,10 +33,11 @@ MOST_STREAMS: Final = 256  # on one connection, whatever the server allows: they
 LINGER_S: Final = 0.1  # for the last frame to leave, where the server does not read it at once
 _CLOSED: Final = "the connection was closed before the request was written"
 _OLD: Final = "the connection was too old"
+NO_STREAMS: Final = "no connection: the server allows no streams (MAX_CONCURRENT_STREAMS is 0)"
 
 
 class Http2Connection(asyncio.BufferedProtocol, Timed):
-    """One connection, from the loop's side and from the pool's; `sendengine.transport.direct.pool.Connection`."""
+    """One connection, from the loop's side and from the pool's; `sendengine.transport.direct.contract.Connection`."""
 
     __slots__ = (
         "_blocks",
@@ -44,6 +45,7 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         "_claimed",
         "_control",
         "_greeted",
+        "_is_barred",
         "_is_draining",
         "_is_entered",
         "_is_flushing",
@@ -71,6 +73,7 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         blocks: RequestBlocks,
         wheel: Wheel,
         timeout_s: float,
+        connect_timeout_s: float,
         max_reply_bytes: int,
         lifetime_s: float,
         buffer: memoryview,
@@ -94,11 +97,12 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         self._greeted: asyncio.Future[None] | None = None
         self._claimed = 0  # exchanges that have room here: those under way, and those that wait for their permits
         self._is_entered = False  # the pool knows it
+        self._is_barred = False  # has no room because the server allows none, for now
         self._is_draining = False  # takes nothing new, and is closed after its last reply
         self._is_held = False  # takes nothing new for the moment
         self._is_paused = False  # the server does not read
         self._is_flushing = False
-        self._liveness = Liveness(self._control)
+        self._liveness = Liveness(self._control, patience_s=connect_timeout_s)
 
     def __repr__(self) -> str:
         state = "gone" if self.is_gone else "draining" if self._is_draining else f"room for {self.room}"
@@ -136,7 +140,7 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
     @property
     def is_ready(self) -> bool:
         """Whether an exchange that has claimed its room may be sent: the server may have lowered its limit since."""
-        return len(self._streams) < self.room and not self._transport.is_closing()
+        return len(self._streams) < self.room and not self._is_held and not self._transport.is_closing()
 
     def give_back(self) -> None:
         """Return the room that was claimed and not used."""
@@ -190,8 +194,13 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         if self._liveness.is_dead(now_s):
             self._lose(f"the server did not answer a ping within {PONG_S:g} s")
             return
-        self._end_overdue(now_s)
-        if now_s >= self._liveness.until_s:
+        if ended := self._sender.lose_overdue(now_s, f"no reply within {self._timeout_s:g} s"):
+            self._flush_soon()
+            self._free(ended)
+        if self._liveness.is_useless(now_s):
+            self._drain()
+            self._pool.refuse(NO_STREAMS)
+        elif now_s >= self._liveness.until_s:
             self._drain()
         if self._liveness.must_ask(now_s, is_busy=bool(self._streams)):
             self._hold()
@@ -223,6 +232,7 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         try:
             self._receiver.feed(data, now_s=now_s)
         except ConnectionFaultError as fault:
+            self._uncount(before - len(self._streams))
             self._fail(fault)
             return
         if self._control.is_changed:
@@ -265,10 +275,16 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         if not self._is_entered:
             return
         limit = self._control.stream_limit or 0
-        room = 0 if self.is_gone or self._is_draining else min(limit, MOST_STREAMS)
+        is_leaving = self.is_gone or self._is_draining
+        room = 0 if is_leaving else min(limit, MOST_STREAMS)
+        is_barred = not room and not is_leaving
         if room != self.room:
             self.room = room
             self._pool.resized(self)
+        if is_barred != self._is_barred:
+            self._is_barred = is_barred
+            self._liveness.bar(self._loop.time(), is_barred=is_barred)
+            self._look_again(self._loop.time())
         if self.has_room:
             self._pool.offer(self)
         else:
@@ -277,12 +293,15 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
     def _free(self, count: int) -> None:
         """So many exchanges are over, or gave up before they began."""
         was_full = self._claimed >= self.room
-        self._claimed -= count
-        self._pool.busy -= count
+        self._uncount(count)
         if was_full and self.has_room:
             self._pool.offer(self)
         if self._is_draining and not self._streams and not self.is_gone:
             self._leave(NO_ERROR, self._control.farewell or _OLD)
+
+    def _uncount(self, count: int) -> None:
+        self._claimed -= count
+        self._pool.busy -= count
 
     def _hold(self) -> None:
         if not self._is_held:
@@ -316,35 +335,16 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
             if not self._streams:
                 self._leave(NO_ERROR, self._control.farewell or _OLD)
 
-    def _end_overdue(self, now_s: float) -> None:
-        """End every exchange whose time is over."""
-        streams, ended = self._streams, 0
-        while streams:
-            oldest = next(iter(streams.values()))
-            if oldest.due_s > now_s:
-                break
-            self._sender.lose(oldest, f"no reply within {self._timeout_s:g} s")
-            self._sender.reset(oldest, CANCEL)
-            ended += 1
-        if ended:
-            self._flush_soon()
-            self._free(ended)
-
     def _fail(self, fault: ConnectionFaultError) -> None:
         """The server broke the protocol: say so, and close."""
-        self._end_all(str(fault))
+        self._uncount(self._sender.lose_all(str(fault)))
         self._leave(fault.code, str(fault))
 
     def _lose(self, why: str) -> None:
         """Close without a word."""
-        self._end_all(why)
+        self._uncount(self._sender.lose_all(why))
         self._be_gone(why)
         self._transport.abort()
-
-    def _end_all(self, why: str) -> None:
-        ended = self._sender.lose_all(why)
-        self._claimed -= ended
-        self._pool.busy -= ended
 
     def _leave(self, code: int, why: str) -> None:
         """Say goodbye and close; cut what is left after a moment: closing politely waits for one that may not read."""

@@ -100,6 +100,7 @@ class Control:
         self._last_number = last
         self.is_changed = True
         self.farewell = f"the server takes no more streams on the connection ({name_of(code)})"
+        self._sender.take_back(self.farewell)
         for stream in [stream for stream in self._sender.streams.values() if stream.number > last]:
             self._sender.end(stream)
             if stream.status:  # a server that has begun to answer has looked at it, whatever it says

@@ -1,4 +1,4 @@
-"""Whether anybody is there: when to ask with a PING, and when a connection is dead or too old; no clock of its own.
+"""Whether a connection is of use: when to ask with a PING, when it is dead, too old, or for nothing; no clock.
 
 Units: seconds on the running loop's clock, handed in.
 """
@@ -17,19 +17,30 @@ PONG_S: Final = 10.0  # for the answer to a ping
 class Liveness:
     """One connection's signs of life. ``heard_s`` is when a byte came last, or when something was asked again."""
 
-    __slots__ = ("_control", "_pings", "_pong_due_s", "heard_s", "until_s")
+    __slots__ = ("_barred_until_s", "_control", "_patience_s", "_pings", "_pong_due_s", "heard_s", "until_s")
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, *, patience_s: float) -> None:
+        """``patience_s`` is for how long the server may allow no streams at all."""
         self.heard_s = 0.0
         self.until_s = inf  # when it is too old
         self._control = control
         self._pings = 0
         self._pong_due_s = inf
+        self._patience_s = patience_s
+        self._barred_until_s = inf
 
     def begin(self, now_s: float, *, lifetime_s: float) -> None:
         """The connection is open."""
         self.heard_s = now_s
         self.until_s = now_s + lifetime_s
+
+    def bar(self, now_s: float, *, is_barred: bool) -> None:
+        """The server allows no streams from now on, or some again."""
+        self._barred_until_s = now_s + self._patience_s if is_barred else inf
+
+    def is_useless(self, now_s: float) -> bool:
+        """Whether the server has allowed no streams for too long."""
+        return now_s >= self._barred_until_s
 
     @property
     def is_asking(self) -> bool:
@@ -54,7 +65,7 @@ class Liveness:
     def due_s(self, now_s: float, *, is_busy: bool) -> float:
         """When to look again, if nothing happens until then."""
         next_s = self._pong_due_s if self.is_asking else max(now_s, self.heard_s + _patience_s(is_busy=is_busy))
-        return min(self.until_s, next_s)
+        return min(self.until_s, self._barred_until_s, next_s)
 
 
 def _patience_s(*, is_busy: bool) -> float:

@@ -86,7 +86,8 @@ class _Outline:
             if size == LENGTH_FOLLOWS:
                 size, at = rest_of_integer(block, at, size)
             at += size
-        return (status, length, is_encoded, start) if block[at:] == self._end else None
+        is_same = at <= len(block) and block[at:] == self._end
+        return (status, length, is_encoded, start) if is_same else None
 
     def learn(self, block: bytes, head: Head) -> None:
         """Make the stretches fit a head that was walked, too."""

@@ -135,6 +135,8 @@ class Receiver:
 
     def _begin(self, stream: Stream, block: bytes, *, is_last: bool) -> None:
         """Take a head, or an interim one."""
+        if stream.number > self._sender.taken:
+            raise _not_opened(stream.number)
         try:
             is_interim = not stream.begin(block, self._heads)
         except StreamFaultError as fault:
@@ -226,6 +228,7 @@ class Receiver:
         """Take a header block that is whole."""
         stream = self._streams.get(number)
         if stream is None:
+            self._control.count_nothing()
             self._check_over(number)
         elif not stream.status:
             self._begin(stream, block, is_last=is_last)
@@ -285,11 +288,13 @@ class Receiver:
     # Checks
 
     def _stream(self, number: int) -> Stream | None:
-        """Return the stream that a frame is for; None where it is over. Raises where we never opened it."""
-        stream = self._streams.get(number)
-        if stream is None and (number % 2 == 0 or number >= self._sender.next_number):
-            raise ConnectionFaultError(PROTOCOL_ERROR, f"a frame is for stream {number}, which we did not open")
-        return stream
+        """Return the stream that a frame is for; None where it is over.
+
+        Raises where the server cannot know of it: nothing of it was handed out.
+        """
+        if number % 2 == 0 or number > self._sender.taken:
+            raise _not_opened(number)
+        return self._streams.get(number)
 
     def _check_over(self, number: int) -> None:
         """A frame of a stream that is over may come only where we ended it."""
@@ -308,6 +313,10 @@ class Receiver:
         if self._unread > _TOP_UP:
             self._sender.put(frames.window_update(0, self._unread))
             self._unread = 0
+
+
+def _not_opened(number: int) -> ConnectionFaultError:
+    return ConnectionFaultError(PROTOCOL_ERROR, f"a frame is for stream {number}, which we did not open")
 
 
 def _without_padding(flags: int, payload: bytes) -> bytes:

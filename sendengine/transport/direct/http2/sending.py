@@ -4,6 +4,8 @@ Units: bytes.
 
 Method: frames gather in a list, which `take` joins, so that all that one turn of the loop produces leaves in one
 write. A body that fits goes with its head; of others each stream in turn sends a frame, as far as the windows allow.
+What has been handed out by `take` may have been received. What has not is taken back before it is told that it was not
+sent (`take_back`), so that nothing that was told so is ever written.
 
 Source: RFC 9113, sections 5.2 and 6.9.
 """
@@ -12,7 +14,12 @@ import asyncio
 from typing import Final
 
 from sendengine.ports import Reply
-from sendengine.transport.direct.http2.faults import FLOW_CONTROL_ERROR, ConnectionFaultError, StreamFaultError
+from sendengine.transport.direct.http2.faults import (
+    CANCEL,
+    FLOW_CONTROL_ERROR,
+    ConnectionFaultError,
+    StreamFaultError,
+)
 from sendengine.transport.direct.http2.frames import (
     CONTINUATION,
     DATA,
@@ -32,6 +39,7 @@ PIECE_BYTES: Final = 131_072  # of bodies, between two looks at whether the conn
 _MOST_ENDED: Final = 1024
 _SHRUNK: Final = b"\x20"  # a table of 0 bytes, at the beginning of a block
 _pack: Final = HEAD.pack
+_unpack: Final = HEAD.unpack_from
 
 
 class Sender:
@@ -145,20 +153,38 @@ class Sender:
         del self.streams[stream.number]
         return self._blocked.pop(stream.number, None) is not None
 
-    def lose(self, stream: Stream, why: str) -> None:
-        """Tell an exchange that no reply will come; what was not handed out by `take` was certainly not received."""
-        if stream.number > self.taken:
-            stream.refuse(f"the request was not written: {why}")
-        else:
-            stream.lose(why)
-
     def lose_all(self, why: str) -> int:
-        """Tell all exchanges so, and forget them; return how many there were."""
+        """Tell all exchanges that no reply will come, and forget them; return how many there were."""
+        unsent = self.take_back(why)
         lost = list(self.streams.values())
         for stream in lost:
-            self.lose(stream, why)
+            stream.lose(why)
             self.forget(stream)
-        return len(lost)
+        return unsent + len(lost)
+
+    def lose_overdue(self, now_s: float, why: str) -> int:
+        """Tell those exchanges so whose time is over, and reset them; return how many there were."""
+        ended = 0
+        while self.streams:
+            oldest = next(iter(self.streams.values()))
+            if oldest.due_s > now_s:
+                break
+            if oldest.number > self.taken:  # nothing was written for as long as that: it and all behind it
+                return ended + self.take_back(why)
+            oldest.lose(why)
+            self.reset(oldest, CANCEL)
+            ended += 1
+        return ended
+
+    def take_back(self, why: str) -> int:
+        """Drop all requests of which `take` has handed out nothing, and tell them so; return how many there were."""
+        unsent = [stream for stream in self.streams.values() if stream.number > self.taken]
+        for stream in unsent:
+            self.forget(stream)
+            stream.refuse(f"the request was not written: {why}")
+        if self._out:
+            self._drop_unsent()
+        return len(unsent)
 
     def take(self) -> bytes:
         """Return what is to be written now."""
@@ -196,6 +222,23 @@ class Sender:
     def shrink_table(self) -> None:
         """Say so in the next head that we use no table: the server made its own smaller (RFC 9113, section 4.3.1)."""
         self._is_shrinking = True
+
+    def _drop_unsent(self) -> None:
+        """Take the frames out again of all streams that the server does not know of."""
+        out, at = b"".join(self._out), 0
+        self._out.clear()
+        while at < len(out):
+            head, _, number = _unpack(out, at)
+            kind, size = head & 0xFF, head >> 8
+            start, end = at + HEAD.size, at + HEAD.size + size
+            if not number or number <= self.taken:
+                self._out.append(out[at:end])
+            elif kind == DATA:
+                self._window += size
+            elif kind == HEADERS and out.startswith(_SHRUNK, start):
+                self._is_shrinking = True  # the next head says it
+            at = end
+        self.size = sum(map(len, self._out))
 
     def _wait(self, stream: Stream, body: bytes) -> None:
         stream.unsent = memoryview(body)
