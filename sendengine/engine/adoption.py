@@ -21,7 +21,10 @@ _log = logging.getLogger("sendengine")
 
 
 class Adoption:
-    """``readmit`` gives a job its room and its key; ``when_found`` is called each time jobs were put back."""
+    """``readmit`` gives a job its room and its key; ``when_found`` is called each time jobs were put back.
+
+    Nothing more is taken on once a journal has failed for good.
+    """
 
     def __init__(
         self,
@@ -38,19 +41,41 @@ class Adoption:
         self._readmit = readmit
         self._when_found = when_found
         self._when_failed = when_failed
+        self._looking: asyncio.Task[None] | None = None
+        self._is_stopped = False
 
     async def take_on(self) -> None:
         """Open the journals, and put back what they hold. Raises StorageError."""
-        await self._put_back([pair async for pair in self._journals.open(when_failed=self._when_failed)])
+        await self._put_back([pair async for pair in self._journals.open(when_failed=self._failed)])
 
-    async def go_on(self) -> None:
-        """Look now and then whether an engine beside this one has died, until cancelled."""
-        while True:
+    def go_on(self) -> None:
+        """Look now and then whether an engine beside this one has died, until `stop`."""
+        if not self._is_stopped:
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+
+    def stop(self) -> None:
+        """Take nothing more on: what is not back in its lane yet is abandoned, and stays on disk."""
+        if self._looking is not None and not self._is_stopped:
+            self._looking.cancel()  # once: it may be giving a slot back
+        self._is_stopped = True
+
+    async def aclose(self) -> None:
+        """Stop, and wait until that is done."""
+        self.stop()
+        if self._looking is not None:
+            await asyncio.wait([self._looking])
+
+    async def _look(self) -> None:
+        while not self._is_stopped:
             await asyncio.sleep(LOOK_S)
             try:
-                await self._put_back([pair async for pair in self._journals.look_around(when_failed=self._when_failed)])
+                await self._put_back([pair async for pair in self._journals.look_around(when_failed=self._failed)])
             except StorageError as error:  # of another engine's files: this one goes on without them
                 _log.warning("what another engine left cannot be taken on: %s", error)
+
+    def _failed(self, error: StorageError) -> None:
+        self.stop()
+        self._when_failed(error)
 
     async def _put_back(self, found: Sequence[tuple[Journal, Recovered]]) -> None:
         ages = self._journals.settings
@@ -60,8 +85,10 @@ class Adoption:
             readmit=self._readmit,
             ages=Ages(ages.max_age_high_s, ages.max_age_normal_s),
         )
-        await recovery.put_back(found, own=self._journals.own)
-        self.receipts.add(recovery.receipts)
-        if recovery.receipts:
-            self._when_found()
-        recovery.announce()
+        try:
+            await recovery.put_back(found, own=self._journals.own)
+        finally:
+            self.receipts.add(recovery.receipts)
+            if recovery.receipts:
+                self._when_found()
+            recovery.announce()

@@ -233,6 +233,7 @@ class SendEngine:
         """Take no more jobs; what was admitted goes on."""
         if self._admissions.is_open:
             self._admissions.is_open = False
+            self._adoption.stop()
             announce("draining", "no more jobs are taken; what was admitted is sent")
             for lane in self._lanes.values():
                 lane.intake.turn_away(EngineClosedError("the engine is draining"))
@@ -322,7 +323,7 @@ class SendEngine:
         await self._adoption.take_on()
         self._admissions.journal = self._journals.own
         self._admissions.memory = self._journals
-        self._start_up.append(asyncio.get_running_loop().create_task(self._adoption.go_on()))
+        self._adoption.go_on()
 
     def _settled(self, receipt: Receipt) -> None:
         self._unawaited.watch(receipt)
@@ -383,6 +384,7 @@ class SendEngine:
         for task in self._start_up:
             task.cancel()
         await asyncio.gather(*self._start_up, return_exceptions=True)
+        await self._adoption.aclose()
         for lane in self._lanes.values():
             await lane.aclose()
         self._monitor.stop()

@@ -29,6 +29,7 @@ from sendengine.core.wire import canonical
 from sendengine.engine import endings
 from sendengine.engine.admission import deadline_of, render, weigh
 from sendengine.engine.events import announce
+from sendengine.engine.interrupted import OnTheWay, Work
 from sendengine.engine.lane import Lane
 from sendengine.engine.past import KEY_AGE_S, Ages, Past, RecoveredReceipt, Rest, rest_of, stale_outcome
 from sendengine.engine.receipts import Receipt
@@ -52,6 +53,7 @@ class Found(Struct):
     requests: int = 0
     waiting: int = 0
     unknown: int = 0
+    left: int = 0
     ended: dict[str, int] = {}
 
 
@@ -77,18 +79,25 @@ class Recovery:
         self._lane_of = lane_of
         self._readmit = readmit
         self._ages = ages
-        self._again: list[tuple[Lane, Sealed]] = []  # sealed requests; lined up when all of their jobs are back
-        self._ends: deque[Callable[[], None]] = deque()
+        self._on_the_way = OnTheWay()
+        self._again: deque[tuple[Lane, Sealed]] = deque()  # sealed requests; lined up when all of their jobs are back
+        self._ends: Work = deque()
 
     async def put_back(self, found: Sequence[tuple[Journal, Recovered]], *, own: Journal | None) -> None:
         """Put back what the journals held; all but ``own`` are other engines', whose jobs share no keyed request.
 
         Jobs of several journals go back in the order of their acceptance, as far as each journal's own order allows.
         What ends here is booked when all are back, so that whoever opened the engine can attach itself first.
-        Cancelling it leaves the rest on disk.
+        Cancelling it leaves the rest on disk: what of it has a receipt already settles as abandoned.
         """
-        for _ in self._steps(found, own=own):
-            await asyncio.sleep(0)
+        try:
+            for _ in self._steps(found, own=own):
+                await asyncio.sleep(0)
+        except (asyncio.CancelledError, Exception):
+            self._found.jobs, self._found.left = len(self.receipts), len(self._on_the_way)
+            self._found.requests -= len(self._again)
+            self._on_the_way.abandon(found, sealed=self._again, ends=self._ends)
+            raise
 
     def _steps(self, found: Sequence[tuple[Journal, Recovered]], *, own: Journal | None) -> Generator[None]:
         loop = asyncio.get_running_loop()
@@ -101,6 +110,7 @@ class Recovery:
             self.receipts.append(RecoveredReceipt(one.receipt, one.recovered.row))
             self._count(one.rest)
             _put_back(one, now_s=now_s, later=self._ends.append)
+            self._on_the_way.arrived(one.receipt)
             if not number % _SLICE:
                 yield
         yield from self._resend_all()
@@ -112,19 +122,21 @@ class Recovery:
         found = self._found
         for damage in self._damaged:
             announce("journal_damaged", f"set aside: {damage}", level=logging.ERROR, damage=damage)
-        if not (found.jobs or found.unknown):
+        if not (found.jobs or found.unknown or found.left):
             return
         ended = "".join(f", {count} {name.replace('_', ' ')}" for name, count in sorted(found.ended.items()))
-        unknown = f"; {found.unknown} wait for an app that is not configured" if found.unknown else ""
+        others = f"; {found.unknown} wait for an app that is not configured" if found.unknown else ""
+        others += f"; {found.left} stay on disk for a later process" if found.left else ""
         announce(
             "recovered",
             f"recovered {found.jobs} jobs of an earlier process: {found.requests} sealed requests go again, "
-            f"{found.waiting} jobs wait{ended}{unknown}",
+            f"{found.waiting} jobs wait{ended}{others}",
             jobs=found.jobs,
             requests=found.requests,
             waiting=found.waiting,
             unknown=found.unknown,
             damaged=len(self._damaged),
+            **({"left": found.left} if found.left else {}),
             **found.ended,
         )
 
@@ -155,6 +167,7 @@ class Recovery:
             accepted_at_s[job.id] = job.accepted_at_s
             self._readmit(job.job, receipt, lane)
             lane.books.open()
+            self._on_the_way.add(receipt, job, lane=lane)
         receipts = {number: receipt for number, (_, receipt, _) in places.items()}
         riding = yield from self._recall(
             journal, recovered.requests, receipts, accepted_at_s, now_s=now_s, epoch_s=epoch_s
@@ -212,11 +225,11 @@ class Recovery:
 
     def _resend_all(self) -> Generator[None]:
         now_s = asyncio.get_running_loop().time()
-        for number, (lane, sealed) in enumerate(self._again, 1):
-            if not number % _SLICE:
-                yield
-            _resend(lane, sealed, now_s=now_s, later=self._ends.append)
-        self._again = []
+        while self._again:
+            for _ in range(min(_SLICE, len(self._again))):
+                lane, sealed = self._again.popleft()
+                _resend(lane, sealed, now_s=now_s, later=self._ends.append)
+            yield
 
     def _count(self, rest: Rest) -> None:
         self._found.waiting += rest.job is not None
@@ -363,7 +376,7 @@ def _end_stale(lane: Lane, sealed: Sealed) -> None:
     endings.end(lane, sealed, settled, now_s=asyncio.get_running_loop().time())
 
 
-def _do_in_slices(work: deque[Callable[[], None]]) -> None:
+def _do_in_slices(work: Work) -> None:
     """Do it from the loop's next turn on, a part in each."""
 
     def do_some() -> None:

@@ -13,13 +13,15 @@ from functools import partial
 from itertools import count
 from logging import getLogger
 from pathlib import Path
+from typing import TypeAlias
 
 from sendengine.errors import StorageError
 from sendengine.journal.connection import OURS_ALONE, Connect, connect_sqlite, errors_of
 from sendengine.journal.outbox import Outbox
 from sendengine.settings import JournalSettings
 
-_Open = Callable[[Path], Awaitable[Outbox]]
+_Open: TypeAlias = Callable[[Path], Awaitable[Outbox]]
+_Stamp: TypeAlias = tuple[tuple[int, int, int], ...]
 _log = getLogger(__name__)
 
 
@@ -29,14 +31,15 @@ class Slots:
     ``adopted`` are in the order in which they were adopted.
     """
 
-    __slots__ = ("_empty", "_lock", "_locks", "_open", "own")
+    __slots__ = ("_empty", "_lock", "_locks", "_open", "_refused", "own")
 
     def __init__(self, own: Outbox, *, lock: int, open_outbox: _Open) -> None:
         self.own = own
         self._lock: int | None = lock
         self._locks: dict[Outbox, int] = {}
         self._open = open_outbox
-        self._empty: dict[Path, tuple[int, int]] = {}  # slots of dead engines with nothing in them, as they were then
+        self._empty: dict[Path, _Stamp] = {}  # slots of dead engines with nothing in them, as they were then
+        self._refused: dict[Path, str] = {}  # slots that could not be had, and why: said once
 
     @property
     def adopted(self) -> Sequence[Outbox]:
@@ -46,20 +49,25 @@ class Slots:
     async def adopt(self) -> Sequence[Outbox]:
         """Adopt what dead engines left in other slots; returns those that are new.
 
-        One that cannot be read is left alone, with a warning. Cancelling it leaves none half open.
+        One that cannot be locked or read is left alone, with a warning, and tried again the next time. Raises
+        StorageError where the directory cannot be read. Cancelling it leaves none half open.
         """
         found: list[Outbox] = []
         for path in _others(self.own.store.path):
-            if (lock := _lock(path)) is None:
+            try:
+                if (lock := _lock(path)) is None:
+                    continue
+                outbox = await self._adopted(path, lock)
+            except StorageError as error:
+                self._refuse(path, error)
                 continue
-            if self._empty.get(path) == _stamp(path):
-                os.close(lock)
-            elif (outbox := await self._adopted(path, lock)) is not None:
+            self._refused.pop(path, None)
+            if outbox is not None:
                 found.append(outbox)
         return found
 
     async def give_back(self, outbox: Outbox) -> None:
-        """Close an adopted slot in which nothing is left; whoever starts next may have it."""
+        """Close an adopted slot; whatever is left in it is for whoever adopts it next."""
         await outbox.aclose()
         if (lock := self._locks.pop(outbox, None)) is not None:
             os.close(lock)
@@ -74,28 +82,37 @@ class Slots:
             self._lock = None
 
     async def _adopted(self, path: Path, lock: int) -> Outbox | None:
-        """Open a slot whose lock has been taken; where nothing is left in it, give it back at once."""
+        """Open a slot whose lock has been taken; where nothing is left in it, give it back at once.
+
+        Raises StorageError, having given it back.
+        """
         is_needed = False
         try:
+            if self._empty.get(path) == _stamp(path):
+                return None
             outbox = await self._open(path)
             is_needed = not outbox.is_empty
             if is_needed:
                 self._locks[outbox] = lock
                 return outbox
             await outbox.aclose()
-        except StorageError as error:
-            _log.warning("what an earlier process left in %s is left alone: %s", path, error)
+            self._empty[path] = _stamp(path)  # while it is locked, and nobody writes into it
         finally:
             if not is_needed:
-                self._empty[path] = _stamp(path)
                 os.close(lock)
         return None
+
+    def _refuse(self, path: Path, error: StorageError) -> None:
+        why = str(error)
+        if self._refused.get(path) != why:
+            self._refused[path] = why
+            _log.warning("what an earlier process left in %s is left alone: %s", path, why)
 
 
 async def open_slots(state_dir: Path, settings: JournalSettings, *, connect: Connect = connect_sqlite) -> Slots:
     """Take a slot of ``state_dir``, and adopt what dead engines left in others.
 
-    Raises StorageError where none can be had; one that cannot be adopted is left alone, with a warning.
+    Raises StorageError where none can be had; one that cannot be locked or adopted is left alone, with a warning.
     """
     open_outbox: _Open = partial(Outbox.open, settings=settings, connect=connect)
     path, lock = _first_free(state_dir)
@@ -117,39 +134,70 @@ def slot_path(state_dir: Path, number: int) -> Path:
     return state_dir / f"engine-{number}.db"
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """What changes where somebody writes into a slot; one that is gone has no stamp of its own."""
+def _stamp(path: Path) -> _Stamp:
+    """What changes where somebody writes into a slot.
+
+    That goes into the log beside the file, which an engine that is killed leaves there.
+    """
+    return _state(path), _state(path.with_name(f"{path.name}-wal"))
+
+
+def _state(path: Path) -> tuple[int, int, int]:
     try:
         status = path.stat()
-    except OSError:
-        return (0, 0)
-    return status.st_mtime_ns, status.st_size
+    except OSError:  # it is gone
+        return (0, 0, 0)
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _others(path: Path) -> list[Path]:
-    return sorted(other for other in path.parent.glob("engine-*.db") if other != path)
+    with errors_of(path.parent):
+        return sorted(other for other in path.parent.glob("engine-*.db") if other != path)
 
 
 def _first_free(state_dir: Path) -> tuple[Path, int]:
+    """Take the first slot that nobody has; one whose lock is there and cannot be opened is somebody else's."""
     with errors_of(state_dir):
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     for number in count(1):
         path = slot_path(state_dir, number)
-        if (lock := _lock(path)) is not None:
-            return path, lock
+        was_there = os.path.lexists(_lock_path(path))
+        try:
+            descriptor = _open_lock(path)
+        except StorageError as error:
+            if not was_there:  # nor can any other be made
+                raise
+            _log.warning("%s is left alone: %s", path, error)
+            continue
+        if _is_locked(path, descriptor):
+            return path, descriptor
     raise AssertionError("numbers do not end")
 
 
 def _lock(path: Path) -> int | None:
     """Take a slot's lock; None where somebody holds it. Raises StorageError where it cannot be had at all."""
+    descriptor = _open_lock(path)
+    return descriptor if _is_locked(path, descriptor) else None
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_suffix(".lock")
+
+
+def _open_lock(path: Path) -> int:
     with errors_of(path):
-        lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, OURS_ALONE)
+        return os.open(_lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, OURS_ALONE)
+
+
+def _is_locked(path: Path, descriptor: int) -> bool:
+    """Take the lock; where that cannot be, close it."""
+    with errors_of(path):
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(lock)
-            return None
+            os.close(descriptor)
+            return False
         except OSError:
-            os.close(lock)
+            os.close(descriptor)
             raise
-    return lock
+    return True

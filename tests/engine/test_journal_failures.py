@@ -257,7 +257,7 @@ def test_an_engine_whose_disk_fails_while_it_opens_takes_nothing(tmp_path: Path)
     assert not transport.arrivals
 
 
-def test_an_engine_one_of_whose_slots_cannot_be_read_sends_nothing(
+def test_an_engine_whose_own_slot_cannot_be_read_sends_nothing_of_others_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk, transport = Disk(), FakeTransport()
@@ -267,7 +267,7 @@ def test_an_engine_one_of_whose_slots_cannot_be_read_sends_nothing(
             engine.pause()
             await engine.submit(note("a"))
             await engine.abort()
-        slots = FakeSlots(FakeJournal(disk), [BrokenJournal(Disk())])
+        slots = FakeSlots(BrokenJournal(Disk()), [FakeJournal(disk)])
         slots.become_the_slots(monkeypatch)
         engine = durable(tmp_path, transport, None, ages=JournalSettings())
         with pytest.raises(StorageError, match="EIO"):

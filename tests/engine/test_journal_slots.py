@@ -3,16 +3,19 @@
 import asyncio
 import fcntl
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from sendengine import Accepted, KeyReusedError
+from sendengine import Accepted, KeyReusedError, StorageError
 from sendengine.core.jobs import CreateNotification
 from sendengine.engine import past, recovery
+from sendengine.engine.engine import Health
 from sendengine.engine.journals import LOOK_S
 from sendengine.journal.slots import open_slots
-from sendengine.ports import RecoveredJob
+from sendengine.ports import KeyRecall, Recovered, RecoveredJob
 from sendengine.settings import JournalSettings
 from tests.support.engines import note, settled
 from tests.support.events import listening
@@ -87,6 +90,81 @@ def test_real_slots_are_taken_on_emptied_and_given_back_too(tmp_path: Path) -> N
 
     run_virtually(main())
     assert transport.deliveries == dict.fromkeys("ab", 1)
+
+
+class Torn(FakeJournal):
+    """A slot whose disk fails while what it holds is read."""
+
+    store = SimpleNamespace(path=Path("engine-3.db"))
+
+    async def recover(self, *, when_failed: Callable[[StorageError], None]) -> Recovered:
+        error = StorageError("a damaged archive")
+        when_failed(error)
+        raise error
+
+
+@pytest.mark.parametrize("is_early", [False, True])
+def test_a_slot_that_cannot_be_read_is_given_back_and_tried_again_and_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_early: bool
+) -> None:
+    own, transport = Disk(), FakeTransport()
+    disks = [Disk(), Disk(), Disk()]
+    for name, disk in zip("abc", disks, strict=True):
+        left(disk, note(name))
+    first, torn, last = FakeJournal(disks[0]), Torn(disks[1]), FakeJournal(disks[2])
+    slots = FakeSlots(FakeJournal(own), [first, torn, last] if is_early else [])
+    slots.become_the_slots(monkeypatch)
+
+    async def main() -> None:
+        async with durable(tmp_path, transport, None, ages=JournalSettings()) as engine:
+            if not is_early:
+                slots.dying += [first, torn, last]
+                await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(1)
+            assert transport.deliveries == dict.fromkeys("ac", 1)
+            assert slots.given_back == [torn]
+            slots.dying.append(FakeJournal(disks[1]))
+            await asyncio.sleep(LOOK_S)
+            assert transport.deliveries == dict.fromkeys("abc", 1)
+            assert engine.health() == Health(is_alive=True, is_accepting=True)
+            await engine.send(note("new"))
+
+    with listening() as events:
+        run_virtually(main())
+    assert sum("engine-3.db is left alone: a damaged archive" in line for line in events.lines) == 1
+    for disk in disks:
+        assert not disk.jobs
+
+
+class Leaving(FakeJournal):
+    """It is closed while somebody asks it for a key."""
+
+    def __init__(self, disk: Disk) -> None:
+        super().__init__(disk)
+        self.is_closed = asyncio.Event()
+
+    async def recall(self, key: str, *, app: str) -> KeyRecall | None:
+        await self.is_closed.wait()
+        raise StorageError(f"closed: {app} {key}")
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        self.is_closed.set()
+
+
+def test_whoever_asks_for_a_key_while_a_slot_is_given_back_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport = FakeTransport()
+    slots = FakeSlots(FakeJournal(Disk()), [Leaving(Disk())])
+    slots.become_the_slots(monkeypatch)
+
+    async def main() -> None:
+        async with durable(tmp_path, transport, None, ages=JournalSettings()) as engine:
+            assert isinstance(await engine.send(note("a", idempotency_key="k")), Accepted)
+
+    run_virtually(main())
+    assert len(slots.given_back) == 1
 
 
 def test_a_key_that_an_adopted_slot_remembers_is_joined_and_not_used_for_another_body(

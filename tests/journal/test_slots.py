@@ -1,6 +1,8 @@
 """Slots: engines side by side have one each, and what a dead one left is adopted by one of the living."""
 
 import asyncio
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -169,4 +171,111 @@ async def test_an_empty_slot_is_opened_once_and_again_when_somebody_has_written_
     await accepted(second.own)
     await second.aclose()
     assert len(await first.adopt()) == 1
+    await first.aclose()
+
+
+async def test_a_slot_that_was_empty_is_adopted_when_its_next_owner_was_killed(tmp_path: Path) -> None:
+    first, second = await open_slots(tmp_path, SETTINGS), await open_slots(tmp_path, SETTINGS)
+    await second.aclose()
+    assert await first.adopt() == []
+    for _ in range(2):  # what a killed process wrote stands in the log beside the file
+        with owner(tmp_path) as process:
+            assert line_of(process).strip() == "engine-2.db"
+            os.kill(process.pid, signal.SIGKILL)
+            ended(process)
+        (outbox,) = await first.adopt()
+        found = await outbox.recover(when_failed=print)
+        outbox.settle([Portion(job.id, ("u1",), Accepted(), is_last=True) for job in found.jobs], request=None)
+        await first.give_back(outbox)
+        assert await first.adopt() == []
+    await first.aclose()
+
+
+def make_unusable(lock: Path) -> None:
+    """Make a lock that nobody can open, whatever rights they have."""
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+
+
+async def test_a_slot_whose_lock_cannot_be_opened_holds_up_no_other_and_is_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = await open_slots(tmp_path, SETTINGS)
+    for other in [await open_slots(tmp_path, SETTINGS) for _ in range(3)]:
+        await other.own.recover(when_failed=print)
+        await accepted(other.own)
+        await other.aclose()
+    make_unusable(tmp_path / "engine-3.lock")
+    for _ in range(3):
+        await first.adopt()
+        assert names(first) == ("engine-1.db", ["engine-2.db", "engine-4.db"])
+    assert caplog.text.count("engine-3.db is left alone") == 1
+    (tmp_path / "engine-3.lock").rmdir()
+    assert [outbox.store.path.name for outbox in await first.adopt()] == ["engine-3.db"]
+    await first.aclose()
+
+
+async def test_an_engine_starts_beside_slots_whose_locks_cannot_be_opened(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = [await open_slots(tmp_path, SETTINGS) for _ in range(4)]
+    for slots in before:
+        await slots.aclose()
+    for number in (1, 2, 4):
+        make_unusable(tmp_path / f"engine-{number}.lock")
+    slots = await open_slots(tmp_path, SETTINGS)
+    assert names(slots) == ("engine-3.db", [])
+    for number in (1, 2, 4):
+        assert f"engine-{number}.db is left alone" in caplog.text
+    await slots.aclose()
+
+
+@pytest.mark.parametrize(("call", "why"), [("open", errno.EROFS), ("open", errno.EMFILE), ("flock", errno.ENOLCK)])
+async def test_where_no_lock_can_be_made_or_taken_that_is_said_and_no_other_number_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, why: int
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(why, os.strerror(why))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os if call == "open" else fcntl, call, refuse)
+        with pytest.raises(StorageError, match=os.strerror(why)):
+            await open_slots(tmp_path, SETTINGS)
+    names_of = [path.name for path in await asyncio.to_thread(lambda: list(tmp_path.iterdir()))]
+    assert set(names_of) <= {"engine-1.lock"}
+    slots = await open_slots(tmp_path, SETTINGS)
+    assert names(slots) == ("engine-1.db", [])
+    await slots.aclose()
+
+
+async def test_a_slot_that_could_not_be_opened_once_is_tried_again(tmp_path: Path) -> None:
+    first, second = await open_slots(tmp_path, SETTINGS), await open_slots(tmp_path, SETTINGS)
+    await second.own.recover(when_failed=print)
+    await accepted(second.own)
+    await second.aclose()
+    really = first._open
+
+    async def refuse(path: Path) -> Outbox:
+        raise StorageError(f"too many open files: {path}")
+
+    first._open = refuse
+    assert await first.adopt() == []
+    first._open = really
+    assert len(await first.adopt()) == 1
+    await first.aclose()
+
+
+async def test_a_directory_that_cannot_be_read_is_an_error_of_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await open_slots(tmp_path, SETTINGS)
+
+    def refuse(*_: object) -> list[Path]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "glob", refuse)
+        with pytest.raises(StorageError):
+            await first.adopt()
+    assert await first.adopt() == []
     await first.aclose()
