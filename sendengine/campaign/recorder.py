@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from copy import copy
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import chain
 from typing import Final, assert_never
 
 from sendengine.campaign.books import Books
@@ -260,12 +261,9 @@ class Recorder:
         if not record.parts:  # it was split: smaller requests tell what came of its rows
             whole = self._by_key.get(record.key or "")
             return [] if whole is None else _ranges(self._rows(whole.item, ()))
-        rows: list[int] = []
-        for job, part in record.parts:
-            ticket = self._tickets.get(id(job))
-            if ticket is not None:
-                rows += self._rows(ticket.item, part.recipients)
-        return _ranges(rows)
+        found = [(self._tickets.get(id(job)), part.recipients) for job, part in record.parts]
+        stretches = [self._rows(ticket.item, recipients) for ticket, recipients in found if ticket is not None]
+        return _ranges(stretches[0] if len(stretches) == 1 else list(chain.from_iterable(stretches)))
 
     def _rows(self, item: Item, recipients: Sequence[str]) -> Sequence[int]:
         """Return the rows of some of an item's recipients, or of all of them."""

@@ -4,7 +4,9 @@ So that nothing is sent to half of a file before a fault in the other half is fo
 before the first request.
 
 Method: the recipients are read once, checked a chunk at a time, and fingerprinted (`fingerprints`). Where some id
-occurs twice, or is among those never to send, the files are read again and the strings decide.
+occurs twice, or is among those never to send, the files are read again and the strings decide. As long as the ids
+ascend (`ascent`), and none is barred, none can occur twice, and they are not fingerprinted: where they cease to, those
+before are read again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +16,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from sendengine.campaign.ascent import Ascent
 from sendengine.campaign.blocks import Digest, Stamp, file_stamp
 from sendengine.campaign.cells import cell_faults, unchanged_rows
 from sendengine.campaign.definition import Campaign
@@ -90,6 +93,7 @@ class _FirstPass:
         self._ids = IdCheck(campaign.recipients.target, only_to=only_to)
         self._key_of = same_recipient_key(campaign.recipients.target)
         self._marks = Fingerprints(hash_of) if campaign.is_notification or campaign.exclude else None
+        self._ascent = Ascent() if campaign.exclude is None else None
         self._selection = Selection()
         self._faults: list[Fault] = []
         self._unusable = 0
@@ -114,9 +118,30 @@ class _FirstPass:
         self._unchanged += len(set(unchanged) - excluded)
         self._leave_out(chunk, faults, excluded.union(unchanged))
         if self._marks is not None:
-            kept = self._selection.kept(chunk.first_row, size)
-            self._marks.add(self._key_of(chunk.ids if kept is None else compress(chunk.ids, kept)))
+            self._note(self._keys_of(chunk), self._marks)
         self.rows += size
+
+    def _note(self, keys: Sequence[str], marks: Fingerprints) -> None:
+        """Fingerprint recipients, unless all so far ascend."""
+        if self._ascent is not None:
+            if self._ascent.takes(keys):
+                return
+            self._ascent = None
+            self._catch_up(marks)
+        marks.add(keys)
+
+    def _catch_up(self, marks: Fingerprints) -> None:
+        """Fingerprint the rows that were read so far: they ascended, and those behind them do not."""
+        recipients = self._campaign.recipients
+        for chunk in read_recipients(recipients.file, column=recipients.column) if self.rows else ():
+            if chunk.first_row >= self.rows:
+                return
+            marks.add(self._keys_of(chunk))
+
+    def _keys_of(self, chunk: Chunk) -> Sequence[str]:
+        """Return who is meant by the rows of a chunk that are not left out."""
+        kept = self._selection.kept(chunk.first_row, len(chunk.ids))
+        return self._key_of(chunk.ids if kept is None else compress(chunk.ids, kept))
 
     def _leave_out(self, chunk: Chunk, faults: dict[int, Fault], excluded: AbstractSet[int]) -> None:
         for index in sorted(faults):

@@ -5,7 +5,8 @@ modifications (each tag, property, delta count and purchase is one); what is too
 a job may span sets. Only what waits is merged into, never what was taken.
 
 Method: an update joins the last set that is open, and a set is merged when it is read, or when only merging can tell
-whether there is room. So a user with one waiting update holds no copy of it, and taking an update in is an append.
+whether there is room. So a user with one waiting update holds no copy of it and no set, and taking another in is an
+append.
 
 Units: sizes are modifications, as OneSignal counts them.
 """
@@ -101,21 +102,31 @@ class ChangeSet(Generic[M]):
 class PendingChanges(Generic[M]):
     """What waits for one user, in order."""
 
-    __slots__ = ("_max_modifications", "_sets")
+    __slots__ = ("_lone", "_max_modifications", "_sets")
 
     def __init__(self, *, max_modifications: int) -> None:
         self._max_modifications = max_modifications
-        self._sets: list[ChangeSet[M]] = []
+        self._lone: Change[M] | None = None  # all that waits: one update needs no set, which takes 250 bytes
+        self._sets: list[ChangeSet[M]] | None = None
 
     def __len__(self) -> int:
         """How many requests wait."""
-        return len(self._sets)
+        return 1 if self._lone is not None else len(self._sets) if self._sets else 0
+
+    def __bool__(self) -> bool:
+        """Whether anything waits."""
+        return self._lone is not None or bool(self._sets)
 
     def add(self, member: M, job: UpdateUser) -> None:
         """Let an update wait behind what waits already, merged into the last set where both allow it."""
         size = modifications(job) if job.deltas else len(job.tags) + len(job.properties)
         change = Change(member, job.tags, job.properties, job.deltas, repeats_deltas=job.on_ambiguous == "retry")
         sets = self._sets
+        if sets is None:
+            if self._lone is None and job.coalesce and size <= self._max_modifications:
+                self._lone = change
+                return
+            sets = self._unfold()
         rest: Change[M] | None = change
         if job.coalesce and sets and not sets[-1].is_closed:
             rest = sets[-1].join(change, size=size, cap=self._max_modifications)
@@ -128,31 +139,44 @@ class PendingChanges(Generic[M]):
 
     def close(self) -> None:
         """Let nothing merge into what waits."""
-        for change_set in self._sets:
+        for change_set in self._unfold():
             change_set.is_closed = True
 
     def take(self) -> ChangeSet[M] | None:
         """Take the next request's changes; nothing merges into them any more. None where nothing waits."""
-        return self._sets.pop(0) if self._sets else None
+        sets = self._unfold()
+        taken = sets.pop(0) if sets else None
+        if not sets:
+            self._sets = None
+        return taken
 
     def put_back_front(self, sets: Iterable[ChangeSet[M]]) -> None:
         """Let sets that were taken, or made of one that was, wait before everything else, as they are."""
         returned = list(sets)
         for change_set in returned:
             change_set.is_closed = True
-        self._sets[:0] = returned
+        self._unfold()[:0] = returned
 
     def leave_out(self, is_gone: Callable[[M], bool]) -> list[Change[M]]:
         """Remove the changes of the members that are gone, and return them in order."""
         removed: list[Change[M]] = []
         kept: list[ChangeSet[M]] = []
-        for change_set in self._sets:
+        for change_set in self._unfold():
             rest, gone = leave_out(change_set, is_gone)
             removed += gone
             if rest is not None:
                 kept.append(rest)
         self._sets = kept
         return removed
+
+    def _unfold(self) -> list[ChangeSet[M]]:
+        """Return what waits as sets, which may be changed."""
+        lone, self._lone = self._lone, None
+        if self._sets is None:
+            self._sets = []
+        if lone is not None:
+            self._sets.append(ChangeSet([lone], size=_size(lone), is_closed=False))
+        return self._sets
 
 
 def take_apart(change_set: ChangeSet[M], *, tag_cap: bool) -> list[ChangeSet[M]]:

@@ -45,17 +45,22 @@ def weigh(job: Job, *, content: bytes) -> int:
     if isinstance(job, CreateNotification):
         ids = job.to.ids
         return _OVERHEAD_BYTES + _bytes_of(ids) + 3 * len(ids) + len(content)
-    size_bytes = _OVERHEAD_BYTES + _bytes_of(job.user.ids) + sum(map(len, job.tags))
+    size_bytes = _OVERHEAD_BYTES + _bytes_of(job.user.ids)
+    for name, value in job.tags.items():
+        size_bytes += len(name) + (len(value) if isinstance(value, str) else 0)
     for changes in (job.properties, job.deltas):
         if changes:
             size_bytes += len(orjson.dumps(changes))
-    return size_bytes + sum([len(value) for value in job.tags.values() if isinstance(value, str)])
+    return size_bytes
 
 
 def _bytes_of(ids: Sequence[str]) -> int:
     """Their bytes; raises InvalidJobError where one is no text, as a `Target` made by hand may hold."""
+    text = ids[0] if len(ids) == 1 else "".join(ids)
+    if text.isascii():
+        return len(text)
     try:
-        return len("".join(ids).encode())
+        return len(text.encode())
     except UnicodeEncodeError:
         raise InvalidJobError("to", "an id holds half a surrogate pair, which is no text") from None
 

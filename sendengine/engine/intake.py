@@ -17,11 +17,16 @@ _NORMAL_SHARE = 0.75
 class Intake:
     """The bound of one lane: jobs enter when they are admitted and leave when they settle."""
 
-    __slots__ = ("_bytes", "_invited", "_jobs", "_max_bytes", "_max_jobs", "_normal_bytes", "_normal_jobs", "_outside")
+    __slots__ = (
+        "_bytes", "_invited", "_jobs", "_max_bytes", "_max_jobs", "_most_normal_bytes", "_most_normal_jobs",
+        "_normal_bytes", "_normal_jobs", "_outside",
+    )  # fmt: skip
 
     def __init__(self, *, max_jobs: int, max_bytes: int) -> None:
         self._max_jobs = max_jobs
         self._max_bytes = max_bytes
+        self._most_normal_jobs = max_jobs * _NORMAL_SHARE
+        self._most_normal_bytes = max_bytes * _NORMAL_SHARE
         self._jobs = self._normal_jobs = 0
         self._bytes = self._normal_bytes = 0
         self._invited = 0  # have room, and are on their way in
@@ -96,10 +101,7 @@ class Intake:
             return False
         if high or not self._normal_jobs:
             return True
-        return (
-            self._normal_jobs < self._max_jobs * _NORMAL_SHARE
-            and self._normal_bytes + size_bytes <= self._max_bytes * _NORMAL_SHARE
-        )
+        return self._normal_jobs < self._most_normal_jobs and self._normal_bytes + size_bytes <= self._most_normal_bytes
 
     def _enter(self, size_bytes: int, *, high: bool) -> None:
         self._jobs += 1

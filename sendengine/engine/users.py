@@ -137,7 +137,7 @@ class UserSource:
 
     def _user_of(self, job: UpdateUser) -> _User:
         key = (job.user.label, job.user.ids[0])
-        shard = self._users[hash(key) % _SHARDS]
+        shard = self._users[hash(key[1]) % _SHARDS]  # a text keeps its hash, a tuple does not
         user = shard.get(key)
         if user is None:
             user = shard[key] = _User(key, max_modifications=self._max_modifications)
@@ -345,7 +345,7 @@ class UserSource:
         if user.pending:
             self._queue(user)
         else:
-            del self._users[hash(user.key) % _SHARDS][user.key]
+            del self._users[hash(user.key[1]) % _SHARDS][user.key]
 
     def _queue(self, user: _User) -> None:
         """Line a user up where it may go now; high and normal lines may both hold it."""
@@ -366,11 +366,12 @@ class UserSource:
     def _withdraw(self, receipt: Receipt) -> Share:
         job = _update(receipt)
         key = (job.user.label, job.user.ids[0])
-        user = self._users[hash(key) % _SHARDS][key]
+        shard = self._users[hash(key[1]) % _SHARDS]
+        user = shard[key]
         user.pending.leave_out(lambda member: member is receipt)
         self._waiting -= 1
         if not (user.pending or user.is_busy or user.held_until_s is not None):
-            del self._users[hash(key) % _SHARDS][key]
+            del shard[key]
         return receipt, key[1:]
 
 
