@@ -3,9 +3,9 @@
 import os
 from typing import NamedTuple
 
-KILLS = int(os.environ.get("CRASH_KILLS", "80"))
+KILLS = int(os.environ.get("CRASH_KILLS", "48"))
 """How many processes are killed, about."""
-BYTES_CASES = int(os.environ.get("CRASH_BYTES", "120"))
+BYTES_CASES = int(os.environ.get("CRASH_BYTES", "80"))
 """How many times bytes of a journal's files are damaged."""
 
 _OF_A_BATCH = 24
