@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo check test laws crash bench soak clean
+.PHONY: setup demo check test slow laws crash bench soak clean
 
 setup: $(READY)
 
@@ -23,7 +23,11 @@ check: $(READY)
 	$(BIN)/lint-imports
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
+
+# What make test leaves out: benchmarks at a tiny size, HTTP/2's conformance on a second loop, and a few whole programs.
+slow: $(READY)
+	$(BIN)/python -m pytest -m slow --numprocesses auto --dist worksteal
 
 # The laws, with other and many more examples than in `make test`; some minutes.
 laws: $(READY)

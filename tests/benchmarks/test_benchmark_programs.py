@@ -96,6 +96,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     gc.unfreeze()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("name", TINY)
 async def test_every_benchmark_measures_and_reports(name: str) -> None:

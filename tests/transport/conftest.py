@@ -26,6 +26,7 @@ MAKERS: Final[Mapping[str, TransportMaker]] = {
     "h2": DirectTransport,
 }
 PROTOCOLS: Final[Mapping[str, dict[str, str]]] = {"aiohttp": {}, "direct": {}, "h2": {"protocol": "h2"}}
+_LATER: Final = ("[asyncio-h2", "[uvloop-aiohttp")
 HANG_S: Final = 30.0  # of real time; no test takes a tenth of it
 
 on_asyncio = pytest.mark.asyncio(loop_factories=["asyncio"])
@@ -56,6 +57,13 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
     import uvloop  # noqa: PLC0415 - not on Windows
 
     return {"asyncio": JumpLoop, "uvloop": uvloop.new_event_loop}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave one of the loops for `make slow`, where HTTP/2 and aiohttp go through what all transports go through."""
+    for item in items:
+        if item.path.name.startswith("test_transport_") and any(one in item.name for one in _LATER):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(params=list(MAKERS))

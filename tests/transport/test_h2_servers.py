@@ -274,6 +274,6 @@ async def test_node_resets_hints_trailers_and_hard_endings(
         got = await transport.exchange(WireRequest("POST", "/many", b"1000000"), at_once)
         assert got.body == b"x" * 1_000_000
         ends = await asyncio.gather(*[asking("/hard", b"%d" % number) for number in range(200)])
-        assert set(ends) == {Reply, LOST}
+        assert {Reply, LOST} <= set(ends) <= {Reply, LOST, NOT_SENT}  # those not written when it ended
         assert await asking("/echo", b"still there") is Reply
         assert await server.most(transport) == 1
