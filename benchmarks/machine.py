@@ -4,47 +4,25 @@ Units: ``_s`` is seconds of CPU, all threads and the kernel's part included; ``_
 """
 
 import os
-import platform
 import ssl
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from msgspec import Struct
+from msgspec.structs import replace
+
+from sendengine.bench.machine import Machine
+from sendengine.bench.machine import this_machine as described
 
 _PACKAGES: Final = (
     "sendengine", "aiohttp", "aiolimiter", "httptools", "httpx", "msgspec", "onesignal-python-api", "orjson", "uvloop",
 )  # fmt: skip
-_BUSY_LOAD: Final = 0.5
-
-
-class Machine(Struct, frozen=True):
-    """The machine and the versions of what ran on it. ``load`` is its load average at the start."""
-
-    system: str
-    processor: str
-    cores: int
-    python: str
-    packages: dict[str, str]
-    load: float
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether others were at work: absolute figures then mean nothing, and ratios little."""
-        return self.load > _BUSY_LOAD
 
 
 def this_machine() -> Machine:
-    """Describe the machine."""
-    return Machine(
-        system=f"{platform.system()} {platform.release()}",
-        processor=_processor(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        python=f"{platform.python_implementation()} {platform.python_version()}",
-        packages=_versions(),
-        load=round(os.getloadavg()[0], 2),
-    )
+    """Describe the machine, with the versions of those contestants that are installed."""
+    return replace(described(), packages=_versions())
 
 
 def cpu_s_of(process_id: int) -> float:
@@ -64,18 +42,8 @@ def resident_bytes() -> int:
 
 
 def _versions() -> dict[str, str]:
-    """Of what is installed: the contestants of the extra ``bench`` may be missing."""
     found = {}
     for name in _PACKAGES:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return {**found, "OpenSSL": ssl.OPENSSL_VERSION.split()[1]}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())

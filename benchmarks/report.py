@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from benchmarks.machine import Machine
+from sendengine.bench.machine import Machine
 
 SCHEMA: Final = 1
 RESULTS: Final = Path(__file__).parent / "results"

@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct, structs
 
-from sendengine.bench.machine import BUSY_LOAD, Machine
+from sendengine.bench.machine import Machine
 from sendengine.bench.result import Latency, Options, Result
 
 _PERCENTILES: Final = (("p50", "p50_ms"), ("p90", "p90_ms"), ("p99", "p99_ms"), ("p99.9", "p99_9_ms"))
@@ -70,7 +70,7 @@ def _cautions(old: Result, new: Result) -> Iterator[str]:
     for name, result in (("the old one", old), ("this one", new)):
         if result.partial:
             yield f"{name} ended early: {result.why}"
-        if result.machine.load > BUSY_LOAD:
+        if result.machine.is_busy:
             yield f"{name} began on a machine with a load of {result.machine.load:g}: others were at work"
     yield from _differing("options", _plain(old.options), _plain(new.options))
     if (old.options.latency_ms is None or new.options.latency_ms is None) and old.target != new.target:

@@ -12,7 +12,7 @@ from typing import Final
 from msgspec import Struct
 
 _PACKAGES: Final = ("sendengine", "aiohttp", "httptools", "msgspec", "orjson", "uvloop")
-BUSY_LOAD: Final = 0.5
+_BUSY_LOAD: Final = 0.5
 
 
 class Machine(Struct, frozen=True):
@@ -24,6 +24,11 @@ class Machine(Struct, frozen=True):
     python: str
     packages: dict[str, str]
     load: float
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether others were at work: absolute figures then mean nothing, and ratios little."""
+        return self.load > _BUSY_LOAD
 
     def __str__(self) -> str:
         cores = f"{self.cores} core{'' if self.cores == 1 else 's'}"

@@ -8,7 +8,6 @@ from typing import Final
 
 from sendengine.bench.compare import Change, Comparison
 from sendengine.bench.drawing import offer, target
-from sendengine.bench.machine import BUSY_LOAD
 from sendengine.bench.result import Lane, Latency, Result
 from sendengine.cli.output import ceiling
 
@@ -99,7 +98,7 @@ def _client(result: Result) -> Iterator[str]:
     yield f"  ({cpu.user_s:,.1f} s user, {cpu.system_s:,.1f} s system)"
     yield f"longest pause of the loop: {_ms(result.longest_pause_ms)} ms"
     yield f"submitted after the intended start: {_ms(result.submitted_late_ms)} ms (p99)"
-    if result.machine.load > BUSY_LOAD:
+    if result.machine.is_busy:
         yield f"The machine was busy before (load {result.machine.load:g}): these"
         yield "figures say little but beside others of the same hour."
 

@@ -80,12 +80,9 @@ class Admissions:
     async def submit(self, job: Job, *, timeout_s: float | None) -> Receipt:
         """Admit a job, waiting for room and for the disk, as `sendengine.SendEngine.submit` says."""
         until_s = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
-        entry = self._step_in(job) or await self._wait_in(job, timeout_s=timeout_s)
+        entry = await self._enter(job, timeout_s=timeout_s)
         if self.journal is None:
-            receipt = self._hand_over(entry)
-            if self._owes_a_turn(entry.lane):
-                await asyncio.sleep(0)
-            return receipt
+            return await self._hand_over_in_turn(entry)
         if entry.key is not None:
             await self._recall(entry, entry.key, self.journal, until_s=until_s)
         known = self._join(entry)
@@ -96,33 +93,28 @@ class Admissions:
 
     async def submit_row(self, job: Job, *, row: int, past: Past | None, asks_key: bool) -> Receipt:
         """Admit the job of a row, waiting for room and not for the disk: its file is still there."""
-        entry = self._step_in(job, row=row, past=past) or await self._wait_in(job, timeout_s=None, row=row, past=past)
+        entry = await self._enter(job, timeout_s=None, row=row, past=past)
         if asks_key and entry.key is not None and self.journal is not None:
             await self._recall(entry, entry.key, self.journal, until_s=None)
-        receipt = self._hand_over(entry)
-        if self._owes_a_turn(entry.lane):
-            await asyncio.sleep(0)
-        return receipt
+        return await self._hand_over_in_turn(entry)
 
     async def submit_streamed(self, job: Job) -> Receipt:
         """Admit one of many jobs, waiting for room; for the disk only where that must be asked about its key."""
         if self.journal is not None and job.idempotency_key is not None:
             return await self.submit(job, timeout_s=None)
-        entry = self._step_in(job) or await self._wait_in(job, timeout_s=None)
-        receipt = self._hand_over(entry)
-        if self._owes_a_turn(entry.lane):
-            await asyncio.sleep(0)
-        return receipt
+        return await self._hand_over_in_turn(await self._enter(job, timeout_s=None))
 
     def submit_nowait(self, job: Job) -> Receipt:
         """Admit a job at once, or raise; it is put on disk afterwards, and goes when it is there."""
+        lane = self._lane_of(job)
+        content = render(job)
+        size_bytes = weigh(job, content=content)
         problem = None if self.journal is None else self.journal.problem
-        entry = None if problem is not None else self._step_in(job)
-        if entry is None:
-            lane = self._lane_of(job)
-            weigh(job, content=render(job))  # what is wrong with the job is told first
-            raise IntakeFullError(problem or f"{lane.name} has no room: {lane.intake.jobs} jobs wait or are in flight")
-        return self._hand_over(entry)
+        if problem is not None:
+            raise IntakeFullError(problem)
+        if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
+            raise IntakeFullError(f"{lane.name} has no room: {lane.intake.jobs} jobs wait or are in flight")
+        return self._hand_over(self._entry(job, lane, content, size_bytes))
 
     def readmit(self, job: Job, receipt: Receipt, lane: Lane) -> None:
         """An earlier process let this job in: its room and its key are its own, whatever others hold."""
@@ -166,26 +158,15 @@ class Admissions:
         self._routes[job.app, job.__class__] = lane
         return lane
 
-    def _step_in(self, job: Job, *, row: int | None = None, past: Past | None = None) -> _Entry | None:
-        """Find the lane and take room in it; None where there is none now.
-
-        From its return, and from that of `_wait_in`, to the job's place in the lane nothing awaits.
-        """
+    async def _enter(
+        self, job: Job, *, timeout_s: float | None, row: int | None = None, past: Past | None = None
+    ) -> _Entry:
+        """Find the lane, and wait for room in it; from its return to the job's place in the lane nothing awaits."""
         lane = self._lane_of(job)
         content = render(job)
         size_bytes = weigh(job, content=content)
         if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
-            return None
-        return self._entry(job, lane, content, size_bytes, row=row, past=past)
-
-    async def _wait_in(
-        self, job: Job, *, timeout_s: float | None, row: int | None = None, past: Past | None = None
-    ) -> _Entry:
-        """Do as `_step_in` does, waiting for room."""
-        lane = self._lane_of(job)
-        content = render(job)
-        size_bytes = weigh(job, content=content)
-        await self._wait_for_room(job, lane, size_bytes, timeout_s=timeout_s)
+            await self._wait_for_room(job, lane, size_bytes, timeout_s=timeout_s)
         return self._entry(job, lane, content, size_bytes, row=row, past=past)
 
     async def _wait_for_room(self, job: Job, lane: Lane, size_bytes: int, *, timeout_s: float | None) -> None:
@@ -219,12 +200,18 @@ class Admissions:
             self._leave(entry)
             raise
 
-    def _owes_a_turn(self, lane: Lane) -> bool:
-        """Whether others must run before the next job: a caller with a long list must not keep the loop.
+    async def _hand_over_in_turn(self, entry: _Entry) -> Receipt:
+        """Hand a job over, and now and then let others run: a caller with a long list must not keep the loop.
 
-        To be asked when a job is handed over and not before, where a job that came later would overtake it; more often
-        True where enough waits, since a long turn of the loop costs permits.
+        Afterwards and not before, where a job that came later would overtake it.
         """
+        receipt = self._hand_over(entry)
+        if self._owes_a_turn(entry.lane):
+            await asyncio.sleep(0)
+        return receipt
+
+    def _owes_a_turn(self, lane: Lane) -> bool:
+        """Whether others must run before the next job: more often where enough waits, since long turns cost permits."""
         self._submits += 1
         if self._submits < _TURN:
             return False

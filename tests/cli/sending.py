@@ -4,7 +4,7 @@
 """
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from urllib.request import Request, urlopen
 
 import orjson
@@ -30,10 +30,11 @@ PERSONAL = CAMPAIGN.replace("message.contents.en", 'message.template_id = "x"\nm
 )
 
 
-def admin(base_url: str, path: str, *, method: str = "GET") -> dict[str, object]:
-    request = Request(f"{base_url}/__mock__/{path}", method=method)  # noqa: S310 - loopback
+def admin(base_url: str, path: str, *, method: str = "GET", body: object = None) -> dict[str, Any]:
+    data = None if body is None else orjson.dumps(body)
+    request = Request(f"{base_url}/__mock__/{path}", method=method, data=data)  # noqa: S310 - loopback
     with urlopen(request, timeout=20) as reply:  # noqa: S310 - loopback
-        return cast("dict[str, object]", orjson.loads(reply.read()))
+        return cast("dict[str, Any]", orjson.loads(reply.read()))
 
 
 def write_settings(base_url: str) -> None:

@@ -7,8 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, cast
-from urllib.request import Request, urlopen
+from typing import Any
 
 import orjson
 import pytest
@@ -19,9 +18,9 @@ from sendengine.campaign import manifest as manifests
 from sendengine.campaign.begun import RETRIES, Begun, Registry, retry_identity
 from sendengine.campaign.rundir import RunDir
 from sendengine.cli.commands import cli
+from tests.cli.sending import APP_ID, admin
 from tests.support.programs import LIMIT_S, SENDENGINE, Program, ended, mock_server, started, until
 
-APP_ID = "8250eaf6-1a58-489e-b136-7c74a864b434"
 CAMPAIGN = """\
 [campaign]
 name = "spring"
@@ -40,13 +39,6 @@ SLOW = "create_notification = 100"
 def mock_url() -> Iterator[str]:
     with mock_server("--poisoned", "poison", "--latency-ms", "20") as base_url:
         yield base_url
-
-
-def admin(base_url: str, path: str, *, method: str = "GET", body: object = None) -> dict[str, Any]:
-    data = None if body is None else orjson.dumps(body)
-    request = Request(f"{base_url}/__mock__/{path}", method=method, data=data)  # noqa: S310 - loopback
-    with urlopen(request, timeout=20) as reply:  # noqa: S310 - loopback
-        return cast("dict[str, Any]", orjson.loads(reply.read()))
 
 
 @pytest.fixture(autouse=True)
