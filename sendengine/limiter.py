@@ -3,24 +3,19 @@
 Units: rates are permits a second; ``_s`` is seconds on the running loop's clock. One permit is one request.
 
 Method: one central pacer a lane. Waiters are futures in two queues; while anybody waits, a timer of whole
-milliseconds hands out every whole permit at once, high before normal, each in order of arrival. Nobody waits
-inside the bucket, whose arithmetic is ``aiolimiter.AsyncLimiter(depth, depth / rate)`` by its public API; how
-deep and how fast it may be is said in `sendengine.core.bound`.
+milliseconds hands out every whole permit at once, high before normal, each in order of arrival. The arithmetic is
+`sendengine.core.bucket`'s; how deep and how fast the bucket may be is said in `sendengine.core.bound`.
 """
 
 import asyncio
 from collections import deque
-from math import ceil
 from typing import Final
 
-from aiolimiter import AsyncLimiter
-
 from sendengine.core.bound import Allowance, Audit, safe_rate
+from sendengine.core.bucket import Bucket
 
-TICK_S: Final = 0.002
 SLOWEST_RATE: Final = 1 / 60
 NORMAL_EVERY: Final = 10  # while high ones wait too, each tenth permit is a normal one's
-PROBES: Final = 12  # halvings that find the part of a permit in the bucket: 1/4096
 
 
 class GateClosedError(Exception):
@@ -60,7 +55,7 @@ class Limiter:
         self._ceiling = ceiling
         self._allowance = Allowance()
         self._asked_rate = ceiling
-        self._bucket = _Bucket(safe_rate(ceiling), pause_s=self._allowance.pause_s)
+        self._bucket = Bucket(safe_rate(ceiling), pause_s=self._allowance.pause_s)
         self._queues = _Queues()
         self._waiting = 0  # in the queues, less those cancelled
         self._audit = Audit()
@@ -80,9 +75,13 @@ class Limiter:
 
     def try_permit(self) -> bool:
         """Take a permit at once, or return False: somebody waits, the gate is closed, or there is none."""
-        if self._waiting or not self._is_open or not self._bucket.has_permit():
+        if self._waiting or not self._is_open:
             return False
-        self._spend(1)
+        now_s = (self._loop or self._bound_loop()).time()
+        if not self._bucket.try_take(now_s):
+            return False
+        self._granted += 1
+        self._audit.record(1, now_s=now_s)
         return True
 
     async def permit(self, *, high: bool = False) -> None:
@@ -190,16 +189,11 @@ class Limiter:
         elif waiter.exception() is None and self._waiting:
             self._waiting -= self._queues.hand_out(1)
 
-    def _spend(self, count: int) -> None:
-        self._bucket.take(count)
-        self._granted += count
-        self._audit.record(count, now_s=self._bound_loop().time())
-
     def _schedule(self) -> None:
         """See to it that the next look at the bucket is no later than it need be; never puts one off."""
         loop = self._bound_loop()
         now_s = loop.time()
-        due_s = now_s + self._bucket.pause_s()
+        due_s = now_s + self._bucket.next_in_s(now_s=now_s)
         if self._timer is None:
             self._since_s = now_s
         elif self._due_s <= due_s:
@@ -221,9 +215,11 @@ class Limiter:
         away_s = now_s - self._since_s
         # Whoever waits found less than one permit, so at least this much was there and has overflowed.
         self._lost += max(0.0, self._bucket.rate * away_s - self._bucket.depth)
-        count = self._bucket.whole_permits(self._waiting)
+        count = min(self._waiting, self._bucket.whole_permits(now_s=now_s))
         if count:
-            self._spend(count)
+            self._bucket.take(count, now_s=now_s)
+            self._granted += count
+            self._audit.record(count, now_s=now_s)
             self._waiting -= self._queues.hand_out(count)
         if self._allowance.was_refitted(away_s, spare_s=1 / self._bucket.rate, now_s=now_s):
             self._fit_bucket()
@@ -232,15 +228,14 @@ class Limiter:
 
     def _fit_bucket(self) -> None:
         """Carry no whole permit over into the bucket for what is asked and allowed now."""
-        if (self._safe_rate(), self._allowance.pause_s) != (self._bucket.rate, self._bucket.allowed_s):
-            self._replace_bucket(permits=self._bucket.fraction())
+        if (self._safe_rate(), self._allowance.pause_s) != (self._bucket.rate, self._bucket.pause_s):
+            self._replace_bucket(permits=self._bucket.permits(now_s=self._bound_loop().time()) % 1)
             if self._waiting:
                 self._schedule()
 
     def _replace_bucket(self, *, permits: float) -> None:
-        self._bucket = _Bucket(self._safe_rate(), pause_s=self._allowance.pause_s)
-        self._bucket.take(self._bucket.depth - permits)
-        self._since_s = self._bound_loop().time()
+        now_s = self._since_s = self._bound_loop().time()
+        self._bucket = Bucket(self._safe_rate(), pause_s=self._allowance.pause_s, now_s=now_s, permits=permits)
 
     def _safe_rate(self) -> float:
         highest = safe_rate(self._ceiling, level=self._allowance.rate_level)
@@ -280,61 +275,3 @@ class _Queues:
                 waiter = queue.popleft()
                 if not waiter.done():
                     waiter.set_exception(GateClosedError())
-
-
-class _Bucket:
-    """`AsyncLimiter` asked and used without ever waiting in it; starts full.
-
-    Its depth is one permit and what accrues in ``pause_s``, so that a pause as long as that loses nothing.
-    """
-
-    __slots__ = ("_last_count", "_limiter", "allowed_s", "depth", "rate")
-
-    def __init__(self, rate: float, *, pause_s: float) -> None:
-        self.rate = rate
-        self.allowed_s = pause_s
-        self.depth = 1 + rate * pause_s
-        self._limiter = AsyncLimiter(self.depth, self.depth / rate)
-        self._last_count = 1
-
-    def has_permit(self) -> bool:
-        return self._limiter.has_capacity()
-
-    def whole_permits(self, wanted: int) -> int:
-        """Return how many permits are there, up to ``wanted``."""
-        has_capacity = self._limiter.has_capacity
-        most = min(wanted, int(self.depth))
-        count = min(self._last_count, most)  # one tick is much like the last: about three questions, not five
-        if has_capacity(count):
-            while count < most and has_capacity(count + 1):
-                count += 1
-        else:
-            count -= 1
-            while count and not has_capacity(count):
-                count -= 1
-        self._last_count = count
-        return count
-
-    def fraction(self) -> float:
-        """Return what is there, below one permit and rounded down."""
-        found, step = 0.0, 0.5
-        for _ in range(PROBES):
-            if self._limiter.has_capacity(found + step):
-                found += step
-            step /= 2
-        return found
-
-    def pause_s(self) -> float:
-        """Return one tick, or whole milliseconds until the next permit is there, whichever is longer."""
-        if self.rate * TICK_S >= 1:
-            return TICK_S
-        missing = 1 - self.fraction()
-        return max(TICK_S, ceil(missing / self.rate * 1000) / 1000)
-
-    def take(self, amount: float) -> None:
-        """Acquire what is certainly there: the coroutine then runs to its end without waiting."""
-        try:
-            self._limiter.acquire(amount).send(None)
-        except StopIteration:
-            return
-        raise RuntimeError("the bucket held less than it said")

@@ -59,6 +59,24 @@ class Draft(Struct, Generic[M], eq=False):
     after: "Draft[M] | None" = None
 
 
+class Solo(Struct, Generic[M], eq=False, gc=False):
+    """A job that goes as it is, in a pack that nobody joins: no line looks after its recipients.
+
+    A full pack costs a fifth of the time so, and less than half of the memory; ``is_gone``: sealed, or left.
+    """
+
+    group: PackKey
+    member: M
+    ids: tuple[str, ...]
+    arrival: int
+    opened_at_s: float
+    size_bytes: int
+    deadline_s: float
+    is_high: bool
+    is_gone: bool = False
+
+
+Queued = Draft[M] | Solo[M]
 Part = tuple[Draft[M], tuple[str, ...]]
 
 

@@ -20,7 +20,7 @@ from typing import Final, Generic, TypeVar
 from msgspec import Struct
 
 from sendengine.core.deadlines import Deadlines
-from sendengine.core.drafts import Caps, Draft, Line, PackKey, Share, json_bytes
+from sendengine.core.drafts import Caps, Draft, Line, PackKey, Queued, Share, Solo, json_bytes
 
 M = TypeVar("M")
 K = TypeVar("K")
@@ -65,8 +65,8 @@ class Packer(Generic[M]):
     """
 
     __slots__ = (
-        "_alone", "_arrivals", "_caps", "_deadlines", "_early", "_emptied", "_high", "_last_alone", "_lines",
-        "_linger_s", "_lingering", "_members", "_near", "_overdue", "_places", "_recipients",
+        "_alone", "_arrivals", "_caps", "_deadlines", "_early", "_emptied", "_has_deadlines", "_high", "_last_alone",
+        "_lines", "_linger_s", "_lingering", "_members", "_near", "_overdue", "_places", "_recipients",
     )  # fmt: skip
 
     def __init__(self, *, max_recipients: int, max_bytes: int, linger_s: float) -> None:
@@ -75,15 +75,15 @@ class Packer(Generic[M]):
         self._arrivals = count()
         self._members = self._recipients = self._emptied = 0
         self._lines: tuple[list[dict[PackKey, Line[M]]], ...] = (_shards(), _shards())  # normal, high
-        # By the id() of the member. One that is alone in its draft is found with it, and saves 56 bytes.
-        self._places: list[dict[int, _Place[M] | Draft[M]]] = _shards()
-        self._last_alone: Line[M] | None = None  # a campaign's jobs go alone and have one message: keep it once
-        self._high: deque[Draft[M]] = deque()
-        self._alone: deque[Draft[M]] = deque()
-        self._lingering: deque[Draft[M]] = deque()
+        self._places: list[dict[int, _Place[M] | Solo[M]]] = _shards()  # by the id() of the member
+        self._last_alone: PackKey | None = None  # a campaign's jobs go alone and have one message: keep it once
+        self._high: deque[Queued[M]] = deque()
+        self._alone: deque[Queued[M]] = deque()
+        self._lingering: deque[Queued[M]] = deque()
         self._early: list[tuple[int, Draft[M]]] = []  # may go before their linger is over: full, or near a deadline
         self._near: list[tuple[float, int, Draft[M]]] = []  # when a deadline is near, where that is before the linger
         self._deadlines = Deadlines()
+        self._has_deadlines = False  # any, so far
         self._overdue: list[Share[M]] = []
 
     def __len__(self) -> int:
@@ -98,7 +98,7 @@ class Packer(Generic[M]):
     @property
     def has_high(self) -> bool:
         """Whether a high job waits."""
-        return bool(self._high) and _front(self._high) is not None
+        return bool(self._high) and _front(self._high) is not None  # asked for each request
 
     def add(
         self,
@@ -119,10 +119,9 @@ class Packer(Generic[M]):
         deadline = inf if deadline_s is None else deadline_s
         size_bytes = len(group.content) + json_bytes(ids) if alone else 0
         if alone and self._is_one_pack(ids, size_bytes):
-            share = Share(member, ids)
-            place: _Place[M] | Draft[M] = self._place_alone(
-                share, group, size_bytes, high=high, deadline_s=deadline, now_s=now_s
-            )
+            solo = Solo(self._kept(group), member, ids, next(self._arrivals), now_s, size_bytes, deadline, high)
+            (self._high if high else self._alone).append(solo)
+            place: _Place[M] | Solo[M] = solo
         else:
             line = self._line(group, is_alone=alone, is_high=high)
             parts = line.spread(ids, now_s=now_s)
@@ -135,6 +134,7 @@ class Packer(Generic[M]):
         self._recipients += len(ids)
         if deadline_s is not None:
             self._deadlines.add(key, deadline_s=deadline_s)
+            self._has_deadlines = True
 
     def take(self, *, now_s: float, prefer_normal: bool = False) -> Pack[M] | None:
         """Seal the next pack that may be sealed now; None where there is none.
@@ -143,12 +143,15 @@ class Packer(Generic[M]):
         whose linger is over and those near a deadline, the one whose oldest member came first, so that none of the
         four starves another. A member whose deadline has passed is never sealed: `expire` tells.
         """
-        self._collect_overdue(now_s)
+        if self._has_deadlines:
+            self._collect_overdue(now_s)
         draft = _front(self._high)
         if draft is None or prefer_normal:
             draft = self._oldest_ripe(now_s) or draft
         if draft is None:
             return None
+        if isinstance(draft, Solo):
+            return self._seal_alone(draft)
         # A later draft of the line can be ripe first; the earlier goes, so that no recipient's order is turned.
         return self._seal(draft.line.head or draft)
 
@@ -188,8 +191,7 @@ class Packer(Generic[M]):
     def drain_all(self) -> list[Share[M]]:
         """Remove everything that waits, in order of the packs, each member with its recipients not yet taken."""
         overdue, self._overdue = self._overdue, []
-        places = [(_whole(place), key) for shard in self._places for key, place in shard.items()]
-        waiting = sorted([(place.draft.arrival, place.slot, key) for place, key in places])
+        waiting = sorted([(*_turn(place), key) for shard in self._places for key, place in shard.items()])
         return overdue + [self._remove(key) for _, _, key in waiting]
 
     def _is_one_pack(self, ids: tuple[str, ...], size_bytes: int) -> bool:
@@ -199,27 +201,12 @@ class Packer(Generic[M]):
         caps = self._caps
         return len(ids) <= caps.recipients and size_bytes <= caps.bytes and len(set(ids)) == len(ids)
 
-    def _place_alone(
-        self, share: Share[M], group: PackKey, size_bytes: int, *, high: bool, deadline_s: float, now_s: float
-    ) -> Draft[M]:
-        """Give a job a draft that is its own from the first; all such jobs of a message share an empty line.
-
-        No line looks after its recipients: a full pack costs a fifth of the time, and less than half of the memory.
-        """
-        line = self._shared_line(group, is_high=high)
-        count = len(share.ids)
-        is_full = count >= self._caps.recipients
-        draft = Draft(
-            line, next(self._arrivals), now_s, size_bytes, count, 1, deadline_s, is_closed=is_full, shares=[share]
-        )
-        (self._high if high else self._alone).append(draft)
-        return draft
-
-    def _shared_line(self, group: PackKey, *, is_high: bool) -> Line[M]:
-        line = self._last_alone
-        if line is None or line.is_high is not is_high or line.group != group:
-            line = self._last_alone = Line(group, self._caps, self._arrivals, is_alone=True, is_high=is_high)
-        return line
+    def _kept(self, group: PackKey) -> PackKey:
+        """Return the group as the last job that went alone had it, if that was equal."""
+        if group == self._last_alone:
+            return self._last_alone
+        self._last_alone = group
+        return group
 
     def _place_in(self, parts: list[tuple[Draft[M], tuple[str, ...]]], member: M, *, deadline_s: float) -> _Place[M]:
         """Enter a job into the drafts of its line."""
@@ -235,8 +222,7 @@ class Packer(Generic[M]):
     def _line(self, group: PackKey, *, is_alone: bool, is_high: bool) -> Line[M]:
         """Return the line that a job joins: its message's, or one that nobody else joins."""
         if is_alone:
-            group = self._shared_line(group, is_high=is_high).group
-            return Line(group, self._caps, self._arrivals, is_alone, is_high)
+            return Line(self._kept(group), self._caps, self._arrivals, is_alone, is_high)
         lines = self._lines[is_high][hash(group) % _SHARDS]
         line = lines.get(group)
         if line is None:
@@ -267,30 +253,48 @@ class Packer(Generic[M]):
         if line.filled:
             line.filled = []
 
-    def _oldest_ripe(self, now_s: float) -> Draft[M] | None:
+    def _oldest_ripe(self, now_s: float) -> Queued[M] | None:
         """Of the normal drafts that may be sealed, the one that was opened first."""
         while self._near and self._near[0][0] <= now_s:
             _, arrival, draft = heappop(self._near)
             heappush(self._early, (arrival, draft))
         oldest = _front(self._alone)
-        lingering = _front(self._lingering)
-        if lingering is not None and lingering.opened_at_s + self._linger_s <= now_s:
-            oldest = _older(oldest, lingering)
-        return _older(oldest, self._first_early())
+        if self._lingering:
+            lingering = _front(self._lingering)
+            if lingering is not None and lingering.opened_at_s + self._linger_s <= now_s:
+                oldest = _older(oldest, lingering)
+        return _older(oldest, self._first_early()) if self._early else oldest
 
     def _first_early(self) -> Draft[M] | None:
         while self._early and self._early[0][1].is_gone:
             heappop(self._early)
         return self._early[0][1] if self._early else None
 
+    def _seal_alone(self, solo: Solo[M]) -> Pack[M]:
+        solo.is_gone = True
+        key = id(solo.member)
+        del self._places[key % _SHARDS][key]
+        self._members -= 1
+        self._recipients -= len(solo.ids)
+        deadline_s = None if solo.deadline_s == inf else solo.deadline_s
+        if deadline_s is not None:
+            self._deadlines.discard(key, deadline_s=deadline_s)
+        return Pack(
+            solo.group,
+            (Share(solo.member, solo.ids),),
+            solo.ids,
+            solo.opened_at_s,
+            deadline_s,
+            solo.size_bytes,
+            len(solo.ids) >= self._caps.recipients,
+            solo.is_high,
+        )
+
     def _seal(self, draft: Draft[M]) -> Pack[M]:
         is_full = draft.is_closed
         line = draft.line
-        if line.head is None:
-            draft.is_gone = True
-        else:
-            line.close(draft)
-            self._retire(draft)
+        line.close(draft)
+        self._retire(draft)
         shares = tuple([share for share in draft.shares if share is not None])
         draft.shares = []
         deadline_s = min([self._leave(share) for share in shares])
@@ -310,7 +314,9 @@ class Packer(Generic[M]):
         """Note that a share is taken, and return its member's deadline."""
         key = id(share.member)
         shard = self._places[key % _SHARDS]
-        place = _whole(shard[key])
+        place = shard[key]
+        if isinstance(place, Solo):
+            raise TypeError("a job that goes as it is shares no draft")
         place.left -= 1
         if not place.left:
             del shard[key]
@@ -334,24 +340,32 @@ class Packer(Generic[M]):
 
     def _remove(self, key: int) -> Share[M]:
         """Take a member out wherever it still waits."""
-        place = _whole(self._places[key % _SHARDS].pop(key))
-        slots = [(place.draft, place.slot), *place.others]
-        shares = [self._pull(draft, slot) for draft, slot in slots if not draft.is_gone]
-        ids = tuple(chain.from_iterable([share.ids for share in shares]))
+        place = self._places[key % _SHARDS].pop(key)
+        if isinstance(place, Solo):
+            place.is_gone = True
+            share = Share(place.member, place.ids)
+            self._note_emptied()
+        else:
+            slots = [(place.draft, place.slot), *place.others]
+            shares = [self._pull(draft, slot) for draft, slot in slots if not draft.is_gone]
+            share = Share(shares[0].member, tuple(chain.from_iterable([share.ids for share in shares])))
         self._members -= 1
-        self._recipients -= len(ids)
+        self._recipients -= len(share.ids)
         if place.deadline_s != inf:
             self._deadlines.discard(key, deadline_s=place.deadline_s)
-        return Share(shares[0].member, ids)
+        return share
 
     def _pull(self, draft: Draft[M], slot: int) -> Share[M]:
         share = draft.line.pull(draft, slot=slot)
         if not draft.members:
             self._retire(draft)
-            self._emptied += 1
-            if self._emptied > _KEPT_EMPTIED + (len(self._high) + len(self._alone) + len(self._lingering)) // 2:
-                self._forget_emptied()
+            self._note_emptied()
         return share
+
+    def _note_emptied(self) -> None:
+        self._emptied += 1
+        if self._emptied > _KEPT_EMPTIED + (len(self._high) + len(self._alone) + len(self._lingering)) // 2:
+            self._forget_emptied()
 
     def _forget_emptied(self) -> None:
         """Clear the queues of drafts that all have left, since those behind somebody who stays never reach the front.
@@ -369,22 +383,23 @@ class Packer(Generic[M]):
         heapify(self._near)
 
 
-def _whole(place: _Place[M] | Draft[M]) -> _Place[M]:
-    return place if isinstance(place, _Place) else _Place(place, 0, place.deadline_s)
+def _turn(place: _Place[M] | Solo[M]) -> tuple[int, int]:
+    """Its draft's arrival, and its slot in it."""
+    return (place.arrival, 0) if isinstance(place, Solo) else (place.draft.arrival, place.slot)
 
 
 def _shards() -> list[dict[K, V]]:
     return [{} for _ in range(_SHARDS)]
 
 
-def _front(queue: deque[Draft[M]]) -> Draft[M] | None:
+def _front(queue: deque[Queued[M]]) -> Queued[M] | None:
     """Return the first in the queue that is not gone."""
     while queue and queue[0].is_gone:
         queue.popleft()
     return queue[0] if queue else None
 
 
-def _older(one: Draft[M] | None, other: Draft[M] | None) -> Draft[M] | None:
+def _older(one: Queued[M] | None, other: Queued[M] | None) -> Queued[M] | None:
     if one is None or other is None:
         return one or other
     return one if one.arrival < other.arrival else other

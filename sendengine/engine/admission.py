@@ -44,6 +44,8 @@ def weigh(job: Job, *, content: bytes) -> int:
     """Roughly the bytes that a job puts on the wire, for the intake's bound."""
     if isinstance(job, CreateNotification):
         ids = job.to.ids
+        if len(ids) == 1 and ids[0].isascii():
+            return _OVERHEAD_BYTES + 3 + len(ids[0]) + len(content)
         return _OVERHEAD_BYTES + _bytes_of(ids) + 3 * len(ids) + len(content)
     size_bytes = _OVERHEAD_BYTES + _bytes_of(job.user.ids)
     for name, value in job.tags.items():

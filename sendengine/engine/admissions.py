@@ -51,8 +51,8 @@ class _Entry(Struct, frozen=True):
 class Admissions:
     """An engine's door. ``journal`` is where jobs are put on disk, None where they are kept in memory only.
 
-    ``when_admitted`` is called each time a job has entered its lane, ``when_turned_back`` when one that was on its way
-    to the disk was not taken after all.
+    ``when_admitted`` is called when a job enters a lane that has nothing to do, ``when_turned_back`` when one that was
+    on its way to the disk was not taken after all.
     """
 
     def __init__(
@@ -80,9 +80,15 @@ class Admissions:
     async def submit(self, job: Job, *, timeout_s: float | None) -> Receipt:
         """Admit a job, waiting for room and for the disk, as `sendengine.SendEngine.submit` says."""
         until_s = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
-        entry = await self._enter(job, timeout_s=timeout_s)
+        lane, content, size_bytes = self._seen(job)
+        if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
+            await self._wait_for_room(job, lane, size_bytes, timeout_s=timeout_s)
         if self.journal is None:
-            return await self._hand_over_in_turn(entry)
+            receipt = self._hand_over(job, lane, content, size_bytes)
+            if self._owes_a_turn(lane):
+                await asyncio.sleep(0)
+            return receipt
+        entry = self._entry(job, lane, content, size_bytes)
         if entry.key is not None:
             await self._recall(entry, entry.key, self.journal, until_s=until_s)
         known = self._join(entry)
@@ -93,28 +99,38 @@ class Admissions:
 
     async def submit_row(self, job: Job, *, row: int, past: Past | None, asks_key: bool) -> Receipt:
         """Admit the job of a row, waiting for room and not for the disk: its file is still there."""
-        entry = await self._enter(job, timeout_s=None, row=row, past=past)
+        lane, content, size_bytes = self._seen(job)
+        if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
+            await self._wait_for_room(job, lane, size_bytes, timeout_s=None)
+        entry = self._entry(job, lane, content, size_bytes, row=row, past=past)
         if asks_key and entry.key is not None and self.journal is not None:
             await self._recall(entry, entry.key, self.journal, until_s=None)
-        return await self._hand_over_in_turn(entry)
+        receipt = self._admit(entry)
+        if self._owes_a_turn(lane):
+            await asyncio.sleep(0)
+        return receipt
 
     async def submit_streamed(self, job: Job) -> Receipt:
         """Admit one of many jobs, waiting for room; for the disk only where that must be asked about its key."""
         if self.journal is not None and job.idempotency_key is not None:
             return await self.submit(job, timeout_s=None)
-        return await self._hand_over_in_turn(await self._enter(job, timeout_s=None))
+        lane, content, size_bytes = self._seen(job)
+        if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
+            await self._wait_for_room(job, lane, size_bytes, timeout_s=None)
+        receipt = self._hand_over(job, lane, content, size_bytes)
+        if self._owes_a_turn(lane):
+            await asyncio.sleep(0)
+        return receipt
 
     def submit_nowait(self, job: Job) -> Receipt:
         """Admit a job at once, or raise; it is put on disk afterwards, and goes when it is there."""
-        lane = self._lane_of(job)
-        content = render(job)
-        size_bytes = weigh(job, content=content)
+        lane, content, size_bytes = self._seen(job)
         problem = None if self.journal is None else self.journal.problem
         if problem is not None:
             raise IntakeFullError(problem)
         if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
             raise IntakeFullError(f"{lane.name} has no room: {lane.intake.jobs} jobs wait or are in flight")
-        return self._hand_over(self._entry(job, lane, content, size_bytes))
+        return self._hand_over(job, lane, content, size_bytes)
 
     def readmit(self, job: Job, receipt: Receipt, lane: Lane) -> None:
         """An earlier process let this job in: its room and its key are its own, whatever others hold."""
@@ -158,16 +174,14 @@ class Admissions:
         self._routes[job.app, job.__class__] = lane
         return lane
 
-    async def _enter(
-        self, job: Job, *, timeout_s: float | None, row: int | None = None, past: Past | None = None
-    ) -> _Entry:
-        """Find the lane, and wait for room in it; from its return to the job's place in the lane nothing awaits."""
+    def _seen(self, job: Job) -> tuple[Lane, bytes, int]:
+        """The lane for a job, what is rendered of it, and the room that it takes.
+
+        When it has that room nothing is awaited any more before it is in its lane, except for a journal.
+        """
         lane = self._lane_of(job)
         content = render(job)
-        size_bytes = weigh(job, content=content)
-        if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
-            await self._wait_for_room(job, lane, size_bytes, timeout_s=timeout_s)
-        return self._entry(job, lane, content, size_bytes, row=row, past=past)
+        return lane, content, weigh(job, content=content)
 
     async def _wait_for_room(self, job: Job, lane: Lane, size_bytes: int, *, timeout_s: float | None) -> None:
         high = job.urgency == "high"
@@ -200,18 +214,12 @@ class Admissions:
             self._leave(entry)
             raise
 
-    async def _hand_over_in_turn(self, entry: _Entry) -> Receipt:
-        """Hand a job over, and now and then let others run: a caller with a long list must not keep the loop.
-
-        Afterwards and not before, where a job that came later would overtake it.
-        """
-        receipt = self._hand_over(entry)
-        if self._owes_a_turn(entry.lane):
-            await asyncio.sleep(0)
-        return receipt
-
     def _owes_a_turn(self, lane: Lane) -> bool:
-        """Whether others must run before the next job: more often where enough waits, since long turns cost permits."""
+        """Whether others must run before the next job: a caller with a long list must not keep the loop.
+
+        To be asked when a job is in its lane, where no later one overtakes it. It is so more often where enough waits,
+        since long turns cost permits.
+        """
         self._submits += 1
         if self._submits < _TURN:
             return False
@@ -220,8 +228,18 @@ class Admissions:
         self._submits = 0
         return True
 
-    def _hand_over(self, entry: _Entry) -> Receipt:
+    def _hand_over(self, job: Job, lane: Lane, content: bytes, size_bytes: int) -> Receipt:
         """Take a job whose caller does not wait for the disk."""
+        if self.journal is not None or job.idempotency_key is not None:
+            return self._admit(self._entry(job, lane, content, size_bytes))
+        receipt = _receipt(job, size_bytes=size_bytes)
+        if lane.books.is_settled:
+            self._when_admitted()
+        lane.admit(receipt, content=content, now_s=receipt.submitted_at_s)
+        return receipt
+
+    def _admit(self, entry: _Entry) -> Receipt:
+        """Take a job that has a key, a journal or a past."""
         known = None if entry.key is None else self._join(entry)
         if known is not None:
             return known
@@ -241,8 +259,7 @@ class Admissions:
         row: int | None = None,
         past: Past | None = None,
     ) -> _Entry:
-        now_s = asyncio.get_running_loop().time()
-        receipt = Receipt(job, submitted_at_s=now_s, deadline_s=deadline_of(job, now_s=now_s), size_bytes=size_bytes)
+        receipt = _receipt(job, size_bytes=size_bytes)
         if job.idempotency_key is None:
             return _Entry(receipt, lane, content, None, b"", row, past)
         key = wire_key(lane.app.settings.app_id, job.idempotency_key)
@@ -313,7 +330,8 @@ class Admissions:
 
     def _take(self, entry: _Entry, *, now_s: float) -> None:
         """The job is in: hand it to its lane."""
-        self._when_admitted()
+        if entry.lane.books.is_settled:
+            self._when_admitted()
         if entry.past is None:
             entry.lane.admit(entry.receipt, content=entry.content, now_s=now_s)
         else:
@@ -354,3 +372,8 @@ class Admissions:
 def group_of(job: Job) -> EndpointGroup:
     """The endpoint group whose lane takes a job."""
     return EndpointGroup.CREATE_NOTIFICATION if isinstance(job, CreateNotification) else EndpointGroup.UPDATE_USER
+
+
+def _receipt(job: Job, *, size_bytes: int) -> Receipt:
+    now_s = asyncio.get_running_loop().time()
+    return Receipt(job, submitted_at_s=now_s, deadline_s=deadline_of(job, now_s=now_s), size_bytes=size_bytes)

@@ -26,6 +26,7 @@ from sendengine.engine.intake import Intake
 from sendengine.engine.pace import Pace
 from sendengine.engine.pool import WorkerPool
 from sendengine.engine.receipts import Receipt
+from sendengine.engine.recounted import weight_of
 from sendengine.engine.retries import Retries
 from sendengine.engine.returns import Returns
 from sendengine.engine.sealed import Sealed
@@ -329,7 +330,7 @@ class Lane:
             if self.app.refuses_some and self.app.holds_channel(sealed.channel):
                 self._parked.append(sealed)
                 self._deadlines.watch(sealed)
-            elif sealed.is_counted or self.app.guard.admit(sealed.weight, now_s=now_s):
+            elif sealed.is_counted or self.app.guard.admit(weight_of(sealed, self.app), now_s=now_s):
                 sealed.is_counted = True
                 return sealed
             elif self.app.guard.rejects:

@@ -82,8 +82,7 @@ class NotificationSource:
 
     def add(self, receipt: Receipt, *, content: bytes, now_s: float) -> None:
         """Take an admitted job."""
-        job = _notification(receipt.job)
-        self._add(receipt, job, content=content, alone=_goes_alone(job), now_s=now_s)
+        self._add(receipt, receipt.job, content=content, is_foreign=False, now_s=now_s)
 
     def restore(
         self,
@@ -100,7 +99,7 @@ class NotificationSource:
         if any(isinstance(part.outcome, Accepted) for part in receipt.parts):
             _remember(self._accepted, _subject_of(_group_of(left, content, None)), None)
         if not_before_s is None:
-            self._add(receipt, left, content=content, alone=is_foreign or _goes_alone(left), now_s=now_s)
+            self._add(receipt, left, content=content, is_foreign=is_foreign, now_s=now_s)
             return None
         ids = left.to.ids if left.to.is_listed else ()
         group = _group_of(left, content, receipt.deadline_s)
@@ -111,13 +110,23 @@ class NotificationSource:
         sealed.maybe_received_at_s = sealed.sent_at_s = now_s
         return sealed
 
-    def _add(self, receipt: Receipt, job: CreateNotification, *, content: bytes, alone: bool, now_s: float) -> None:
+    def _add(self, receipt: Receipt, job: Job, *, content: bytes, is_foreign: bool, now_s: float) -> None:
+        if not isinstance(job, CreateNotification):
+            raise TypeError(f"a lane of notifications was given {type(job).__name__}")
+        is_listed = job.to.is_listed
+        is_high = job.urgency == "high"
         self._packer.add(
             receipt,
             group=_group_of(job, content, receipt.deadline_s),
-            ids=job.to.ids if job.to.is_listed else (),
-            alone=alone,
-            high=receipt.is_high,
+            ids=job.to.ids if is_listed else (),
+            alone=(
+                job.pack is False
+                or (is_high and not job.pack)
+                or job.idempotency_key is not None
+                or is_foreign
+                or not is_listed
+            ),
+            high=is_high,
             deadline_s=receipt.deadline_s,
             now_s=now_s,
         )
@@ -125,13 +134,13 @@ class NotificationSource:
     def pull(self, *, now_s: float, prefer_normal: bool) -> Sealed | None:
         """Seal the next pack that may go now; what cannot be taken is refused unsent."""
         while (pack := self._packer.take(now_s=now_s, prefer_normal=prefer_normal)) is not None:
-            shares = _plain(pack.shares)
+            shares = [(share.member, share.ids) for share in pack.shares]
             faulty = self._faulty.get(_subject_of(pack.group)) if self._faulty else None
             if faulty is not None and now_s < faulty[0]:
                 self._book([_rejected(share, faulty[1], attempts=0) for share in shares])
                 continue
             sealed = self._seal(pack, shares, now_s=now_s)
-            if self._guard.fits_ever(sealed.weight):
+            if not sealed.weight or self._guard.fits_ever(sealed.weight):
                 return sealed
             self._book([_rejected(share, _NEVER_FITS, attempts=0) for share in shares])
         return None
@@ -208,23 +217,24 @@ class NotificationSource:
 
     def _seal(self, pack: Pack[Receipt], shares: Sequence[Share], *, now_s: float) -> Sealed:
         first = _notification(pack.shares[0].member.job)
-        target = first.to if not first.to.is_listed else Target(pack.group.kind, pack.ids, pack.group.label)
+        group = pack.group
+        is_whole = pack.ids is first.to.ids or not first.to.is_listed
         request = NotificationRequest(
             self._app_id,
             self._key_of(first, pack.ids) if first.idempotency_key is not None else self._new_key(),
-            pack.group.content,
-            target,
-            pack.group.channel,
-            _ttl_s(pack.deadline_s, now_s=now_s),
+            group.content,
+            first.to if is_whole else Target(group.kind, pack.ids, group.label),
+            group.channel,
+            None if pack.deadline_s is None else _ttl_s(pack.deadline_s, now_s=now_s),
         )
-        return Sealed(
+        return Sealed.of(
             request,
             shares=shares,
             origin=None,
             is_high=pack.is_high,
             deadline_s=pack.deadline_s,
             now_s=now_s,
-            weight=self._weigh(first, pack.ids),
+            weight=0 if self._guard.limit is None else self._weigh(first, pack.ids),
         )
 
     def _reseal(self, sealed: Sealed, shares: Sequence[Share], *, now_s: float, origin: object = None) -> Sealed:
@@ -236,9 +246,9 @@ class NotificationSource:
             old,
             key=self._new_key(),
             target=replace(old.target, ids=ids) if ids else old.target,
-            ttl_s=_ttl_s(deadline_s, now_s=now_s),
+            ttl_s=None if deadline_s is None else _ttl_s(deadline_s, now_s=now_s),
         )
-        fresh = Sealed(
+        fresh = Sealed.of(
             request, shares=shares, origin=origin, is_high=sealed.is_high, deadline_s=deadline_s, now_s=now_s
         )
         fresh.weight, fresh.is_counted = (0, True) if sealed.is_counted else (sealed.weight, False)
@@ -314,15 +324,9 @@ def _subject_of(group: PackKey) -> _Subject:
     return group.content, group.channel, group.kind, group.label
 
 
-def _goes_alone(job: CreateNotification) -> bool:
-    if job.idempotency_key is not None or not job.to.is_listed or job.pack is False:
-        return True
-    return job.urgency == "high" and not job.pack
-
-
-def _ttl_s(deadline_s: float | None, *, now_s: float) -> int | None:
-    """How long OneSignal may still deliver, in whole seconds, where a deadline says so."""
-    return None if deadline_s is None else min(TTL_MAX_S, max(1, int(deadline_s - now_s)))
+def _ttl_s(deadline_s: float, *, now_s: float) -> int:
+    """How long OneSignal may still deliver, in whole seconds."""
+    return min(TTL_MAX_S, max(1, int(deadline_s - now_s)))
 
 
 def _accepted(sealed: Sealed, verdict: Took) -> list[Settled]:

@@ -33,7 +33,7 @@ from sendengine.engine.interrupted import OnTheWay, Work
 from sendengine.engine.lane import Lane
 from sendengine.engine.past import KEY_AGE_S, Ages, Past, RecoveredReceipt, Rest, rest_of, stale_outcome
 from sendengine.engine.receipts import Receipt
-from sendengine.engine.recounted import COUNTED_S, Recounted
+from sendengine.engine.recounted import COUNTED_S, recounted
 from sendengine.engine.sealed import Sealed, Share
 from sendengine.ports import Journal, Recovered, RecoveredJob, RecoveredRequest
 
@@ -219,7 +219,7 @@ class Recovery:
                 continue
             self._found.requests += 1
             if age_s > COUNTED_S:
-                sealed = Recounted(sealed, app=lane.app, now_s=now_s)
+                sealed = recounted(sealed, now_s=now_s)
             self._again.append((lane, sealed))
         return riding
 
@@ -251,7 +251,7 @@ def readmit_row(lane: Lane, receipt: Receipt, past: Past, *, content: bytes, now
         riding = [*(riding or ()), *ids]
         sealed = _sealed_of(request, [(receipt, ids)], app_id=lane.app.settings.app_id, home=home, now_s=now_s)
         if epoch_s - request.sealed_at_s > COUNTED_S:
-            sealed = Recounted(sealed, app=lane.app, now_s=now_s)
+            sealed = recounted(sealed, now_s=now_s)
         _resend(lane, sealed, now_s=now_s, later=later)
     recovered = RecoveredJob(receipt.record, job, lane.app.name, 0.0, parts=past.parts, was_begun=past.maybe_sent)
     is_update = not isinstance(job, CreateNotification)
@@ -297,7 +297,7 @@ def _put_back(one: _Returning, *, now_s: float, later: _Later) -> None:
         if sealed is not None:
             _resend(
                 lane,
-                sealed if one.is_counted else Recounted(sealed, app=lane.app, now_s=now_s),
+                sealed if one.is_counted else recounted(sealed, now_s=now_s),
                 now_s=now_s,
                 later=later,
             )
@@ -350,7 +350,7 @@ def _sealed_of(
     ids = tuple([item for _, part in shares for item in part])
     target = Target(job.to.kind, ids, job.to.label) if job.to.is_listed else job.to
     deadlines = [receipt.deadline_s for receipt, _ in shares if receipt.deadline_s is not None]
-    sealed = Sealed(
+    sealed = Sealed.of(
         NotificationRequest(app_id, seal.key, canonical(job.message), target, job.channel, seal.ttl_s),
         shares=shares,
         origin=None,

@@ -6,6 +6,8 @@ Units: ``_s`` are seconds on the running loop's clock, except ``sealed_epoch_s``
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from msgspec import Struct
+
 from sendengine.core.requests import NotificationRequest, Request
 from sendengine.core.retry import Tries
 from sendengine.core.wire import WireRequest, encode
@@ -18,39 +20,38 @@ Share = tuple[Receipt, tuple[str, ...]]
 """A job and those of its recipients that ride in one request; for a user's change, its id."""
 
 
-class Sealed:
-    """One request with its members and what its attempts have met so far."""
+class Sealed(Struct, eq=False):
+    """One request with its members and what its attempts have met so far; `Sealed.of` makes it."""
 
-    __slots__ = (
-        "attempts",
-        "deadline_s",
-        "first_sent_at_s",
-        "headers",
-        "held_until_s",
-        "is_counted",
-        "is_high",
-        "is_kept",
-        "is_launched",
-        "is_over",
-        "is_probe",
-        "is_waiting",
-        "is_watched",
-        "maybe_received_at_s",
-        "origin",
-        "records",
-        "request",
-        "sealed_at_s",
-        "sent_at_s",
-        "sequence",
-        "shares",
-        "status",
-        "tries",
-        "weight",
-        "wire",
-    )
+    request: Request
+    wire: WireRequest
+    shares: Sequence[Share]
+    origin: object  # what the source needs to know when it is answered
+    is_high: bool
+    deadline_s: float | None
+    sealed_at_s: float
+    weight: int | None  # deliveries, for the application limit; None until the limit is known
+    is_counted: bool
+    is_launched: bool = False  # the permit was granted and the attempt is not over
+    is_over: bool = False  # settled, or replaced by others
+    is_probe: bool = False  # this attempt tries whether an outage is over
+    is_waiting: bool = False  # to be sent again, in the lane's hands and not in a worker's
+    is_watched: bool = False  # the lane looks after its deadline
+    is_kept: bool = False  # on disk, where it has to be before its attempt,
+    records: tuple[tuple[Journal, int], ...] = ()  # and its ids there
+    tries: Tries | None = None
+    sequence: int = 0
+    attempts: int = 0
+    first_sent_at_s: float | None = None
+    held_until_s: float = 0.0  # its user was throttled: nothing of that user goes before
+    sent_at_s: float = 0.0
+    maybe_received_at_s: float | None = None
+    status: int = 0
+    headers: Mapping[str, str] = {}  # of the last reply
 
-    def __init__(
-        self,
+    @classmethod
+    def of(
+        cls,
         request: Request,
         *,
         shares: Sequence[Share],
@@ -59,32 +60,9 @@ class Sealed:
         deadline_s: float | None,
         now_s: float,
         weight: int = 0,
-    ) -> None:
-        self.request = request
-        self.wire: WireRequest = encode(request)
-        self.shares = shares
-        self.origin = origin  # what the source needs to know when it is answered
-        self.is_high = is_high
-        self.deadline_s = deadline_s
-        self.weight = weight  # deliveries, for the application limit
-        self.is_counted = weight == 0
-        self.is_launched = False  # the permit was granted and the attempt is not over
-        self.is_over = False  # settled, or replaced by others
-        self.is_probe = False  # this attempt tries whether an outage is over
-        self.is_waiting = False  # to be sent again, in the lane's hands and not in a worker's
-        self.is_watched = False  # the lane looks after its deadline
-        self.is_kept = False  # on disk, where it has to be before its attempt,
-        self.records: tuple[tuple[Journal, int], ...] = ()  # and its ids there
-        self.tries: Tries | None = None
-        self.sequence = 0
-        self.attempts = 0
-        self.sealed_at_s = now_s
-        self.first_sent_at_s: float | None = None
-        self.held_until_s = 0.0  # its user was throttled: nothing of that user goes before
-        self.sent_at_s = 0.0
-        self.maybe_received_at_s: float | None = None
-        self.status = 0
-        self.headers: Mapping[str, str] = {}  # of the last reply
+    ) -> "Sealed":
+        """Seal a request: its bytes are fixed from here on. A Struct's own making costs a fifth of an `__init__`."""
+        return cls(request, encode(request), shares, origin, is_high, deadline_s, now_s, weight, weight == 0)
 
     @property
     def maybe_sent(self) -> bool:

@@ -294,7 +294,7 @@ class UserSource:
         receipts = [change.member for change in changes.changes]
         open_ends = [one.deadline_s for one in receipts if one.deadline_s is not None and not one.parts]
         deadline_s = min(open_ends, default=None)
-        return Sealed(
+        return Sealed.of(
             _request(self._app_id, user, changes),
             shares=shares,
             origin=_Origin(user, changes),
