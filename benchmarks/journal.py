@@ -3,7 +3,8 @@
 Method: the same engine with its jobs in memory, and with a journal on a disk that takes 0, 5 and 20 ms longer for each
 commit (a sleep on the journal's thread), each in a fresh process against one mock server. Then notifications are
 submitted at an even rate, whatever becomes of the earlier ones, and each `submit` is timed. Then the journal alone
-accepts, seals and settles jobs at that rate, against a loop that does the same without one.
+accepts and settles jobs at that rate, as the engine has it do: notifications that go alone, which have no seal, and one
+user's change, which has, for every six; against a loop that does the same without a journal.
 
 Units: shares of the ceilings, as means over the whole run; CPU is the client's, all threads together.
 """
@@ -22,7 +23,7 @@ from benchmarks.feeding import Filling, Meter
 from benchmarks.fresh import in_fresh_process, run_on
 from benchmarks.mocked import MeasuredMock
 from benchmarks.report import Check, Report, at_least, at_most, ratios, row
-from benchmarks.workload import APP, CREATE, DOCUMENTED, job, jobs, rendered, settings
+from benchmarks.workload import APP, CREATE, DOCUMENTED, UPDATE, job, jobs, rendered, settings
 from sendengine import SendEngine, tune_collector
 from sendengine.core.outcomes import Accepted
 from sendengine.errors import StorageError
@@ -39,7 +40,9 @@ _SUBMIT_MS: Final = {"p50": 15.0, "p99": 50.0}  # at 5 ms
 _STORE_US: Final = 10.0
 _PAUSE_MS: Final = 5.0
 _LOOK_S: Final = 0.002
+_CHANGES: Final = 7  # one job of so many is a user's change: about as the ceilings are
 _KEY: Final = "8250eaf6-1a58-489e-b136-7c74a864b434"
+_DIFFERENT: Final = 994  # jobs; seven times a whole number
 _TOOK: Final = Accepted((_KEY,))
 
 
@@ -111,7 +114,11 @@ def _report(sent: Found, timed: Found, alone: Found) -> Report:
             for mine, other in zip(alone[name], alone["memory"], strict=True)
         ]
         store = row(f"{name}, the store", [{"µs CPU a job of the store": each} for each in cost])
-        rows += [share, store]
+        more = [
+            {"µs CPU a request more than in memory": mine["µs CPU a request"] - other["µs CPU a request"]}
+            for mine, other in zip(sent[name], sent["memory"], strict=True)
+        ]
+        rows += [share, store, row(f"{name}, the whole engine", more)]
         if delay_ms in _LEAST:
             checks.append(at_least(share.case, share.figures["ratio"].median, _LEAST[delay_ms]))
         checks.append(
@@ -203,25 +210,40 @@ async def _store_alone(task: Task) -> dict[str, float]:
         if outbox is not None:
             await outbox.recover(when_failed=_refuse)
         tune_collector()
-        given, bodies = [job(CREATE, number) for number in range(1000)], [rendered(CREATE, n) for n in range(1000)]
+        groups = [UPDATE if number % _CHANGES == 0 else CREATE for number in range(_DIFFERENT)]
+        given = [job(group, number) for number, group in enumerate(groups)]
+        bodies = [rendered(group, number) for number, group in enumerate(groups)]
         loop, count = asyncio.get_running_loop(), 0
 
         async def one(number: int) -> None:
             """The same steps with a journal and without; what only the journal needs is its cost."""
             nonlocal count
+            number %= _DIFFERENT
             written: asyncio.Future[None] = loop.create_future()
-            ids = (f"user-{number % 1000}",)
+            ids, is_change = (f"user-{number}",), groups[number] is UPDATE
             if outbox is None:
                 loop.call_soon(written.set_result, None)
                 await written
-                sealed: asyncio.Future[Seal] = loop.create_future()
-                loop.call_soon(sealed.set_result, Seal("bench", _KEY, None, bodies[number % 1000], ((number, ids),)))
-                await sealed
+                if is_change:
+                    sealed: asyncio.Future[Seal] = loop.create_future()
+                    loop.call_soon(sealed.set_result, Seal("bench", None, None, bodies[number], ((number, ids),)))
+                    await sealed
                 await asyncio.sleep(0.1)
             else:
-                record = outbox.accept(given[number % 1000], app=APP, done=lambda _: written.set_result(None))
+                record, request = (
+                    outbox.accept(
+                        given[number],
+                        app=APP,
+                        done=lambda _: written.set_result(None),
+                        request_key=None if is_change else _KEY,
+                    ),
+                    None,
+                )
                 await written
-                request = await outbox.seal(Seal("bench", _KEY, None, bodies[number % 1000], ((record, ids),)))
+                if is_change:
+                    request = await outbox.seal(Seal("bench", None, None, bodies[number], ((record, ids),)))
+                elif not outbox.may_go(record):
+                    await outbox.until_it_may_go(record)
                 await asyncio.sleep(0.1)
                 outbox.settle([Portion(record, ids, _TOOK, is_last=True)], request=request)
             count += 1

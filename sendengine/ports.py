@@ -4,7 +4,7 @@ Units: ``_s`` is seconds. Monotonic instants are the running loop's ``time()``.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -17,6 +17,7 @@ __all__ = [
     "Admission",
     "Journal",
     "KeyRecall",
+    "LoneJournal",
     "Observer",
     "Part",
     "Permit",
@@ -153,7 +154,8 @@ class RecoveredJob(Struct, frozen=True):
 
     ``row`` is the row of the input that it came from, None where there is none. ``parts`` have settled before.
     ``deaths`` counts processes that died while a request of it without a key was on the wire; ``was_begun`` says that
-    such an attempt may have been received. Instants are seconds since the epoch.
+    such an attempt may have been received. A job with a ``request_key`` goes alone, under that key: ``was_begun`` says
+    that it may have been received so. Instants are seconds since the epoch.
     """
 
     id: int
@@ -164,6 +166,7 @@ class RecoveredJob(Struct, frozen=True):
     parts: tuple[Part, ...] = ()
     deaths: int = 0
     was_begun: bool = False
+    request_key: str | None = None
 
 
 class RecoveredRequest(Struct, frozen=True):
@@ -269,6 +272,45 @@ class Journal(Protocol):
 
     async def aclose(self) -> None:
         """Write what waits, and close; never raises StorageError."""
+        ...
+
+
+@runtime_checkable
+class LoneJournal(Journal, Protocol):
+    """A journal that need not be told of each request: whoever goes alone has key and body by its acceptance.
+
+    What such a job's only request carries follows from the job, so that no seal has to be written. How far these
+    requests may have gone is on disk before any of them goes (`may_go`, `until_it_may_go`).
+    """
+
+    def accept(
+        self,
+        job: Job,
+        *,
+        app: str,
+        row: int | None = None,
+        key: str | None = None,
+        fingerprint: bytes = b"",
+        done: Callable[[StorageError | None], None],
+        request_key: str | None = None,
+    ) -> int:
+        """Put a job on disk, as `Journal.accept`; with ``request_key`` it goes whole and alone, under that key."""
+        ...
+
+    def may_go(self, job: int) -> bool:
+        """Whether a job that was accepted with a ``request_key`` may be sent at once; asked before it is sent."""
+        ...
+
+    async def until_it_may_go(self, job: int) -> None:
+        """Wait until it may. Raises StorageError; cancelling it costs nothing."""
+        ...
+
+    def spare(self, job: int) -> None:
+        """A job that might have gone was not sent after all, and nothing of it ever was."""
+        ...
+
+    def remember(self, seal: Seal) -> int:
+        """Return an id for a request that was never written and may have been sent, to be given up with `settle`."""
         ...
 
 

@@ -23,7 +23,8 @@ from sendengine.campaign.disk import as_storage_error
 from sendengine.campaign.saved import REMEMBERED_S
 from sendengine.core.jobs import CreateNotification, Job, UpdateUser
 from sendengine.core.outcomes import OUTCOME_NAMES, Accepted, Ambiguous, Outcome
-from sendengine.journal.outbox import DeadLetter, KeptRequest, Outbox
+from sendengine.journal.letters import DeadLetter, KeptRequest
+from sendengine.journal.outbox import Outbox
 from sendengine.journal.records import JobEntry, RequestEntry
 from sendengine.settings import JournalSettings
 

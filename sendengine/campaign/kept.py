@@ -326,6 +326,7 @@ class RunOutbox(Outbox):
         key: str | None = None,
         fingerprint: bytes = b"",
         done: Callable[[StorageError | None], None],
+        request_key: str | None = None,
     ) -> int:
         """Put a job on disk, and tell the run when it is there."""
 
@@ -338,4 +339,6 @@ class RunOutbox(Outbox):
 
         if row is not None:
             self.accepting.add(row)
-        return super().accept(job, app=app, row=row, key=key, fingerprint=fingerprint, done=written)
+        return super().accept(
+            job, app=app, row=row, key=key, fingerprint=fingerprint, done=written, request_key=request_key
+        )

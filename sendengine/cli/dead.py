@@ -14,7 +14,7 @@ from sendengine.cli.options import config_option, json_option
 from sendengine.cli.output import counted, note, say, show_json
 from sendengine.core.joblines import job_fields
 from sendengine.core.outcomes import OUTCOME_NAMES, Accepted
-from sendengine.journal.outbox import DeadLetter
+from sendengine.journal.letters import DeadLetter
 from sendengine.settings import JournalSettings, Settings, load_settings
 
 reason_option = click.option(

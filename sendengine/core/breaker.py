@@ -19,32 +19,22 @@ _PROBE_PART: Final = 60  # an outage's length divided by this is the time to the
 class Breaker:
     """Starts closed, which means that everything goes through."""
 
-    __slots__ = ("_closed_at_s", "_failures", "_opened_at_s", "_probe_at_s")
+    __slots__ = ("_closed_at_s", "_probe_at_s", "failures", "opened_at_s")
 
     def __init__(self) -> None:
-        self._failures = 0
-        self._opened_at_s: float | None = None
+        self.failures = 0  # in a row
+        self.opened_at_s: float | None = None  # since when only probes may be sent; None where it is closed
         self._closed_at_s: float | None = None
         self._probe_at_s = 0.0
 
     def __repr__(self) -> str:
-        state = "closed" if self._opened_at_s is None else f"open since {self._opened_at_s:.3f}"
-        return f"<Breaker {state}, {self._failures} failures in a row>"
-
-    @property
-    def is_open(self) -> bool:
-        """Whether only probes may be sent."""
-        return self._opened_at_s is not None
-
-    @property
-    def opened_at_s(self) -> float | None:
-        """Since when it has been open; None where it is closed."""
-        return self._opened_at_s
+        state = "closed" if self.opened_at_s is None else f"open since {self.opened_at_s:.3f}"
+        return f"<Breaker {state}, {self.failures} failures in a row>"
 
     @property
     def next_probe_at_s(self) -> float | None:
         """When the next probe may be sent; None where the breaker is closed and everything may."""
-        return None if self._opened_at_s is None else self._probe_at_s
+        return None if self.opened_at_s is None else self._probe_at_s
 
     def fail(self, *, sent_at_s: float, now_s: float) -> bool:
         """Note a failure of what was sent at ``sent_at_s``; True where it opens the breaker.
@@ -54,19 +44,19 @@ class Breaker:
         """
         if self._closed_at_s is not None and sent_at_s < self._closed_at_s:
             return False
-        self._failures += 1
-        if self._opened_at_s is not None or self._failures < OPENS_AFTER:
+        self.failures += 1
+        if self.opened_at_s is not None or self.failures < OPENS_AFTER:
             return False
-        self._opened_at_s = now_s
+        self.opened_at_s = now_s
         self._probe_at_s = now_s + SHORTEST_PROBE_S
         return True
 
     def answer(self, *, now_s: float) -> bool:
         """Note an answer; True where it closes the breaker: what waits may go from its ``not_before_s`` on."""
-        self._failures = 0
-        if self._opened_at_s is None:
+        self.failures = 0
+        if self.opened_at_s is None:
             return False
-        self._opened_at_s = None
+        self.opened_at_s = None
         self._closed_at_s = now_s
         return True
 
@@ -75,8 +65,8 @@ class Breaker:
 
         It counts as sent. Where the taker cannot send it after all, the next one is due as if it had been.
         """
-        if self._opened_at_s is None or now_s < self._probe_at_s:
+        if self.opened_at_s is None or now_s < self._probe_at_s:
             return False
-        outage_s = now_s - self._opened_at_s
+        outage_s = now_s - self.opened_at_s
         self._probe_at_s = now_s + min(LONGEST_PROBE_S, max(SHORTEST_PROBE_S, outage_s / _PROBE_PART))
         return True

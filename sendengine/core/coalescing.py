@@ -4,15 +4,15 @@ Tags and properties: the last write wins. Delta counts add up, purchases append.
 modifications (each tag, property, delta count and purchase is one); what is too much goes into the next set, so that
 a job may span sets. Only what waits is merged into, never what was taken.
 
-Method: an update joins the last set that is open, and a set is merged when it is read, or when only merging can tell
-whether there is room. So a user with one waiting update holds no copy of it and no set, and taking another in is an
+Method: updates wait as they came, and are merged when somebody asks for a request, or how many there are. What fits
+into one, by far the most, is merged whole; only what does not is parted into changes. So taking an update in is an
 append.
 
 Units: sizes are modifications, as OneSignal counts them.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Generic, TypeVar, cast
+from typing import Generic, Protocol, TypeVar, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,6 +21,25 @@ from sendengine.core.jobs import Json, TagValue, UpdateUser, modifications
 
 M = TypeVar("M")
 V = TypeVar("V")
+
+
+class Modifications(Protocol):
+    """What a request changes, or a part of it."""
+
+    @property
+    def tags(self) -> Mapping[str, TagValue]:
+        """The tags to set; an empty value deletes."""
+        ...
+
+    @property
+    def properties(self) -> Mapping[str, Json]:
+        """The properties to set."""
+        ...
+
+    @property
+    def deltas(self) -> Mapping[str, Json]:
+        """The increments."""
+        ...
 
 
 class Change(Struct, Generic[M], frozen=True, gc=False):
@@ -41,33 +60,69 @@ class Change(Struct, Generic[M], frozen=True, gc=False):
 class ChangeSet(Generic[M]):
     """A request's worth of changes to one user, in order; it holds at least one. Closed, it takes no more."""
 
-    __slots__ = ("_merged", "_most", "changes", "is_closed")
+    __slots__ = ("_changes", "_most", "_updates", "_whole", "is_closed")
 
-    def __init__(self, changes: list[Change[M]], *, is_closed: bool, size: int | None = None) -> None:
-        self.changes = changes
+    def __init__(
+        self,
+        changes: list[Change[M]] | None,
+        *,
+        is_closed: bool,
+        size: int | None = None,
+        updates: "Sequence[_Update[M]]" = (),
+        whole: Modifications | None = None,
+    ) -> None:
         self.is_closed = is_closed
-        self._merged: _Merged | None = None
-        self._most = sum([_size(change) for change in changes]) if size is None else size
+        self._changes = changes
+        self._updates = updates  # where nothing was parted: the changes are made of them when somebody asks
+        self._whole = whole
+        self._most = sum([_size(change) for change in self.changes]) if size is None else size
+
+    @property
+    def changes(self) -> list[Change[M]]:
+        """The parts that the members have in it."""
+        if self._changes is None:
+            self._changes = [_change(update) for update in self._updates]
+        return self._changes
+
+    @property
+    def members(self) -> list[M]:
+        """Whose changes they are, in order."""
+        updates = self._updates
+        if len(updates) == 1:
+            return [updates[0].member]
+        return [part.member for part in updates or self.changes]
+
+    @property
+    def going_on(self) -> list[M]:
+        """The members of which a part follows in another set."""
+        return [] if self._updates else [change.member for change in self.changes if not change.is_last]
+
+    @property
+    def whole(self) -> Modifications:
+        """What all of it comes to."""
+        if self._whole is None:
+            return self.changes[0] if len(self.changes) == 1 else self._merge()
+        return self._whole
 
     @property
     def tags(self) -> Mapping[str, str]:
         """The tags to set; an empty value deletes."""
-        return cast("Mapping[str, str]", self._whole().tags)
+        return cast("Mapping[str, str]", self.whole.tags)
 
     @property
     def properties(self) -> Mapping[str, Json]:
         """The properties to set."""
-        return self._whole().properties
+        return self.whole.properties
 
     @property
     def deltas(self) -> Mapping[str, Json]:
         """The increments."""
-        return self._whole().deltas
+        return self.whole.deltas
 
     @property
     def size(self) -> int:
         """How many modifications the request has."""
-        return _size(self._whole())
+        return _size(self.whole)
 
     def join(self, change: Change[M], *, size: int, cap: int) -> Change[M] | None:
         """Take a change of ``size`` modifications in, and return the part that there is no room for."""
@@ -85,57 +140,43 @@ class ChangeSet(Generic[M]):
     def _append(self, change: Change[M], size: int) -> None:
         self.changes.append(change)
         self._most += size
-        if self._merged is not None:
-            self._merged.apply(change)
-
-    def _whole(self) -> "Change[M] | _Merged":
-        return self.changes[0] if len(self.changes) == 1 else self._merge()
+        if isinstance(self._whole, _Merged):
+            self._whole.apply(change)
 
     def _merge(self) -> "_Merged":
-        if self._merged is None:
-            self._merged = _Merged({}, {}, {})
+        if not isinstance(self._whole, _Merged):
+            self._whole = _Merged({}, {}, {})
             for change in self.changes:
-                self._merged.apply(change)
-        return self._merged
+                self._whole.apply(change)
+        return self._whole
 
 
 class PendingChanges(Generic[M]):
-    """What waits for one user, in order."""
+    """What waits for one user, in order; ``waits`` tells whether anything does."""
 
-    __slots__ = ("_lone", "_max_modifications", "_sets")
+    __slots__ = ("_first", "_max_modifications", "_more", "_sets", "waits")
 
     def __init__(self, *, max_modifications: int) -> None:
+        self.waits = False
         self._max_modifications = max_modifications
-        self._lone: Change[M] | None = None  # all that waits: one update needs no set, which takes 250 bytes
         self._sets: list[ChangeSet[M]] | None = None
+        self._first: _Update[M] | None = None  # what came behind the sets; most users have one update waiting, and
+        self._more: list[_Update[M]] | None = None  # need no list, which takes 88 bytes
 
     def __len__(self) -> int:
         """How many requests wait."""
-        return 1 if self._lone is not None else len(self._sets) if self._sets else 0
-
-    def __bool__(self) -> bool:
-        """Whether anything waits."""
-        return self._lone is not None or bool(self._sets)
+        return len(self._unfold()) if self.waits else 0
 
     def add(self, member: M, job: UpdateUser) -> None:
-        """Let an update wait behind what waits already, merged into the last set where both allow it."""
-        size = modifications(job) if job.deltas else len(job.tags) + len(job.properties)
-        change = Change(member, job.tags, job.properties, job.deltas, repeats_deltas=job.on_ambiguous == "retry")
-        sets = self._sets
-        if sets is None:
-            if self._lone is None and job.coalesce and size <= self._max_modifications:
-                self._lone = change
-                return
-            sets = self._unfold()
-        rest: Change[M] | None = change
-        if job.coalesce and sets and not sets[-1].is_closed:
-            rest = sets[-1].join(change, size=size, cap=self._max_modifications)
-        if rest is change and size <= self._max_modifications:
-            sets.append(ChangeSet([change], size=size, is_closed=not job.coalesce))
-            return
-        while rest is not None:
-            fit, rest = _fit(rest, _Merged({}, {}, {}), self._max_modifications)
-            sets.append(ChangeSet([fit], size=_size(fit), is_closed=not job.coalesce))
+        """Let an update wait behind what waits already; it is merged into the last set where both allow it."""
+        update = _Update(member, job)
+        if self._first is None:
+            self._first = update
+            self.waits = True
+        elif self._more is None:
+            self._more = [update]
+        else:
+            self._more.append(update)
 
     def close(self) -> None:
         """Let nothing merge into what waits."""
@@ -144,18 +185,24 @@ class PendingChanges(Generic[M]):
 
     def take(self) -> ChangeSet[M] | None:
         """Take the next request's changes; nothing merges into them any more. None where nothing waits."""
+        if not self._sets and (taken := self._take_all()) is not None:
+            return taken
         sets = self._unfold()
-        taken = sets.pop(0) if sets else None
+        if not sets:
+            return None
+        first = sets.pop(0)
         if not sets:
             self._sets = None
-        return taken
+            self.waits = False
+        return first
 
     def put_back_front(self, sets: Iterable[ChangeSet[M]]) -> None:
         """Let sets that were taken, or made of one that was, wait before everything else, as they are."""
         returned = list(sets)
         for change_set in returned:
             change_set.is_closed = True
-        self._unfold()[:0] = returned
+        self._sets = [*returned, *(self._sets or ())]
+        self.waits = self.waits or bool(returned)
 
     def leave_out(self, is_gone: Callable[[M], bool]) -> list[Change[M]]:
         """Remove the changes of the members that are gone, and return them in order."""
@@ -167,16 +214,62 @@ class PendingChanges(Generic[M]):
             if rest is not None:
                 kept.append(rest)
         self._sets = kept
+        self.waits = bool(kept)
         return removed
+
+    def _take_all(self) -> ChangeSet[M] | None:
+        """Take everything, where no set is there yet and one request holds it; None otherwise."""
+        first, more, cap = self._first, self._more, self._max_modifications
+        if first is None:
+            return None
+        updates: Sequence[_Update[M]] = (first,)
+        whole: Modifications = first.job
+        if more is not None:
+            updates = (first, *more)
+            whole = merged = _Merged({}, {}, {})
+            tags = merged.tags
+            for update in updates:
+                job = update.job
+                if not job.coalesce or len(tags) > cap:
+                    return None
+                if job.properties or job.deltas:
+                    merged.apply(job)
+                else:
+                    tags.update(job.tags)
+        if _size(whole) > cap:
+            return None
+        self._first = self._more = None
+        self.waits = False
+        return ChangeSet(None, is_closed=True, size=cap, updates=updates, whole=whole)
 
     def _unfold(self) -> list[ChangeSet[M]]:
         """Return what waits as sets, which may be changed."""
-        lone, self._lone = self._lone, None
-        if self._sets is None:
-            self._sets = []
-        if lone is not None:
-            self._sets.append(ChangeSet([lone], size=_size(lone), is_closed=False))
-        return self._sets
+        sets = self._sets
+        if sets is None:
+            sets = self._sets = []
+        if self._first is not None:
+            for update in (self._first, *(self._more or ())):
+                self._join(sets, update)
+            self._first = self._more = None
+        return sets
+
+    def _join(self, sets: list[ChangeSet[M]], update: "_Update[M]") -> None:
+        """Merge an update into the last set where both allow it, and give the rest sets of its own."""
+        job, cap = update.job, self._max_modifications
+        change = _change(update)
+        rest: Change[M] | None = change
+        if job.coalesce and sets and not sets[-1].is_closed:
+            rest = sets[-1].join(change, size=modifications(job), cap=cap)
+        while rest is not None:
+            fit, rest = _fit(rest, _Merged({}, {}, {}), cap)
+            sets.append(ChangeSet([fit], size=_size(fit), is_closed=not job.coalesce))
+
+
+class _Update(Struct, Generic[M], frozen=True, gc=False):
+    """A member with its job, as it came."""
+
+    member: M
+    job: UpdateUser
 
 
 def take_apart(change_set: ChangeSet[M], *, tag_cap: bool) -> list[ChangeSet[M]]:
@@ -202,6 +295,8 @@ def without_uncertain_deltas(change_set: ChangeSet[M]) -> tuple[ChangeSet[M] | N
     Tags and properties go again, deltas only where their job asks for it. A change that became ambiguous and says
     ``is_last`` has nothing left in the set, so that its job settles now; another's settles with a later part.
     """
+    if not change_set.deltas:
+        return change_set, []
     again: list[Change[M]] = []
     ambiguous: list[Change[M]] = []
     for change in change_set.changes:
@@ -233,10 +328,12 @@ class _Merged(Struct):
     properties: dict[str, Json]
     deltas: dict[str, Json]
 
-    def apply(self, change: Change[M]) -> None:
-        self.tags.update(change.tags)
-        self.properties.update(change.properties)
-        for name, value in change.deltas.items():
+    def apply(self, change: Modifications) -> None:
+        if change.tags:
+            self.tags.update(change.tags)
+        if change.properties:
+            self.properties.update(change.properties)
+        for name, value in change.deltas.items() if change.deltas else ():
             before = self.deltas.get(name)
             if isinstance(value, int):
                 self.deltas[name] = value + before if isinstance(before, int) else value
@@ -244,10 +341,18 @@ class _Merged(Struct):
                 self.deltas[name] = [*before, *value] if isinstance(before, Sequence) else value
 
 
-def _size(whole: Change[M] | _Merged) -> int:
+def _change(update: _Update[M]) -> Change[M]:
+    job = update.job
+    return Change(update.member, job.tags, job.properties, job.deltas, repeats_deltas=job.on_ambiguous == "retry")
+
+
+def _size(whole: Modifications) -> int:
     """Count modifications as `sendengine.core.jobs.modifications` does."""
-    size = len(whole.tags) + len(whole.properties) + len(whole.deltas)
-    purchases = whole.deltas.get("purchases") if whole.deltas else None
+    size = len(whole.tags) + len(whole.properties)
+    if not whole.deltas:
+        return size
+    size += len(whole.deltas)
+    purchases = whole.deltas.get("purchases")
     return size + len(purchases) - 1 if isinstance(purchases, Sequence) else size
 
 

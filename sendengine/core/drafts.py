@@ -42,6 +42,24 @@ class Share(Struct, Generic[M], frozen=True, gc=False):
     ids: tuple[str, ...]
 
 
+class Pack(Struct, Generic[M], frozen=True):
+    """A request's worth of recipients. ``ids`` are those of all shares, in order.
+
+    ``deadline_s`` is the earliest of the members', ``size_bytes`` the message with the recipients.
+    ``rendered`` are the ids as a JSON array, where that was made already.
+    """
+
+    group: PackKey
+    shares: tuple[Share[M], ...]
+    ids: tuple[str, ...]
+    opened_at_s: float
+    deadline_s: float | None
+    size_bytes: int
+    is_full: bool
+    is_high: bool
+    rendered: bytes = b""
+
+
 class Draft(Struct, Generic[M], eq=False):
     """A pack that is not sealed yet. ``shares`` has None where a member left; ``is_gone``: sealed, or all left."""
 
@@ -63,6 +81,7 @@ class Solo(Struct, Generic[M], eq=False, gc=False):
     """A job that goes as it is, in a pack that nobody joins: no line looks after its recipients.
 
     A full pack costs a fifth of the time so, and less than half of the memory; ``is_gone``: sealed, or left.
+    ``rendered`` are many recipients as a JSON array, which had to be made to weigh them.
     """
 
     group: PackKey
@@ -73,6 +92,7 @@ class Solo(Struct, Generic[M], eq=False, gc=False):
     size_bytes: int
     deadline_s: float
     is_high: bool
+    rendered: bytes = b""
     is_gone: bool = False
 
 
@@ -91,8 +111,8 @@ class Line(Struct, Generic[M], eq=False):
     """The drafts of one message: the closed ones, then those from ``open`` on.
 
     ``arrivals`` numbers the drafts. ``holders`` tells the last open draft that names a recipient, ``earlier`` those
-    before it, where there are any. ``filled`` are the drafts that were closed for want of room since its reader
-    emptied it.
+    before it, where there are any; both are made when a second job comes, since many messages have but one. ``filled``
+    are the drafts that were closed for want of room since its reader emptied it.
     """
 
     group: PackKey
@@ -103,15 +123,19 @@ class Line(Struct, Generic[M], eq=False):
     head: Draft[M] | None = None
     open: Draft[M] | None = None
     tail: Draft[M] | None = None
-    holders: dict[str, Draft[M]] = field(default_factory=dict)
-    earlier: dict[str, list[Draft[M]]] = field(default_factory=dict)
-    filled: list[Draft[M]] = field(default_factory=list)
+    holders: dict[str, Draft[M]] | None = None
+    earlier: dict[str, list[Draft[M]]] | None = None
+    filled: tuple[Draft[M], ...] = ()
 
     def spread(self, ids: tuple[str, ...], *, now_s: float) -> list[Part[M]]:
         """Give every recipient a place, and return the drafts that they went into and which went where."""
+        if len(ids) == 1 and self.open is None:
+            return [(self._first(ids, now_s), ids)]
+        if self.holders is None:
+            self._index()
         if len(ids) == 1:
             return [(self._place(ids[0], now_s), ids)]
-        if self.holders.keys().isdisjoint(ids) and len(set(ids)) == len(ids):
+        if self._holders.keys().isdisjoint(ids) and len(set(ids)) == len(ids):
             return self._fill(ids, now_s)
         parts: dict[Draft[M], list[str]] = {}
         for name in ids:
@@ -131,18 +155,18 @@ class Line(Struct, Generic[M], eq=False):
             self._release(name, draft)
         return share
 
-    def close(self, last: Draft[M]) -> list[Draft[M]]:
+    def close(self, last: Draft[M]) -> tuple[Draft[M], ...]:
         """Close the open drafts up to ``last``, and return them."""
         closed: list[Draft[M]] = []
         while self.open is not None and not last.is_closed:
             self.open.is_closed = True
             closed.append(self.open)
             self.open = self.open.after
-        if self.open is None:
-            self.holders, self.earlier = {}, {}
-        else:
+        if self.holders is not None:
             self.holders = {name: draft for name, draft in self.holders.items() if not draft.is_closed}
-        return closed
+            if self.open is None:
+                self.earlier = {}
+        return tuple(closed)
 
     def unlink(self, draft: Draft[M]) -> None:
         """Take a draft out of the line, for good."""
@@ -161,22 +185,58 @@ class Line(Struct, Generic[M], eq=False):
 
     def _release(self, name: str, draft: Draft[M]) -> None:
         """An open draft names a recipient no more; the one before it that does holds it now."""
-        earlier = self.earlier.get(name, [])
-        if self.holders.get(name) is not draft:
+        holders, others = self.holders, self.earlier
+        if holders is None or others is None:
+            return
+        earlier = others.get(name, [])
+        if holders.get(name) is not draft:
             if draft in earlier:
                 earlier.remove(draft)
             return
-        del self.holders[name]
+        del holders[name]
         while earlier:
             before = earlier.pop()
             if not before.is_closed:
-                self.holders[name] = before
+                holders[name] = before
                 return
-        self.earlier.pop(name, None)
+        others.pop(name, None)
+
+    def _index(self) -> None:
+        """See who is named by the open drafts."""
+        self.holders, self.earlier = {}, {}
+        draft = self.open
+        while draft is not None:
+            for share in draft.shares:
+                for name in () if share is None else share.ids:
+                    self._hold(name, draft)
+            draft = draft.after
+
+    def _hold(self, name: str, draft: Draft[M]) -> None:
+        """An open draft behind all others that name a recipient names it, too."""
+        if self.holders is None or self.earlier is None:  # the index is made when it is needed
+            return
+        holder = self.holders.get(name)
+        if holder is not None:
+            self.earlier.setdefault(name, []).append(holder)
+        self.holders[name] = draft
+
+    @property
+    def _holders(self) -> dict[str, Draft[M]]:
+        return self.holders or {}
+
+    def _first(self, ids: tuple[str, ...], now_s: float) -> Draft[M]:
+        """Give the only recipient so far a place."""
+        draft = self._append(now_s)
+        draft.recipients = 1
+        draft.size_bytes += json_bytes(ids)
+        self._hold(ids[0], draft)
+        if self.caps.recipients == 1:
+            self.filled += self.close(draft)
+        return draft
 
     def _place(self, name: str, now_s: float) -> Draft[M]:
         """Give one recipient a place in the first draft with room behind all that name it."""
-        holder = self.holders.get(name)
+        holder = self._holders.get(name)
         draft = self.open if holder is None else holder.after
         size_bytes = len(orjson.dumps(name)) + 1
         while draft is not None and draft.recipients and draft.size_bytes + size_bytes > self.caps.bytes:
@@ -186,9 +246,7 @@ class Line(Struct, Generic[M], eq=False):
             draft = self._append(now_s)
         draft.recipients += 1
         draft.size_bytes += size_bytes
-        if holder is not None:
-            self.earlier.setdefault(name, []).append(holder)
-        self.holders[name] = draft
+        self._hold(name, draft)
         if draft.recipients >= self.caps.recipients:
             self.filled += self.close(draft)
         return draft
@@ -223,7 +281,7 @@ class Line(Struct, Generic[M], eq=False):
         draft.size_bytes += size_bytes
         if draft.recipients >= self.caps.recipients:
             self.filled += self.close(draft)
-        else:
+        elif self.holders is not None:
             self.holders.update(dict.fromkeys(part, draft))
 
     def _append(self, now_s: float) -> Draft[M]:

@@ -17,10 +17,11 @@ from itertools import chain, count
 from math import inf
 from typing import Final, Generic, TypeVar
 
+import orjson
 from msgspec import Struct
 
 from sendengine.core.deadlines import Deadlines
-from sendengine.core.drafts import Caps, Draft, Line, PackKey, Queued, Share, Solo, json_bytes
+from sendengine.core.drafts import Caps, Draft, Line, Pack, PackKey, Queued, Share, Solo, json_bytes
 
 M = TypeVar("M")
 K = TypeVar("K")
@@ -28,23 +29,8 @@ V = TypeVar("V")
 
 DEADLINE_MARGIN_S: Final = 1.0  # a pack waits for no more company this long before a member's deadline
 _KEPT_EMPTIED: Final = 1000
+_MANY: Final = 100  # recipients: rendered once, to weigh them and for the body; what orjson returns holds 4 KB at least
 _SHARDS: Final = 61  # of dicts that grow with the backlog: resizing one of 175,000 entries stops the loop for 8 ms
-
-
-class Pack(Struct, Generic[M], frozen=True):
-    """A request's worth of recipients. ``ids`` are those of all shares, in order.
-
-    ``deadline_s`` is the earliest of the members', ``size_bytes`` the message with the recipients.
-    """
-
-    group: PackKey
-    shares: tuple[Share[M], ...]
-    ids: tuple[str, ...]
-    opened_at_s: float
-    deadline_s: float | None
-    size_bytes: int
-    is_full: bool
-    is_high: bool
 
 
 class _Place(Struct, Generic[M], gc=False):
@@ -110,16 +96,22 @@ class Packer(Generic[M]):
         high: bool,
         deadline_s: float | None,
         now_s: float,
+        distinct: bool = False,
     ) -> None:
         """Let a job wait. ``ids`` are its recipients, none for segments and filters, which must go alone.
+
+        ``distinct`` where it is known that nobody is named twice.
 
         A job for more recipients than there is room for is cut over packs; one that names a recipient twice gets
         the second into the next pack, as two jobs would.
         """
         deadline = inf if deadline_s is None else deadline_s
-        size_bytes = len(group.content) + json_bytes(ids) if alone else 0
-        if alone and self._is_one_pack(ids, size_bytes):
-            solo = Solo(self._kept(group), member, ids, next(self._arrivals), now_s, size_bytes, deadline, high)
+        rendered = orjson.dumps(ids) if alone and len(ids) >= _MANY else b""
+        size_bytes = len(group.content) + (len(rendered) - 1 if rendered else json_bytes(ids)) if alone else 0
+        if alone and (len(ids) < 2 or self._is_one_pack(ids, size_bytes, distinct=distinct)):  # noqa: PLR2004 - one always fits
+            solo = Solo(
+                self._kept(group), member, ids, next(self._arrivals), now_s, size_bytes, deadline, high, rendered
+            )
             (self._high if high else self._alone).append(solo)
             place: _Place[M] | Solo[M] = solo
         else:
@@ -145,7 +137,7 @@ class Packer(Generic[M]):
         """
         if self._has_deadlines:
             self._collect_overdue(now_s)
-        draft = _front(self._high)
+        draft = _front(self._high) if self._high else None
         if draft is None or prefer_normal:
             draft = self._oldest_ripe(now_s) or draft
         if draft is None:
@@ -194,12 +186,10 @@ class Packer(Generic[M]):
         waiting = sorted([(*_turn(place), key) for shard in self._places for key, place in shard.items()])
         return overdue + [self._remove(key) for _, _, key in waiting]
 
-    def _is_one_pack(self, ids: tuple[str, ...], size_bytes: int) -> bool:
+    def _is_one_pack(self, ids: tuple[str, ...], size_bytes: int, *, distinct: bool) -> bool:
         """Whether a job that nobody joins goes as it is: neither cut, nor with anybody twice."""
-        if len(ids) < 2:  # noqa: PLR2004 - it takes its first recipient whatever the size
-            return True
         caps = self._caps
-        return len(ids) <= caps.recipients and size_bytes <= caps.bytes and len(set(ids)) == len(ids)
+        return len(ids) <= caps.recipients and size_bytes <= caps.bytes and (distinct or len(set(ids)) == len(ids))
 
     def _kept(self, group: PackKey) -> PackKey:
         """Return the group as the last job that went alone had it, if that was equal."""
@@ -246,12 +236,12 @@ class Packer(Generic[M]):
     def _note_filled(self, line: Line[M]) -> None:
         """Let full drafts go before their linger is over; those that never lingered need no leave."""
         if line.is_alone:
-            line.holders, line.earlier = {}, {}  # nobody else joins, and they are as large as the job
+            line.holders = line.earlier = None  # nobody else joins, and they are as large as the job
         elif line.filled and not line.is_high:
             for draft in line.filled:
                 heappush(self._early, (draft.arrival, draft))
         if line.filled:
-            line.filled = []
+            line.filled = ()
 
     def _oldest_ripe(self, now_s: float) -> Queued[M] | None:
         """Of the normal drafts that may be sealed, the one that was opened first."""
@@ -288,6 +278,7 @@ class Packer(Generic[M]):
             solo.size_bytes,
             len(solo.ids) >= self._caps.recipients,
             solo.is_high,
+            solo.rendered,
         )
 
     def _seal(self, draft: Draft[M]) -> Pack[M]:

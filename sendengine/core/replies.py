@@ -102,7 +102,8 @@ def _between(start: str, end: str) -> float:
 
 def _took(reply: Reply, request: Request) -> Took | None:
     """Read a 2xx as a success, or return None where it is none."""
-    replayed = reply.headers.get("idempotent-replayed", "").strip().lower() == "true"
+    mark = reply.headers.get("idempotent-replayed")
+    replayed = mark is not None and mark.strip().lower() == "true"
     if isinstance(request, UserRequest):  # applied later, so the body is an echo that says nothing more
         return None if _is_page(reply) else Took(replayed=replayed)
     document = _parsed(reply.body)

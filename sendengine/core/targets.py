@@ -5,7 +5,7 @@ so that a pack of thousands of checked ids costs nothing more.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import orjson
 from msgspec import Struct
@@ -16,12 +16,15 @@ from sendengine.errors import InvalidJobError
 TargetKind = Literal["alias", "subscription_id", "email", "phone_number", "segments", "filters"]
 Rule = Mapping[str, str | int | float | bool]
 
+_OWN_LABELS: Final = frozenset({"external_id", "onesignal_id"})  # nothing about these need be checked
 
-class Target(Struct, frozen=True, gc=False):
+
+class Target(Struct, frozen=True, gc=False, eq=False):
     """One way of naming recipients; OneSignal takes exactly one a request.
 
     ``ids`` are alias ids, subscription ids, addresses, numbers or segment names; ``label`` is the alias
-    label and empty otherwise; ``excluded`` are segment names; ``rules`` are OneSignal's filters.
+    label and empty otherwise; ``excluded`` are segment names; ``rules`` are OneSignal's filters. ``are_distinct``
+    says that its maker knows that no id stands twice, so that nobody need look; it counts for nothing in comparisons.
     """
 
     kind: TargetKind
@@ -29,6 +32,13 @@ class Target(Struct, frozen=True, gc=False):
     label: str = ""
     excluded: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
+    are_distinct: bool = False
+
+    def __eq__(self, other: object) -> bool:
+        return self._meaning == other._meaning if isinstance(other, Target) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._meaning)
 
     @property
     def is_listed(self) -> bool:
@@ -39,6 +49,10 @@ class Target(Struct, frozen=True, gc=False):
     def name(self) -> str:
         """How a file names this way of targeting: the alias label, or the kind."""
         return self.label or self.kind
+
+    @property
+    def _meaning(self) -> tuple[object, ...]:
+        return self.kind, self.ids, self.label, self.excluded, self.rules
 
 
 def external_id(*ids: str) -> Target:
@@ -53,31 +67,35 @@ def onesignal_id(*ids: str) -> Target:
 
 def alias(label: str, *ids: str) -> Target:
     """Users by an alias of your own, such as ``alias("crm_id", "4711")``."""
-    if not isinstance(label, str) or not 0 < len(label) <= ALIAS_CAP:
-        raise InvalidJobError("to", f"an alias label has 1 to {ALIAS_CAP} characters, got {label!r}")
-    _checked("alias label", (label,))
-    return Target("alias", _checked(label, ids, cap=ALIAS_CAP), label)
+    if label not in _OWN_LABELS:
+        if not isinstance(label, str) or not 0 < len(label) <= ALIAS_CAP:
+            raise InvalidJobError("to", f"an alias label has 1 to {ALIAS_CAP} characters, got {label!r}")
+        _check("alias label", (label,))
+    return _listed("alias", ids, label, cap=ALIAS_CAP)
 
 
 def subscription_id(*ids: str) -> Target:
     """Single subscriptions (devices, addresses), by OneSignal's id."""
-    return Target("subscription_id", _checked("subscription_id", ids))
+    return _listed("subscription_id", ids)
 
 
 def email(*addresses: str) -> Target:
     """E-mail addresses; OneSignal creates a subscription for one that it does not know."""
-    return Target("email", _checked("email", addresses))
+    return _listed("email", addresses)
 
 
 def phone_number(*numbers: str) -> Target:
     """Phone numbers as ``+14155550123``; OneSignal creates a subscription for one that it does not know."""
-    return Target("phone_number", _checked("phone_number", numbers))
+    return _listed("phone_number", numbers)
 
 
 def segments(*names: str, excluded: Sequence[str] = ()) -> Target:
     """Everyone in any of the named segments, less those in an excluded one."""
-    left_out = _checked("excluded_segments", tuple(excluded)) if excluded else ()
-    return Target("segments", _checked("segments", names), excluded=left_out)
+    left_out = tuple(excluded)
+    if left_out:
+        _check("excluded_segments", left_out)
+    _check("segments", names)
+    return Target("segments", names, excluded=left_out)
 
 
 def filters(rules: Sequence[Rule]) -> Target:
@@ -93,7 +111,50 @@ def filters(rules: Sequence[Rule]) -> Target:
     return Target("filters", rules=tuple(rules))
 
 
-def _checked(what: str, ids: tuple[str, ...], *, cap: int | None = None) -> tuple[str, ...]:
+def _listed(kind: TargetKind, ids: tuple[str, ...], label: str = "", *, cap: int | None = None) -> Target:
+    """Name recipients one by one, and note whether all of them are different."""
+    if len(ids) == 1:
+        if not _is_plain(ids[0]):
+            _check(label or kind, ids, cap=cap)
+        return Target(kind, ids, label, (), (), True)  # noqa: FBT003 - a record
+    return Target(kind, ids, label, (), (), _check(label or kind, ids, cap=cap))
+
+
+def _is_plain(item: str) -> bool:
+    """Whether an id is one of the many that need no second look."""
+    return (
+        isinstance(item, str)
+        and 0 < len(item) <= ALIAS_CAP
+        and item.isascii()
+        and not item.isspace()
+        and item not in PLACEHOLDER_IDS
+    )
+
+
+def _check(what: str, ids: tuple[str, ...], *, cap: int | None = None) -> bool:
+    """Raise InvalidJobError where one of the ids can be none; return whether all are different.
+
+    They are looked at all at once, and one by one only where a fault is likely.
+    """
+    try:
+        text = "".join(ids)
+    except TypeError:
+        text = ""
+    is_spaced = len(text.split(None, 1)) != 1 or text[0].isspace() or text[-1].isspace()
+    if is_spaced or not all(ids) or (cap is not None and max(map(len, ids)) > cap):
+        _check_each(what, ids, cap=cap)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidJobError(f"to.{what}", f"half a surrogate pair is no text: {error.object!r:.60}") from None
+    distinct = set(ids)
+    if what == "external_id" and (placeholders := distinct & PLACEHOLDER_IDS):
+        raise InvalidJobError("to.external_id", f"{min(placeholders)!r} is a placeholder that OneSignal refuses")
+    return len(distinct) == len(ids)
+
+
+def _check_each(what: str, ids: tuple[str, ...], *, cap: int | None) -> None:
+    """Raise InvalidJobError for the first id that can be none."""
     if not ids:
         raise InvalidJobError(f"to.{what}", "names nobody; give at least one")
     for item in ids:
@@ -101,10 +162,3 @@ def _checked(what: str, ids: tuple[str, ...], *, cap: int | None = None) -> tupl
             raise InvalidJobError(f"to.{what}", f"every id is a non-empty string, got {item!r}")
         if cap is not None and len(item) > cap:
             raise InvalidJobError(f"to.{what}", f"an id has at most {cap} characters, got {len(item)}: {item[:40]!r}…")
-    try:
-        "".join(ids).encode()
-    except UnicodeEncodeError as error:
-        raise InvalidJobError(f"to.{what}", f"half a surrogate pair is no text: {error.object!r:.60}") from None
-    if what == "external_id" and (placeholders := PLACEHOLDER_IDS.intersection(ids)):
-        raise InvalidJobError("to.external_id", f"{min(placeholders)!r} is a placeholder that OneSignal refuses")
-    return ids

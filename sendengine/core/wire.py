@@ -8,7 +8,9 @@ carries it, so that a request of 2,000 recipients costs little more than renderi
 Source: create message, users and idempotency, as `sendengine.core.onesignal` lists them.
 """
 
+import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
@@ -24,14 +26,17 @@ from sendengine.core.targets import Target, TargetKind
 __all__ = ["Reply", "WireRequest", "canonical", "canonical_body", "classify", "encode", "retry_after_s"]
 
 _FIELDS_OF: Final[Mapping[TargetKind, Callable[[Target], Mapping[str, object]]]] = {
-    "alias": lambda target: {"include_aliases": {target.label: target.ids}},
-    "subscription_id": lambda target: {"include_subscription_ids": target.ids},
-    "email": lambda target: {"email_to": target.ids},
-    "phone_number": lambda target: {"include_phone_numbers": target.ids},
     "segments": lambda target: (
         {"included_segments": target.ids} | ({"excluded_segments": target.excluded} if target.excluded else {})
     ),
     "filters": lambda target: {"filters": [dict(rule) for rule in target.rules]},
+}
+_PATH: Final = notifications_path()
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_~-]+").fullmatch  # nothing to encode, and no step in a tree
+_LISTS: Final[Mapping[TargetKind, bytes]] = {
+    "subscription_id": b',"include_subscription_ids":',
+    "email": b',"email_to":',
+    "phone_number": b',"include_phone_numbers":',
 }
 _WITH_CHANNEL: Final = frozenset({"alias", "segments", "filters"})  # the others are of one channel by themselves
 
@@ -49,7 +54,7 @@ def canonical(message: Mapping[str, Json]) -> bytes:
 
     Raises TypeError where it cannot be written as JSON; a job's message always can.
     """
-    return _kept(orjson.dumps(message, option=orjson.OPT_SORT_KEYS))
+    return bytes(memoryview(orjson.dumps(message, option=orjson.OPT_SORT_KEYS)))  # see `_kept`
 
 
 def canonical_body(request: NotificationRequest) -> bytes:
@@ -57,29 +62,43 @@ def canonical_body(request: NotificationRequest) -> bytes:
     return b"".join((*_content_of(request), b"}"))
 
 
-def encode(request: Request) -> WireRequest:
+def encode(request: Request, *, rendered: bytes = b"") -> WireRequest:
     """Render a sealed request; the same request always gives the same bytes.
+
+    ``rendered`` are its listed recipients as a JSON array, where somebody had to make that already.
 
     Raises ValueError (UnicodeEncodeError) where an id holds half a surrogate pair, which JSON and URLs cannot carry.
     """
     if isinstance(request, UserRequest):
         return WireRequest("PATCH", _path_of(request), _changes_of(request))
-    key = (b',"idempotency_key":', orjson.dumps(request.key), b"}")
-    return WireRequest("POST", notifications_path(), b"".join((*_content_of(request), *key)))
+    pieces = _content_of(request, rendered=rendered)
+    pieces += (b',"idempotency_key":', orjson.dumps(request.key), b"}")
+    return WireRequest("POST", _PATH, b"".join(pieces))
 
 
-def _content_of(request: NotificationRequest) -> list[bytes]:
+def _content_of(request: NotificationRequest, *, rendered: bytes = b"") -> list[bytes]:
     """The body's pieces up to where the key may follow; the closing brace is left to the caller."""
     target, message = request.target, request.content[1:-1]
-    pieces = [b'{"app_id":', orjson.dumps(request.app_id)]
+    pieces = [b'{"app_id":', _quoted(request.app_id)]
     if message:
         pieces += (b",", message)
     if request.channel is not None and target.kind in _WITH_CHANNEL:
-        pieces += (b',"target_channel":', orjson.dumps(request.channel))
+        pieces += (b',"target_channel":', _quoted(request.channel))
     if request.ttl_s is not None and not _has_ttl(request.content):
         pieces.append(b',"ttl":%d' % request.ttl_s)
-    pieces += (b",", orjson.dumps(_FIELDS_OF[target.kind](target), option=orjson.OPT_SORT_KEYS)[1:-1])
+    if target.kind == "alias":
+        pieces += (b',"include_aliases":{', _quoted(target.label), b":", rendered or orjson.dumps(target.ids), b"}")
+    elif (field := _LISTS.get(target.kind)) is not None:
+        pieces += (field, rendered or orjson.dumps(target.ids))
+    else:
+        pieces += (b",", orjson.dumps(_FIELDS_OF[target.kind](target), option=orjson.OPT_SORT_KEYS)[1:-1])
     return pieces
+
+
+@lru_cache(maxsize=64)
+def _quoted(text: str) -> bytes:
+    """An app, a channel or a label as JSON: there are few."""
+    return _kept(orjson.dumps(text))
 
 
 def _has_ttl(content: bytes) -> bool:
@@ -93,11 +112,15 @@ def _path_of(request: UserRequest) -> str:
 
 def _segment(text: str) -> str:
     """One segment of a path; ``.`` and ``..`` would be taken for steps in the tree, so their dots are encoded too."""
+    if _PLAIN(text):
+        return text
     quoted = quote(text, safe="")
     return quoted.replace(".", "%2E") if quoted in {".", ".."} else quoted
 
 
 def _changes_of(request: UserRequest) -> bytes:
+    if not request.properties and not request.deltas:
+        return _kept(orjson.dumps({"properties": {"tags": dict(request.tags)}}))
     properties = dict(request.properties)
     if request.tags:
         properties["tags"] = dict(request.tags)

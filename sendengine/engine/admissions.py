@@ -17,7 +17,7 @@ from sendengine.core.onesignal import EndpointGroup
 from sendengine.engine import recovery
 from sendengine.engine.admission import channel_of, check_fence, deadline_of, render, weigh
 from sendengine.engine.app import App
-from sendengine.engine.keys import KeyTable, Memory, fingerprint, wire_key
+from sendengine.engine.keys import KeyTable, Memory, fingerprint, request_key, wire_key
 from sendengine.engine.lane import Lane
 from sendengine.engine.past import Past
 from sendengine.engine.receipts import Receipt
@@ -29,7 +29,7 @@ from sendengine.errors import (
     SendEngineError,
     StorageError,
 )
-from sendengine.ports import Journal
+from sendengine.ports import Journal, LoneJournal
 
 _TURN: Final = 16  # submits between two turns of the loop while enough waits: less than a millisecond of work
 _HUNGRY_TURN: Final = 128  # where the lane would run dry
@@ -66,6 +66,7 @@ class Admissions:
         self.is_open = False
         self.failure: str | None = None  # what the disk said when it failed for good
         self.journal: Journal | None = None
+        self._lone: LoneJournal | None = None  # the same, where it is one
         self.memory: Memory | None = None  # of callers' keys, where it is more than the journal's
         self.writing = 0  # jobs on their way to the disk
         self._apps = apps
@@ -76,6 +77,11 @@ class Admissions:
         self._keyed: dict[Receipt, tuple[KeyTable, str]] = {}  # of the jobs that have a key
         self._submits = 0
         self._routes: dict[tuple[str | None, type], Lane] = {}  # those found before
+
+    def keep_in(self, journal: Journal | None) -> None:
+        """Put jobs on disk there from now on."""
+        self.journal = journal
+        self._lone = journal if isinstance(journal, LoneJournal) else None
 
     async def submit(self, job: Job, *, timeout_s: float | None) -> Receipt:
         """Admit a job, waiting for room and for the disk, as `sendengine.SendEngine.submit` says."""
@@ -232,10 +238,11 @@ class Admissions:
         """Take a job whose caller does not wait for the disk."""
         if self.journal is not None or job.idempotency_key is not None:
             return self._admit(self._entry(job, lane, content, size_bytes))
-        receipt = _receipt(job, size_bytes=size_bytes)
-        if lane.books.is_settled:
+        now_s = lane.time()
+        receipt = _receipt(job, size_bytes=size_bytes, now_s=now_s)
+        if not lane.books.unsettled:
             self._when_admitted()
-        lane.admit(receipt, content=content, now_s=receipt.submitted_at_s)
+        lane.admit(receipt, content=content, now_s=now_s)
         return receipt
 
     def _admit(self, entry: _Entry) -> Receipt:
@@ -259,7 +266,7 @@ class Admissions:
         row: int | None = None,
         past: Past | None = None,
     ) -> _Entry:
-        receipt = _receipt(job, size_bytes=size_bytes)
+        receipt = _receipt(job, size_bytes=size_bytes, now_s=lane.time())
         if job.idempotency_key is None:
             return _Entry(receipt, lane, content, None, b"", row, past)
         key = wire_key(lane.app.settings.app_id, job.idempotency_key)
@@ -308,10 +315,17 @@ class Admissions:
         self.writing += 1
         if entry.key is not None:
             self._table(entry.lane.app).hold(entry.key)
+        lone = self._lone
+        request = None if lone is None or entry.past is not None else request_key(receipt, key=entry.key)
+        app, row, key, mark = entry.lane.app.name, entry.row, entry.key, entry.mark
         try:
-            receipt.record = journal.accept(
-                receipt.job, app=entry.lane.app.name, row=entry.row, key=entry.key, fingerprint=entry.mark, done=done
-            )
+            if lone is None or request is None:
+                receipt.record = journal.accept(receipt.job, app=app, row=row, key=key, fingerprint=mark, done=done)
+            else:
+                receipt.alone = lone, request
+                receipt.record = lone.accept(
+                    receipt.job, app=app, row=row, key=key, fingerprint=mark, done=done, request_key=request
+                )
         except StorageError:
             self._turn_back(entry, is_told=True)
             raise
@@ -322,7 +336,7 @@ class Admissions:
         """The job is on disk, or never will be."""
         if error is None:
             self._arrived(entry)
-            self._take(entry, now_s=asyncio.get_running_loop().time())
+            self._take(entry, now_s=entry.lane.time())
         else:
             self._turn_back(entry, is_told=written is not None and not written.done())
         if written is not None and not written.done():
@@ -374,6 +388,7 @@ def group_of(job: Job) -> EndpointGroup:
     return EndpointGroup.CREATE_NOTIFICATION if isinstance(job, CreateNotification) else EndpointGroup.UPDATE_USER
 
 
-def _receipt(job: Job, *, size_bytes: int) -> Receipt:
-    now_s = asyncio.get_running_loop().time()
-    return Receipt(job, submitted_at_s=now_s, deadline_s=deadline_of(job, now_s=now_s), size_bytes=size_bytes)
+def _receipt(job: Job, *, size_bytes: int, now_s: float) -> Receipt:
+    has_deadline = job.expires_in_s is not None or job.expires_at is not None
+    deadline_s = deadline_of(job, now_s=now_s) if has_deadline else None
+    return Receipt(job, submitted_at_s=now_s, deadline_s=deadline_s, size_bytes=size_bytes)

@@ -39,6 +39,7 @@ class App:
         self.transport = transport
         self.guard = guard
         self.workers = 0
+        self.is_paused = False  # nothing may be sent now: it is held, or its key is being looked at
         self.refuses_some = False  # held, or a channel of it is
         self.has_refusals = False  # of a channel, since that channel was last accepted
         self.key_changed_at_s = 0.0
@@ -59,11 +60,6 @@ class App:
     def is_held(self) -> bool:
         """Whether it is held."""
         return self._held is not None
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether nothing may be sent now: held, or its key is being looked at."""
-        return self._held is not None or self._checking is not None
 
     @property
     def held_channels(self) -> frozenset[str]:
@@ -94,7 +90,7 @@ class App:
         if self._held is not None:
             return
         self._held = reason
-        self.refuses_some = True
+        self.is_paused = self.refuses_some = True
         announce("app_held", f"app {self.name} is held: {reason}", level=logging.ERROR, app=self.name, cause=cause)
         self._when_changed(self)
 
@@ -111,6 +107,7 @@ class App:
         if self._checking is not None:
             self._checking.cancel()
         self._checking = asyncio.get_running_loop().create_task(self._resume())
+        self.is_paused = True
         self._forget_holds("resumed")
 
     def key_refused(self, *, sent_at_s: float, status: int) -> None:
@@ -118,6 +115,7 @@ class App:
         if sent_at_s < self.key_changed_at_s or self._checking is not None or self._held is not None:
             return
         self._checking = asyncio.get_running_loop().create_task(self._check_key(status))
+        self.is_paused = True
 
     def channel_refused(self, channel: str) -> None:
         """A 403 for this channel; after `CHANNEL_REFUSALS` without a success between, the channel is held."""
@@ -173,6 +171,7 @@ class App:
         key = await on_a_thread(self._read_key)
         self._replace_key(key or self._api_key)
         self._checking = None
+        self.is_paused = self._held is not None
         self._when_changed(self)
 
     def _read_key(self) -> str | None:
@@ -191,6 +190,7 @@ class App:
         if self._held is not None or self._held_channels:
             announce("app_reopened", f"app {self.name} is open again: {why}", app=self.name)
         self._held = None
+        self.is_paused = self._checking is not None
         self._held_channels.clear()
         self._refusals.clear()
         self.refuses_some = self.has_refusals = False

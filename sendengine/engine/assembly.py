@@ -3,10 +3,8 @@
 Units: ceilings are requests a second.
 """
 
-import os
 import random
 from collections.abc import Callable, Mapping
-from typing import Final
 
 import msgspec
 
@@ -18,6 +16,7 @@ from sendengine.engine.books import Books
 from sendengine.engine.connections import ConnectionBudget
 from sendengine.engine.custody import Custody
 from sendengine.engine.intake import Intake
+from sendengine.engine.keys import new_key
 from sendengine.engine.lane import Lane
 from sendengine.engine.notifications import NotificationSource
 from sendengine.engine.pace import Pace
@@ -31,12 +30,6 @@ from sendengine.ports import Observer
 from sendengine.settings import AppSettings, Settings
 from sendengine.telemetry.counters import LaneCounters
 
-_chance: Final = random.Random()  # noqa: S311 - unique, not secret; a host that seeds `random` must not repeat our keys
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_chance.seed)  # nor may two processes that were one
-
-_VARIANT: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))  # of RFC 9562: the two top bits are 10
-
 LearnedRates = Mapping[str, Mapping[str, float | None]]
 """What lanes learned in earlier runs, as the file keeps it."""
 
@@ -47,12 +40,6 @@ def ceiling_of(app: AppSettings, group: EndpointGroup) -> float:
     if granted is None:
         granted = CREATE_CEILING[app.plan] if group is EndpointGroup.CREATE_NOTIFICATION else UPDATE_CEILING
     return granted * app.share
-
-
-def new_key() -> str:
-    """A random UUID (version 4) as text; `uuid.uuid4` asks the kernel each time, and takes six times as long."""
-    digits = f"{_chance.getrandbits(128):032x}"
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
 
 
 def make_lane(  # noqa: PLR0913 - what a lane shares with its engine, all named at the one call

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from sendengine.core.outcomes import OUTCOME_NAMES, Outcome
+from sendengine.core.verdicts import Took
 from sendengine.engine.custody import Custody
 from sendengine.engine.intake import Intake
 from sendengine.engine.receipts import Receipt
@@ -28,7 +29,7 @@ class Books:
         when_settled: Callable[[Receipt], None],
     ) -> None:
         self.outcomes: dict[str, int] = {}
-        self.unsettled = 0
+        self.unsettled = 0  # jobs that were admitted and have not settled
         self._lane = lane
         self._intake = intake
         self._observer = observer
@@ -40,14 +41,10 @@ class Books:
         """Whether every admitted job has settled."""
         return not self.unsettled
 
-    def open(self) -> None:
-        """A job was admitted."""
-        self.unsettled += 1
-
     def book(self, settled: Sequence[Settled]) -> None:
         """Book portions that no request carried: expired or abandoned while they waited."""
-        parts = [(receipt, Part(recipients, outcome)) for receipt, recipients, outcome in settled]
-        self._show(self._enter(None, parts))
+        _, over = self._enter(None, settled)
+        self._show(over)
 
     def close(
         self,
@@ -56,50 +53,57 @@ class Books:
         *,
         now_s: float,
         outcome: Outcome | None = None,
-        message_id: str = "",
-        replayed: bool = False,
+        took: Took | None = None,
     ) -> None:
-        """A request is over: book its portions and show it to the observer; no ``outcome`` where it was split."""
+        """A request is over: book its portions and show it to the observer; no ``outcome`` where it was split.
+
+        ``took`` is the reply that accepted it.
+        """
         sealed.is_over = True
-        parts = [(receipt, Part(recipients, what)) for receipt, recipients, what in settled]
-        over = self._enter(sealed, parts)
+        parts, over = self._enter(sealed, settled)
         if self._observer is not None:
             epoch_s = time.time() - now_s  # to date what the loop's clock measured
             self._observer.request_settled(
                 RequestRecord(
                     lane=self._lane,
                     key=getattr(sealed.request, "key", None),
-                    message_id=message_id,
+                    message_id="" if took is None else took.message_id,
                     recipients=sealed.recipients,
                     parts=tuple((receipt.job, part) for receipt, part in parts),
                     outcome="split" if outcome is None else OUTCOME_NAMES[type(outcome)],
                     status=sealed.status,
                     attempts=sealed.attempts,
-                    replayed=replayed,
+                    replayed=took is not None and took.replayed,
                     cf_ray=sealed.cf_ray,
                     sealed_at_s=sealed.sealed_at_s + epoch_s,
                     first_sent_at_s=None if sealed.first_sent_at_s is None else sealed.first_sent_at_s + epoch_s,
                     settled_at_s=now_s + epoch_s,
                 )
             )
-        self._show(over)
+            self._show(over)
 
-    def _enter(self, sealed: Sealed | None, parts: Sequence[tuple[Receipt, Part]]) -> Sequence[Receipt]:
-        """Book portions on their receipts and in the journal; returns the jobs that have settled with them."""
-        over = [receipt for receipt, part in parts if self._book(receipt, part)]
+    def _enter(
+        self, sealed: Sealed | None, settled: Sequence[Settled]
+    ) -> tuple[Sequence[tuple[Receipt, Part]], Sequence[Receipt]]:
+        """Book portions on their receipts and in the journal; returns them, and the jobs that settled with them."""
+        parts: list[tuple[Receipt, Part]] = []
+        over: list[Receipt] = []
+        for receipt, recipients, outcome in settled:
+            part = Part(recipients, outcome)
+            parts.append((receipt, part))
+            if receipt.book(part):
+                self._settle(receipt)
+                over.append(receipt)
         if self._custody is not None:
-            self._custody.settle(sealed, parts)
-        return over
+            self._custody.settle(sealed, parts, lane=self._lane)
+        return parts, over
 
-    def _book(self, receipt: Receipt, part: Part) -> bool:
-        if receipt.is_settled or not receipt.book(part):
-            return False
+    def _settle(self, receipt: Receipt) -> None:
         self.unsettled -= 1
-        self._intake.leave(receipt.size_bytes, high=receipt.is_high)
+        self._intake.leave(receipt.size_bytes, high=receipt.job.urgency == "high")
         name = OUTCOME_NAMES[type(receipt.settle())]
         self.outcomes[name] = self.outcomes.get(name, 0) + 1
         self._when_settled(receipt)
-        return True
 
     def _show(self, over: Sequence[Receipt]) -> None:
         if self._observer is None:

@@ -31,21 +31,21 @@ class Holder(Protocol):
 class ConnectionBudget:
     """How many workers there may be, over all lanes of the engine; never more, not for a moment."""
 
-    __slots__ = ("_holders", "_hoping", "_left", "_part", "_total", "_wanting", "idle")
+    __slots__ = ("_holders", "_hoping", "_total", "idle", "left", "part", "wanting")
 
     def __init__(self, total: int) -> None:
         self.idle = 0  # of all lanes together: workers that do nothing
         self._total = total * WHOLE
-        self._left = self._total  # below 0 where connections turn out to take less than they did
-        self._part = WHOLE
+        self.left = self._total  # below 0 where connections turn out to take less than they did
+        self.part = WHOLE  # of one lane, whatever the others have
         self._holders: list[Holder] = []
-        self._wanting: list[Holder] = []  # below their part, and without room
+        self.wanting: list[Holder] = []  # below their part, and without room
         self._hoping: list[Holder] = []  # above it, and an idle one of another lane is on its way
 
     def join(self, holder: Holder) -> None:
         """Take part."""
         self._holders.append(holder)
-        self._part = max(WHOLE, self._total // max(_LANES, len(self._holders)))
+        self.part = max(WHOLE, self._total // max(_LANES, len(self._holders)))
 
     def cost_of(self, max_exchanges: int) -> int:
         """What one worker takes where all connections together carry so many exchanges at once; 0: one each."""
@@ -54,46 +54,46 @@ class ConnectionBudget:
     def recount(self) -> None:
         """The workers of a lane take more or less than before: its server takes another number on a connection."""
         left = self._total - sum([len(holder) * holder.cost for holder in self._holders])
-        has_grown = left > self._left
-        self._left = left
+        has_grown = left > self.left
+        self.left = left
         if has_grown:
             self._invite()
 
     def may_hold(self, holder: Holder) -> bool:
-        """Whether `try_hold` could change anything: asked for each request, and cheap where all are busy."""
-        if self._left >= holder.cost or self.idle:
+        """Whether `try_hold` could change anything."""
+        if self.left >= holder.cost or self.idle:
             return True
-        return len(holder) * holder.cost < self._part and holder not in self._wanting
+        return len(holder) * holder.cost < self.part and holder not in self.wanting
 
     def try_hold(self, holder: Holder) -> bool:
         """Take one more; where there is no room, another lane may give one back of those that it has above its part.
 
         It gives back an idle one to anybody, and a busy one, when that has finished, to whoever has less than its part.
         """
-        if self._left >= holder.cost:
-            self._left -= holder.cost
+        if self.left >= holder.cost:
+            self.left -= holder.cost
             return True
-        if holder not in self._wanting and holder not in self._hoping:
+        if holder not in self.wanting and holder not in self._hoping:
             is_coming = bool(self.idle) and any(other.retire_idle() for other in self._holders if self._is_rich(other))
-            if len(holder) * holder.cost < self._part:
-                self._wanting.append(holder)
+            if len(holder) * holder.cost < self.part:
+                self.wanting.append(holder)
             elif is_coming:
                 self._hoping.append(holder)
         return False
 
     def asks_back(self, holder: Holder) -> bool:
         """Whether a lane that has more than its part must give one back: another has less, or all have too many."""
-        return (self._left < 0 or bool(self._wanting)) and self._is_rich(holder)
+        return (self.left < 0 or bool(self.wanting)) and self._is_rich(holder)
 
     def release(self, holder: Holder) -> None:
         """A worker is gone: whoever wants its connection may have it."""
-        self._left += holder.cost
+        self.left += holder.cost
         self._invite()
 
     def _is_rich(self, holder: Holder) -> bool:
-        return len(holder) * holder.cost > self._part
+        return len(holder) * holder.cost > self.part
 
     def _invite(self) -> None:
-        waiting, self._wanting, self._hoping = [*self._wanting, *self._hoping], [], []
+        waiting, self.wanting, self._hoping = [*self.wanting, *self._hoping], [], []
         for holder in waiting:
             holder.when_room()

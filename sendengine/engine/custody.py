@@ -2,6 +2,8 @@
 
 A job stays in the journal that it came from, so the jobs of one request may be at home in several.
 
+A job that goes alone may be on disk with the key of its only request: then nothing more is written of that.
+
 A user's update has no key under which OneSignal would know its repeat, so it is on disk only while it may be on the
 wire: what an earlier process had there is what may have been received.
 
@@ -10,12 +12,12 @@ Units: none.
 
 from collections.abc import Callable, Collection, Sequence
 
-from sendengine.core.outcomes import Abandoned
+from sendengine.core.outcomes import Abandoned, Accepted
 from sendengine.core.requests import NotificationRequest
 from sendengine.engine.receipts import Receipt
 from sendengine.engine.sealed import Sealed
 from sendengine.errors import StorageError
-from sendengine.ports import Journal, Part, Portion, Seal
+from sendengine.ports import Journal, LoneJournal, Part, Portion, Seal
 
 
 class Custody:
@@ -25,11 +27,25 @@ class Custody:
         self._when_failed = when_failed
         self.flush_s = 0.0  # how long the disk takes, lately
 
+    def has(self, sealed: Sealed) -> bool:
+        """Whether everything about a request is on disk that has to be there before its attempt."""
+        if not sealed.is_kept:
+            receipt = sealed.shares[0][0]
+            alone = receipt.alone
+            if alone is not None and alone[1] == getattr(sealed.request, "key", None):
+                sealed.is_kept = alone[0].may_go(receipt.record)
+        return sealed.is_kept
+
     async def keep(self, sealed: Sealed, *, lane: str) -> None:
-        """Put a request on disk where it has to be before its attempt. Raises StorageError.
+        """Put on disk what it has not (`has`) and what has to be there before the attempt. Raises StorageError.
 
         Cancelling it may leave the record; the request was not sent then.
         """
+        if (lone := _lone_home(sealed)) is not None:
+            await lone.until_it_may_go(sealed.shares[0][0].record)
+            self.flush_s = lone.flush_s
+            sealed.is_kept = True
+            return
         for home, members in _by_home(sealed):
             seal = _seal_of(sealed, members, lane=lane)
             if home.must_seal(seal):
@@ -42,15 +58,19 @@ class Custody:
         if sealed.records and not sealed.has_key:
             self._unseal(sealed, maybe_received=sealed.maybe_sent)
 
-    def settle(self, sealed: Sealed | None, settled: Sequence[tuple[Receipt, Part]]) -> None:
+    def settle(self, sealed: Sealed | None, settled: Sequence[tuple[Receipt, Part]], *, lane: str) -> None:
         """Portions are booked, and with them the request that carried them is over.
 
         What was abandoned stays on disk: a later process sends it.
         """
-        portions = _portions(settled)
-        records = dict(sealed.records) if sealed is not None else {}
+        records: dict[Journal, int] = {}
         try:
-            for home, own in portions.items():
+            if sealed is not None:
+                if len(settled) == 1 and (lone := _lone_home(sealed)) is not None:
+                    _settle_lone(lone, sealed, *settled[0], lane=lane)
+                    return
+                records = dict(sealed.records)
+            for home, own in _portions(settled).items():
                 home.settle(own, request=records.pop(home, None))
         except StorageError as error:
             self._when_failed(error)
@@ -71,6 +91,30 @@ class Custody:
                     home.unseal(record, maybe_received=maybe_received)
         except StorageError as error:
             self._when_failed(error)
+
+
+def _lone_home(sealed: Sealed) -> LoneJournal | None:
+    """Where the job is at home that goes alone in this request, under the key that it has had since its acceptance."""
+    alone = sealed.shares[0][0].alone
+    return alone[0] if alone is not None and alone[1] == getattr(sealed.request, "key", None) else None
+
+
+def _settle_lone(home: LoneJournal, sealed: Sealed, receipt: Receipt, part: Part, *, lane: str) -> None:
+    """The only request of a job is over, and with it the job, unless that goes on in a later process.
+
+    What may have been sent and was given up has to be kept whole, so it is told only now what that was.
+    """
+    outcome = part.outcome
+    if isinstance(outcome, Abandoned):
+        if not sealed.maybe_sent:
+            home.spare(receipt.record)
+        return
+    is_kept = sealed.maybe_sent and not isinstance(outcome, Accepted)
+    seal = _seal_of(sealed, ((receipt.record, part.recipients),), lane=lane) if is_kept else None
+    home.settle(
+        (Portion(receipt.record, part.recipients, outcome, True),),  # noqa: FBT003 - a record
+        request=None if seal is None else home.remember(seal),
+    )
 
 
 def _by_home(sealed: Sealed) -> Sequence[tuple[Journal, tuple[tuple[int, tuple[str, ...]], ...]]]:

@@ -5,7 +5,6 @@ One synchronous step for each way in which an attempt can end.
 Units: seconds on the running loop's clock.
 """
 
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, assert_never
 
@@ -43,7 +42,7 @@ _MISSING_USER_AGAIN_S: Final = 5.0
 
 def answered(lane: "Lane", sealed: Sealed, reply: Reply) -> None:
     """There is a reply, whatever it says."""
-    now_s = asyncio.get_running_loop().time()
+    now_s = lane.time()
     sealed.status = reply.status
     sealed.headers = reply.headers
     verdict = classify(reply, sealed.request)
@@ -52,18 +51,26 @@ def answered(lane: "Lane", sealed: Sealed, reply: Reply) -> None:
     _act(lane, sealed, verdict, now_s=now_s)
 
 
-def not_sent(lane: "Lane", sealed: Sealed, error: NotSentError) -> None:
+def unanswered(lane: "Lane", sealed: Sealed, error: NotSentError | ReplyLostError) -> None:
+    """There is no reply."""
+    if isinstance(error, NotSentError):
+        _not_sent(lane, sealed, error)
+    else:
+        _reply_lost(lane, sealed, error)
+
+
+def _not_sent(lane: "Lane", sealed: Sealed, error: NotSentError) -> None:
     """The request was certainly not received."""
     had_connection = sealed.is_launched
     if not had_connection:
         sealed.attempts += 1
-        sealed.sent_at_s = asyncio.get_running_loop().time()
+        sealed.sent_at_s = lane.time()
     lane.counters.not_sent += 1
     lane.land(sealed)
     _repeat(lane, sealed, NotSent(had_connection), last=str(error))
 
 
-def reply_lost(lane: "Lane", sealed: Sealed, error: ReplyLostError) -> None:
+def _reply_lost(lane: "Lane", sealed: Sealed, error: ReplyLostError) -> None:
     """The request may have been received."""
     lane.counters.lost += 1
     lane.land(sealed)
@@ -107,9 +114,7 @@ def _took(lane: "Lane", sealed: Sealed, verdict: Took | NobodyReached, *, now_s:
         lane.app.channel_accepted(sealed.channel)
     resolution = lane.source.took(sealed, verdict, now_s=now_s)
     if isinstance(verdict, Took):
-        lane.close(
-            sealed, resolution, now_s=now_s, outcome=_ACCEPTED, message_id=verdict.message_id, replayed=verdict.replayed
-        )
+        lane.close(sealed, resolution, now_s=now_s, outcome=_ACCEPTED, took=verdict)
     else:
         lane.close(sealed, resolution, now_s=now_s, outcome=Unreachable(verdict.errors))
 
@@ -160,7 +165,7 @@ def _refused(lane: "Lane", sealed: Sealed, verdict: Refused, *, now_s: float) ->
 
 def _repeat(lane: "Lane", sealed: Sealed, failure: Failure, *, last: str) -> None:
     """Send it again when the policy says, or give up."""
-    now_s = asyncio.get_running_loop().time()
+    now_s = lane.time()
     again = lane.retries.failed(sealed, failure, now_s=now_s)
     if not isinstance(failure, NotSent):
         sealed.maybe_received_at_s = sealed.sent_at_s

@@ -321,13 +321,14 @@ class SendEngine:
         if not self._journals.are_wanted:
             return
         await self._adoption.take_on()
-        self._admissions.journal = self._journals.own
+        self._admissions.keep_in(self._journals.own)
         self._admissions.memory = self._journals
         self._adoption.go_on()
 
     def _settled(self, receipt: Receipt) -> None:
         self._unawaited.watch(receipt)
-        self._admissions.settled(receipt)
+        if receipt.job.idempotency_key is not None:
+            self._admissions.settled(receipt)
         if self._adoption.receipts:
             self._adoption.receipts.settled(receipt)
         if not self._admissions.is_open:

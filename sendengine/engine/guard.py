@@ -38,34 +38,30 @@ class Guard:
         self._is_rejecting = is_rejecting  # where there is no room: reject, rather than wait
         self._is_full = False
         self._when_room = when_room
-        self._limit: int | None = None
+        self.limit: int | None = None  # most deliveries a window; None while it is off or pending
         self._users = 0
         self._allowance = 0
         self._stale = 0  # reserved so long ago that it must not be spent any more
         self._granted_at_s = 0.0
         self._used = 0
         self._per_second = per_second
+        self._least_block = 0
         self._second_s = 0.0
         self._spent = 0
         self._spent_before = 0  # in the second before this one
         self._task: asyncio.Task[None] | None = None
         self._blocked_until_s = 0.0
-        self._is_short = True  # pending: nothing goes before the limit is known
+        self.is_short = True  # requests must wait: for the limit to be known, or for the ledger to have room
 
     @property
     def is_on(self) -> bool:
         """Whether there is a limit to keep."""
-        return self._limit is not None
+        return self.limit is not None
 
     @property
     def share(self) -> float | None:
         """Deliveries in the window as a part of the limit, as last seen; None while the guard is off."""
-        return None if self._limit is None else self._used / self._limit if self._limit else 1.0
-
-    @property
-    def is_short(self) -> bool:
-        """Whether requests must wait: for the limit to be known, or for the ledger to have room."""
-        return self._is_short
+        return None if self.limit is None else self._used / self.limit if self.limit else 1.0
 
     @property
     def rejects(self) -> bool:
@@ -73,14 +69,9 @@ class Guard:
         return self._is_full and self._is_rejecting
 
     @property
-    def limit(self) -> int | None:
-        """Most deliveries a window; None while the guard is off or pending."""
-        return self._limit
-
-    @property
     def users(self) -> int | None:
         """How many users are subscribed; None while the guard is off or pending."""
-        return None if self._limit is None else self._users
+        return None if self.limit is None else self._users
 
     @property
     def used(self) -> int:
@@ -94,15 +85,16 @@ class Guard:
 
     def limit_to(self, limit: int, *, users: int) -> None:
         """Keep a window's deliveries at or below ``limit``; ``users`` is the most that one reaches."""
-        self._limit = limit
+        self.limit = limit
+        self._least_block = min(limit // _PART, self._per_second)
         self._users = users
-        self._is_short = False
+        self.is_short = False
         self._when_room()
 
     def turn_off(self) -> None:
         """There is no limit to keep: everything is admitted."""
-        self._limit = None
-        self._is_short = False
+        self.limit = None
+        self.is_short = False
         self._when_room()
 
     def weigh(self, deliveries: float | None) -> int:
@@ -110,21 +102,17 @@ class Guard:
 
         One request reaches each subscription once, so a list with more names than subscribers cannot deliver more.
         """
-        if self._limit is None:
+        if self.limit is None:
             return 0
         if deliveries is None:
             return self._users
         return min(int(deliveries + 0.999), self._users)
 
-    def fits_ever(self, weight: int) -> bool:
-        """Whether the limit can ever admit a request of this weight."""
-        return self._limit is None or weight <= self._limit
-
     def admit(self, weight: int, *, now_s: float) -> bool:
         """Spend ``weight`` of the allowance, or ask the ledger for more and say False; ``when_room`` is called then."""
-        if self._limit is None:
+        if self.limit is None:
             return True
-        if self._allowance and now_s - self._granted_at_s > LATENESS_S:
+        if now_s - self._granted_at_s > LATENESS_S and self._allowance:
             self._stale += self._allowance
             self._allowance = 0
         if now_s - self._second_s >= 1:
@@ -134,9 +122,9 @@ class Guard:
         if admitted:
             self._allowance -= weight
             self._spent += weight
-        self._is_short = not admitted and not self.rejects
+        self.is_short = not admitted and not self.rejects
         if self._task is None:
-            block = max(weight, self._spent, self._spent_before, min(self._limit // _PART, self._per_second))
+            block = max(weight, self._spent, self._spent_before, self._least_block)
             if not admitted or self._allowance < block * _AHEAD:
                 self._task = asyncio.get_running_loop().create_task(self._reserve(block))
         return admitted
@@ -159,7 +147,7 @@ class Guard:
             stale, self._stale = self._stale, 0
             if stale:
                 await self._ledger.give_back(stale)
-            admission = await self._ledger.reserve(deliveries, limit=(self._limit or 0) + 1)
+            admission = await self._ledger.reserve(deliveries, limit=(self.limit or 0) + 1)
             self._allowance += admission.granted
             self._granted_at_s = loop.time()
             self._used = await self._ledger.used()
@@ -170,13 +158,13 @@ class Guard:
             wait_s = _FAULT_WAIT_S
         self._blocked_until_s = loop.time() + wait_s
         if self.rejects:
-            self._is_short = False
+            self.is_short = False
             self._when_room()
         if wait_s:
             await asyncio.sleep(wait_s)
         self._is_full = False
         self._task = None
-        self._is_short = False
+        self.is_short = False
         self._when_room()
 
     def _note_full(self, *, is_full: bool, wait_s: float) -> None:

@@ -19,7 +19,7 @@ class Intake:
 
     __slots__ = (
         "_bytes", "_invited", "_jobs", "_max_bytes", "_max_jobs", "_most_normal_bytes", "_most_normal_jobs",
-        "_normal_bytes", "_normal_jobs", "_outside",
+        "_normal_bytes", "_normal_jobs", "_outside", "high_jobs",
     )  # fmt: skip
 
     def __init__(self, *, max_jobs: int, max_bytes: int) -> None:
@@ -28,6 +28,7 @@ class Intake:
         self._most_normal_jobs = max_jobs * _NORMAL_SHARE
         self._most_normal_bytes = max_bytes * _NORMAL_SHARE
         self._jobs = self._normal_jobs = 0
+        self.high_jobs = 0  # of those that are inside
         self._bytes = self._normal_bytes = 0
         self._invited = 0  # have room, and are on their way in
         self._outside: dict[bool, deque[tuple[int, asyncio.Future[None]]]] = {True: deque(), False: deque()}
@@ -76,7 +77,9 @@ class Intake:
         """A job has settled: its room is free, and whoever is next outside goes in."""
         self._jobs -= 1
         self._bytes -= size_bytes
-        if not high:
+        if high:
+            self.high_jobs -= 1
+        else:
             self._normal_jobs -= 1
             self._normal_bytes -= size_bytes
         if self._outside[True]:
@@ -106,7 +109,9 @@ class Intake:
     def _enter(self, size_bytes: int, *, high: bool) -> None:
         self._jobs += 1
         self._bytes += size_bytes
-        if not high:
+        if high:
+            self.high_jobs += 1
+        else:
             self._normal_jobs += 1
             self._normal_bytes += size_bytes
 

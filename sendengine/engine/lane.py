@@ -15,6 +15,7 @@ from typing import Final
 
 from sendengine.core.onesignal import EndpointGroup
 from sendengine.core.outcomes import Abandoned, Expired, Outcome
+from sendengine.core.verdicts import Took
 from sendengine.engine import endings
 from sendengine.engine.alarm import Alarm, earliest
 from sendengine.engine.app import App
@@ -26,7 +27,7 @@ from sendengine.engine.intake import Intake
 from sendengine.engine.pace import Pace
 from sendengine.engine.pool import WorkerPool
 from sendengine.engine.receipts import Receipt
-from sendengine.engine.recounted import weight_of
+from sendengine.engine.recounted import weight_now
 from sendengine.engine.retries import Retries
 from sendengine.engine.returns import Returns
 from sendengine.engine.sealed import Sealed
@@ -72,7 +73,8 @@ class Lane:
         self.missing_retry_after_s = missing_retry_after_s
         self.limiter = pace.limiter
         self.transport = app.transport
-        self._time = asyncio.get_running_loop().time
+        self.loop = asyncio.get_running_loop()  # to find it is a system call each time
+        self.time = self.loop.time
         self.in_flight = 0
         self.keeping = 0  # requests on their way to the disk
         self.pool = WorkerPool(
@@ -83,6 +85,8 @@ class Lane:
             when_crashed=when_crashed,
             when_ended=self.kick,
         )
+        self._breaker = retries.breaker
+        self._budget = retries.budget
         self._returns = Returns(retries)
         self._deadlines = SealedDeadlines()
         self._parked: list[Sealed] = []  # of a channel that is held
@@ -100,7 +104,7 @@ class Lane:
 
     def admit(self, receipt: Receipt, *, content: bytes, now_s: float) -> None:
         """Take a job whose room in the intake is paid for; ``content`` is what was rendered of it."""
-        self.books.open()
+        self.books.unsettled += 1
         self.source.add(receipt, content=content, now_s=now_s)
         self.added(receipt, now_s=now_s)
 
@@ -118,14 +122,14 @@ class Lane:
         pool = self.pool
         if not pool.can_engage or self._is_stopped:
             return
-        waiting = self.source.waiting + self._returns.count
         busy = pool.busy
-        if not waiting or (self.approaching + busy >= self.pace.lookahead and not self._high_is_waiting()):
+        if self.approaching + busy >= self.pace.lookahead and not self._high_is_waiting():
             return
-        now_s = self._time()
+        if busy >= self.source.waiting + self._returns.count:  # those who come will see what there is to do, or when
+            return
+        now_s = self.time()
         if self._may_send(now_s=now_s) and self.has_ready(now_s=now_s):
-            if busy < waiting:
-                pool.engage()
+            pool.engage()
         else:
             self._arm(now_s=now_s)
 
@@ -176,16 +180,14 @@ class Lane:
 
     def take(self) -> Sealed | None:
         """The next request for a worker's hands, or None: nothing may go now."""
-        now_s = self._time()
-        if self.approaching >= 2 * self.pace.lookahead and not self._high_is_waiting():
-            return None
-        if self._is_stopped:
+        now_s = self.time()
+        if self._is_stopped or (self.approaching >= 2 * self.pace.lookahead and not self._high_is_waiting()):
             return None
         sealed = self._choose(now_s=now_s) if self._may_send(now_s=now_s) else None
         if sealed is None:
             self._arm(now_s=now_s)
             return None
-        if self.retries.is_outage or sealed.is_probe:
+        if sealed.is_probe or self._breaker.opened_at_s is not None:
             self.retries.take_probe(sealed, now_s=now_s)
         self.approaching += 1
         self.kick()
@@ -197,7 +199,7 @@ class Lane:
         Raises StaleRequestError where its deadline has passed, GateClosedError where the gate has closed, or the lane
         has stopped, since the permit was granted.
         """
-        now_s = self._time()
+        now_s = self.time()
         if self._is_stopped or not self.pace.is_open:
             raise GateClosedError
         if sealed.deadline_s is not None and now_s >= sealed.deadline_s:
@@ -206,7 +208,8 @@ class Lane:
         self.approaching -= 1
         self.in_flight += 1
         self.counters.sent(now_s=now_s)
-        self.retries.launched(sealed, now_s=now_s)
+        if sealed.attempts == 1:
+            self._budget.earn(now_s=now_s)
         self.kick()
 
     def land(self, sealed: Sealed) -> None:
@@ -230,7 +233,7 @@ class Lane:
     def stale(self, sealed: Sealed) -> None:
         """Its deadline passed while it waited for its permit."""
         self.land(sealed)
-        endings.expired(self, sealed, now_s=self._time())
+        endings.expired(self, sealed, now_s=self.time())
 
     def interrupted(self, sealed: Sealed) -> None:
         """Its worker was cancelled with it in hand, or broke."""
@@ -256,7 +259,8 @@ class Lane:
 
     def enqueue(self, sealed: Sealed) -> None:
         """Line up a request that takes the place of another."""
-        self._number(sealed)
+        self._sequence += 1
+        sealed.sequence = self._sequence
         self.returned(sealed)
 
     def again(self, sealed: Sealed, *, at_s: float, not_before_s: float | None = None) -> None:
@@ -277,14 +281,7 @@ class Lane:
         self._returns.expedite(now_s=now_s)
 
     def close(
-        self,
-        sealed: Sealed,
-        resolution: Resolution,
-        *,
-        now_s: float,
-        outcome: Outcome | None,
-        message_id: str = "",
-        replayed: bool = False,
+        self, sealed: Sealed, resolution: Resolution, *, now_s: float, outcome: Outcome | None, took: Took | None = None
     ) -> None:
         """A request is over: book what settled, and line up what takes its place."""
         try:
@@ -293,8 +290,7 @@ class Lane:
                 resolution.settled,
                 now_s=now_s,
                 outcome=None if resolution.is_replaced else outcome,
-                message_id=message_id,
-                replayed=replayed,
+                took=took,
             )
         finally:  # an observer that raises breaks this worker, and loses no job
             for fresh in resolution.again:
@@ -305,24 +301,26 @@ class Lane:
     # How it decides
 
     def _may_send(self, *, now_s: float) -> bool:
+        app = self.app
         return (
             self.pace.is_open
-            and not self.app.is_paused
-            and self.retries.may_try(now_s=now_s)
-            and not (self.source.is_guarded and self.app.guard.is_short)
+            and not app.is_paused
+            and (self._breaker.opened_at_s is None or self.retries.may_try(now_s=now_s))
+            and not (app.guard.is_short and self.source.is_guarded)
         )
 
     def has_ready(self, *, now_s: float) -> bool:
         """Whether a request may be taken now, as far as can be told without taking it."""
-        if self._returns.is_due(now_s=now_s):
+        if self._returns.count and self._returns.is_due(now_s=now_s):
             return True
         due_s = self.source.next_due_s(now_s=now_s)
         return due_s is not None and due_s <= now_s
 
     def _high_is_waiting(self) -> bool:
         """Whether a high job may pass the bound on what approaches, which is for normal ones."""
-        is_waiting = self.source.has_high or self._returns.is_high
-        return is_waiting and self.approaching + self.pool.busy < 3 * self.pace.lookahead
+        if not self.intake.high_jobs or self.approaching + self.pool.busy >= 3 * self.pace.lookahead:
+            return False
+        return self.source.has_high or self._returns.is_high
 
     def _choose(self, *, now_s: float) -> Sealed | None:
         """The next request that may go; those whose channel is held, and those rejected, are passed on the way."""
@@ -330,7 +328,9 @@ class Lane:
             if self.app.refuses_some and self.app.holds_channel(sealed.channel):
                 self._parked.append(sealed)
                 self._deadlines.watch(sealed)
-            elif sealed.is_counted or self.app.guard.admit(weight_of(sealed, self.app), now_s=now_s):
+            elif sealed.is_counted or self.app.guard.admit(
+                weight_now(sealed, self.app) if sealed.weight is None else sealed.weight, now_s=now_s
+            ):
                 sealed.is_counted = True
                 return sealed
             elif self.app.guard.rejects:
@@ -352,8 +352,9 @@ class Lane:
                 return returns.pop()
         sealed = self.source.pull(now_s=now_s, prefer_normal=prefer_normal)
         if sealed is None:
-            return returns.pop()
-        self._number(sealed)
+            return returns.pop() if returns.count else None
+        self._sequence += 1
+        sealed.sequence = self._sequence
         return sealed
 
     def _expire(self, *, now_s: float) -> None:
@@ -367,15 +368,11 @@ class Lane:
 
     def _abandon(self, sealed: Sealed) -> None:
         abandoned = [(receipt, ids, Abandoned(sealed.maybe_sent, ids)) for receipt, ids in sealed.shares]
-        endings.end(self, sealed, abandoned, now_s=self._time())
+        endings.end(self, sealed, abandoned, now_s=self.time())
 
     def _withdraw_all(self) -> None:
         withdrawn = self.source.withdraw_all()
         self.books.book([(receipt, ids, Abandoned(receipt.is_begun, ids)) for receipt, ids in withdrawn])
-
-    def _number(self, sealed: Sealed) -> None:
-        self._sequence += 1
-        sealed.sequence = self._sequence
 
     def _arm(self, *, now_s: float) -> None:
         """Set the timer for the next instant at which something may go or expire."""
@@ -396,5 +393,5 @@ class Lane:
         return due_s if due_s is not None and due_s > now_s else None
 
     def _wake(self) -> None:
-        self._arm(now_s=self._time())
+        self._arm(now_s=self.time())
         self.kick()

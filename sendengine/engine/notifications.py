@@ -9,12 +9,12 @@ from typing import Final, TypeVar
 
 from msgspec.structs import replace
 
-from sendengine.core.drafts import PackKey
+from sendengine.core.drafts import Pack, PackKey
 from sendengine.core.drafts import Share as PackShare
 from sendengine.core.jobs import CreateNotification, Job
 from sendengine.core.onesignal import TTL_MAX_S
 from sendengine.core.outcomes import Accepted, Expired, Rejected, Unreachable
-from sendengine.core.packing import Pack, Packer
+from sendengine.core.packing import Packer
 from sendengine.core.requests import NotificationRequest
 from sendengine.core.splitting import Dissection, Piece, Trial, dissect
 from sendengine.core.targets import Target
@@ -129,6 +129,7 @@ class NotificationSource:
             high=is_high,
             deadline_s=receipt.deadline_s,
             now_s=now_s,
+            distinct=job.to.are_distinct,
         )
 
     def pull(self, *, now_s: float, prefer_normal: bool) -> Sealed | None:
@@ -140,7 +141,8 @@ class NotificationSource:
                 self._book([_rejected(share, faulty[1], attempts=0) for share in shares])
                 continue
             sealed = self._seal(pack, shares, now_s=now_s)
-            if not sealed.weight or self._guard.fits_ever(sealed.weight):
+            limit = self._guard.limit
+            if limit is None or not sealed.weight or sealed.weight <= limit:
                 return sealed
             self._book([_rejected(share, _NEVER_FITS, attempts=0) for share in shares])
         return None
@@ -178,9 +180,8 @@ class NotificationSource:
 
     def took(self, sealed: Sealed, verdict: Took | NobodyReached, *, now_s: float) -> Resolution:
         """Book the reply on each job: those of its own recipients that it names, and how many others there were."""
-        request = _request(sealed)
         if isinstance(verdict, Took):
-            _remember(self._accepted, _subject(request), None)
+            _remember(self._accepted, _subject(_request(sealed)), None)
             settled = _accepted(sealed, verdict)
         else:
             settled = [
@@ -221,7 +222,7 @@ class NotificationSource:
         is_whole = pack.ids is first.to.ids or not first.to.is_listed
         request = NotificationRequest(
             self._app_id,
-            self._key_of(first, pack.ids) if first.idempotency_key is not None else self._new_key(),
+            self._key_of(pack.shares[0].member, first, pack.ids),
             group.content,
             first.to if is_whole else Target(group.kind, pack.ids, group.label),
             group.channel,
@@ -234,6 +235,7 @@ class NotificationSource:
             is_high=pack.is_high,
             deadline_s=pack.deadline_s,
             now_s=now_s,
+            rendered=pack.rendered,
             weight=0 if self._guard.limit is None else self._weigh(first, pack.ids),
         )
 
@@ -254,12 +256,16 @@ class NotificationSource:
         fresh.weight, fresh.is_counted = (0, True) if sealed.is_counted else (sealed.weight, False)
         return fresh
 
-    def _key_of(self, job: CreateNotification, ids: tuple[str, ...]) -> str:
-        key = wire_key(self._app_id, job.idempotency_key or "")
+    def _key_of(self, receipt: Receipt, job: CreateNotification, ids: tuple[str, ...]) -> str:
+        if receipt.alone is not None:
+            return receipt.alone[1]
+        if job.idempotency_key is None:
+            return self._new_key()
+        key = wire_key(self._app_id, job.idempotency_key)
         return key if not job.to.is_listed or len(ids) == len(job.to.ids) else portion_key(key, ids)
 
     def _weigh(self, job: CreateNotification, ids: tuple[str, ...]) -> int:
-        if job.to.is_listed:
+        if ids or job.to.is_listed:
             return self._guard.weigh(len(ids) * self._deliveries_per_recipient)
         expected = job.expected_recipients
         return self._guard.weigh(None if expected is None else expected * self._deliveries_per_recipient)
@@ -330,9 +336,12 @@ def _ttl_s(deadline_s: float, *, now_s: float) -> int:
 
 
 def _accepted(sealed: Sealed, verdict: Took) -> list[Settled]:
+    message_ids = (verdict.message_id,)
+    if len(sealed.shares) == 1 and not verdict.unsubscribed:
+        receipt, ids = sealed.shares[0]
+        return [(receipt, ids, Accepted(message_ids, 0, (), verdict.replayed, sealed.attempts))]
     total = sealed.recipients
     named = frozenset(verdict.unsubscribed)
-    message_ids = (verdict.message_id,)
     return [
         (
             receipt,

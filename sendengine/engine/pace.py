@@ -30,6 +30,7 @@ class Pace:
         self._disk_s = 0.0  # how long a request waits for the disk before it waits for its permit
         self._cap = inf
         self._is_paused = False
+        self.is_open = True  # anything may be sent
         self._fruitless = 0  # epochs since anything was accepted,
         self._fruitless_since_s = 0.0  # and when the first of them began
         self._is_closed = False
@@ -40,11 +41,6 @@ class Pace:
         self._closed_at_s: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._polling: asyncio.TimerHandle | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether anything may be sent."""
-        return self._closed_at_s is None and not self._is_paused
 
     @property
     def opens_at_s(self) -> float | None:
@@ -88,6 +84,7 @@ class Pace:
             return
         if self._closed_at_s is None:
             self._closed_at_s = now_s
+            self.is_open = False
             self.limiter.close_gate()
         if self._timer is not None:
             self._timer.cancel()
@@ -100,6 +97,7 @@ class Pace:
     def pause(self) -> None:
         """Let nothing more out, until `unpause`."""
         self._is_paused = True
+        self.is_open = False
         self.limiter.close_gate()
 
     def unpause(self) -> None:
@@ -107,7 +105,8 @@ class Pace:
         if not self._is_paused:
             return
         self._is_paused = False
-        if self._closed_at_s is None and not self._is_closed:
+        self.is_open = self._closed_at_s is None
+        if self.is_open and not self._is_closed:
             self._reopen(asyncio.get_running_loop().time())
 
     def cap(self, rate: float | None) -> None:
@@ -143,7 +142,8 @@ class Pace:
         if self._closed_at_s is not None:
             self.held_s += now_s - self._closed_at_s
             self._closed_at_s = None
-        if not self._is_paused:
+        self.is_open = not self._is_paused
+        if self.is_open:
             self._reopen(now_s)
 
     def _reopen(self, now_s: float) -> None:

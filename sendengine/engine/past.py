@@ -86,12 +86,14 @@ class RecoveredReceipts:
 class Rest(Struct, frozen=True):
     """What is left of a job: ``job`` is to be sent, None where nothing is; ``ended`` is what the others came to.
 
-    ``may_wait`` says that an attempt of it may still be at work, so that it waits as after a lost reply.
+    ``may_wait`` says that an attempt of it may still be at work, so that it waits as after a lost reply;
+    ``may_go_alone`` that it is the whole of a notification that goes again with its old body and key.
     """
 
     job: Job | None
     ended: Sequence[Part] = ()
     may_wait: bool = False
+    may_go_alone: bool = False
 
 
 class Ages(Struct, frozen=True):
@@ -116,6 +118,8 @@ def rest_of(recovered: RecoveredJob, sealed: Sequence[str] | None, *, is_over: b
     job = recovered.job
     if isinstance(job, CreateNotification):
         left = _unsealed(job, recovered.parts, sealed)
+        if left is job and recovered.was_begun and recovered.request_key is not None:
+            return Rest(job, may_wait=True, may_go_alone=True)
         if left is None or not is_over:
             return Rest(left)
         return Rest(None, (Part(left.to.ids if left.to.is_listed else (), _expired(left)),))

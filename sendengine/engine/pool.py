@@ -81,8 +81,14 @@ class WorkerPool:
 
     @property
     def can_engage(self) -> bool:
-        """Whether `engage` could put anybody to work; where not, whoever has finished takes what waits."""
-        return bool(self._idle) or self._connections.may_hold(self)
+        """Whether `engage` could put anybody to work; where not, whoever has finished takes what waits.
+
+        Asked three times a request, so it looks at the budget's numbers before it asks the budget.
+        """
+        budget = self._connections
+        if self._idle or budget.idle or budget.left >= self.cost:
+            return True
+        return len(self._tasks) * self.cost < budget.part and budget.may_hold(self)
 
     @property
     def busy(self) -> int:
@@ -92,7 +98,8 @@ class WorkerPool:
     @property
     def must_shrink(self) -> bool:
         """Whether a worker that has finished must go, because another lane needs its connection."""
-        return self._connections.asks_back(self)
+        budget = self._connections
+        return (budget.left < 0 or bool(budget.wanting)) and budget.asks_back(self)
 
     def engage(self) -> None:
         """Wake the worker that parked last, whose connection is the freshest, or start one if there is room for it."""

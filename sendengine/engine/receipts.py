@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 
 from sendengine.core.jobs import CreateNotification, Job
 from sendengine.core.outcomes import OUTCOME_NAMES, Abandoned, Outcome, merge
-from sendengine.ports import Journal, Part
+from sendengine.ports import Journal, LoneJournal, Part
 
 
 class Receipt:
@@ -23,6 +23,7 @@ class Receipt:
         "_outcome",
         "_parts",
         "_when_dropped",
+        "alone",
         "deadline_s",
         "home",
         "is_awaited",
@@ -41,8 +42,9 @@ class Receipt:
         self.is_awaited = False  # somebody has asked for the outcome
         self.is_begun = False  # a request with a part of it was sealed
         self.home: Journal | None = None  # where it is on disk,
-        self.record = 0  # and its id there
-        self._left = _portions(job)
+        self.record = 0  # and its id there;
+        self.alone: tuple[LoneJournal, str] | None = None  # where its acceptance says with which key it goes alone
+        self._left = len(job.to.ids) if isinstance(job, CreateNotification) and job.to.is_listed else 1  # to be booked
         self._outcome: Outcome | None = None
         self._parts: tuple[Part, ...] = ()
         self._followers: _Follower | list[_Follower] | None = None  # one needs no list, which takes 88 bytes
@@ -116,8 +118,13 @@ class Receipt:
         self._left += 1
 
     def book(self, part: Part) -> bool:
-        """Take note of what came of some recipients; True where that was the last of them."""
-        self._parts = (*self._parts, part)
+        """Take note of what came of some recipients; True where that was the last of them, and the job may `settle`.
+
+        One that has settled takes no note of more.
+        """
+        if self._outcome is not None:
+            return False
+        self._parts = (*self._parts, part) if self._parts else (part,)
         self._left -= len(part.recipients) or 1
         return self._left <= 0
 
@@ -153,8 +160,3 @@ class Receipt:
 
 
 _Follower = Callable[[Receipt], None] | asyncio.Future[None]
-
-
-def _portions(job: Job) -> int:
-    """How many portions are to be booked: recipients, or one where they cannot be counted."""
-    return len(job.to.ids) if isinstance(job, CreateNotification) and job.to.is_listed else 1

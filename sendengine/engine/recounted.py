@@ -27,10 +27,8 @@ def recounted(like: Sealed, *, now_s: float) -> Sealed:
     return replace(like, weight=None, is_counted=False, sealed_at_s=now_s)
 
 
-def weight_of(sealed: Sealed, app: App) -> int:
+def weight_now(sealed: Sealed, app: App) -> int:
     """What it counts; never more than the limit, since it was admitted once."""
-    if sealed.weight is not None:
-        return sealed.weight
     guard = app.guard
     weight = guard.weigh(_deliveries(sealed, each=app.settings.deliveries_per_recipient))
     return weight if guard.limit is None else min(weight, guard.limit)

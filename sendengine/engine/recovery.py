@@ -23,19 +23,17 @@ from msgspec import Struct
 
 from sendengine.core.jobs import CreateNotification, Job
 from sendengine.core.outcomes import OUTCOME_NAMES
-from sendengine.core.requests import NotificationRequest
-from sendengine.core.targets import Target
-from sendengine.core.wire import canonical
 from sendengine.engine import endings
-from sendengine.engine.admission import deadline_of, render, weigh
+from sendengine.engine.admission import render
 from sendengine.engine.events import announce
 from sendengine.engine.interrupted import OnTheWay, Work
 from sendengine.engine.lane import Lane
 from sendengine.engine.past import KEY_AGE_S, Ages, Past, RecoveredReceipt, Rest, rest_of, stale_outcome
+from sendengine.engine.recalled import receipt_of, sealed_of
 from sendengine.engine.receipts import Receipt
 from sendengine.engine.recounted import COUNTED_S, recounted
-from sendengine.engine.sealed import Sealed, Share
-from sendengine.ports import Journal, Recovered, RecoveredJob, RecoveredRequest
+from sendengine.engine.sealed import Sealed
+from sendengine.ports import Journal, LoneJournal, Recovered, RecoveredJob, RecoveredRequest
 
 _SLICE: Final = 32  # jobs between two turns of the loop: about half a millisecond of work
 _SEALED_WORK: Final = 8  # a sealed request is as much work as so many jobs, and
@@ -108,7 +106,7 @@ class Recovery:
             waiting.append((yield from opening))
         for number, one in enumerate(merge(*waiting, key=lambda one: one.recovered.accepted_at_s), 1):
             self.receipts.append(RecoveredReceipt(one.receipt, one.recovered.row))
-            self._count(one.rest)
+            self._count(one)
             _put_back(one, now_s=now_s, later=self._ends.append)
             self._on_the_way.arrived(one.receipt)
             if not number % _SLICE:
@@ -151,6 +149,7 @@ class Recovery:
     ) -> Generator[None, None, Sequence["_Returning"]]:
         """Make the receipts of one journal's jobs; returns what is to be put back."""
         self._damaged += recovered.damaged
+        lone = journal if isinstance(journal, LoneJournal) else None
         places: dict[int, tuple[Lane, Receipt, bytes]] = {}
         accepted_at_s: dict[int, float] = {}
         for number, job in enumerate(recovered.jobs, 1):
@@ -162,11 +161,13 @@ class Recovery:
                 continue
             content = render(job.job)
             age_s = max(0.0, epoch_s - job.accepted_at_s)
-            receipt = _receipt_of(job, journal, content=content, now_s=now_s, age_s=age_s)
+            receipt = receipt_of(job, journal, content=content, now_s=now_s, age_s=age_s)
+            if lone is not None and job.request_key is not None:
+                receipt.alone = lone, job.request_key
             places[job.id] = lane, receipt, content
             accepted_at_s[job.id] = job.accepted_at_s
             self._readmit(job.job, receipt, lane)
-            lane.books.open()
+            lane.books.unsettled += 1
             self._on_the_way.add(receipt, job, lane=lane)
         receipts = {number: receipt for number, (_, receipt, _) in places.items()}
         riding = yield from self._recall(
@@ -181,7 +182,12 @@ class Recovery:
                 is_too_old = self._ages.are_over(job.job, age_s=epoch_s - job.accepted_at_s)
                 is_over = is_too_old or _is_overdue(lane, receipt, may_wait=job.was_begun, now_s=now_s)
                 rest = rest_of(job, riding.get(job.id), is_over=is_over)
-                returning.append(_Returning(lane, receipt, job, rest, content, is_foreign))
+                if rest.job is not job.job:
+                    receipt.alone = None  # what is left of it has another body
+                is_stale = rest.may_go_alone and (is_too_old or epoch_s - job.accepted_at_s > KEY_AGE_S)
+                is_counted = not rest.may_go_alone  # whether that request was sealed, and counted, is not known
+                one = _Returning(lane, receipt, job, rest, content, is_foreign, is_counted, is_stale)
+                returning.append(one)
         return returning
 
     def _recall(
@@ -208,7 +214,7 @@ class Recovery:
                 continue
             for job, ids in request.seal.members:
                 riding.setdefault(job, []).extend(ids)
-            sealed = _sealed_of(request, shares, app_id=lane.app.settings.app_id, home=journal, now_s=now_s)
+            sealed = sealed_of(request, shares, app_id=lane.app.settings.app_id, home=journal, now_s=now_s)
             age_s = epoch_s - request.sealed_at_s
             since_s = [accepted_at_s[job] for job, _ in request.seal.members if job in receipts]
             waited_s = min(age_s, epoch_s - max(since_s))  # one that was put back waits since then
@@ -231,11 +237,13 @@ class Recovery:
                 _resend(lane, sealed, now_s=now_s, later=self._ends.append)
             yield
 
-    def _count(self, rest: Rest) -> None:
-        self._found.waiting += rest.job is not None
-        for part in rest.ended:
-            name = OUTCOME_NAMES[type(part.outcome)]
-            self._found.ended[name] = self._found.ended.get(name, 0) + 1
+    def _count(self, one: "_Returning") -> None:
+        rest, found = one.rest, self._found
+        found.requests += rest.may_go_alone and not one.is_stale
+        found.waiting += rest.job is not None and not rest.may_go_alone
+        names = ["gave_up"] if one.is_stale else [OUTCOME_NAMES[type(part.outcome)] for part in rest.ended]
+        for name in names:
+            found.ended[name] = found.ended.get(name, 0) + 1
 
 
 def readmit_row(lane: Lane, receipt: Receipt, past: Past, *, content: bytes, now_s: float) -> None:
@@ -243,13 +251,13 @@ def readmit_row(lane: Lane, receipt: Receipt, past: Past, *, content: bytes, now
     home = receipt.home
     job = receipt.job
     later = asyncio.get_running_loop().call_soon
-    lane.books.open()
+    lane.books.unsettled += 1
     riding: list[str] | None = None
     epoch_s = time.time()
     for request in past.requests:
         ids = tuple([item for _, part in request.seal.members for item in part])
         riding = [*(riding or ()), *ids]
-        sealed = _sealed_of(request, [(receipt, ids)], app_id=lane.app.settings.app_id, home=home, now_s=now_s)
+        sealed = sealed_of(request, [(receipt, ids)], app_id=lane.app.settings.app_id, home=home, now_s=now_s)
         if epoch_s - request.sealed_at_s > COUNTED_S:
             sealed = recounted(sealed, now_s=now_s)
         _resend(lane, sealed, now_s=now_s, later=later)
@@ -273,6 +281,7 @@ class _Returning(Struct, frozen=True):
     content: bytes
     is_foreign: bool = False
     is_counted: bool = True
+    is_stale: bool = False  # too old to be repeated
 
 
 def _put_back(one: _Returning, *, now_s: float, later: _Later) -> None:
@@ -294,7 +303,9 @@ def _put_back(one: _Returning, *, now_s: float, later: _Later) -> None:
             not_before_s=_goes_at_s(lane, receipt, now_s=now_s) if rest.may_wait else None,
             is_foreign=one.is_foreign or rest.may_wait,
         )
-        if sealed is not None:
+        if sealed is not None and one.is_stale:
+            later(partial(_end_stale, lane, sealed))
+        elif sealed is not None:
             _resend(
                 lane,
                 sealed if one.is_counted else recounted(sealed, now_s=now_s),
@@ -326,45 +337,6 @@ def _resend(lane: Lane, sealed: Sealed, *, now_s: float, later: _Later) -> None:
         later(partial(_end_overdue, lane, sealed))
         return
     lane.again(sealed, at_s=now_s + lane.retries.wait_after_restart_s(high=sealed.is_high))
-
-
-def _receipt_of(recovered: RecoveredJob, journal: Journal, *, content: bytes, now_s: float, age_s: float) -> Receipt:
-    job = recovered.job
-    deadline_s = deadline_of(job, now_s=now_s)
-    if deadline_s is not None and job.expires_in_s is not None:
-        deadline_s -= age_s
-    receipt = Receipt(job, submitted_at_s=now_s - age_s, deadline_s=deadline_s, size_bytes=weigh(job, content=content))
-    receipt.home = journal
-    receipt.record = recovered.id
-    return receipt
-
-
-def _sealed_of(
-    recovered: RecoveredRequest, shares: Sequence[Share], *, app_id: str, home: Journal | None, now_s: float
-) -> Sealed:
-    """The request as it was sealed: its old key and, byte for byte, its old body."""
-    seal = recovered.seal
-    job = shares[0][0].job
-    if not isinstance(job, CreateNotification) or seal.key is None:
-        raise TypeError("a recovered request is a notification's, and has a key")
-    ids = tuple([item for _, part in shares for item in part])
-    target = Target(job.to.kind, ids, job.to.label) if job.to.is_listed else job.to
-    deadlines = [receipt.deadline_s for receipt, _ in shares if receipt.deadline_s is not None]
-    sealed = Sealed.of(
-        NotificationRequest(app_id, seal.key, canonical(job.message), target, job.channel, seal.ttl_s),
-        shares=shares,
-        origin=None,
-        is_high=any(receipt.is_high for receipt, _ in shares),
-        deadline_s=min(deadlines, default=None),
-        now_s=now_s,
-    )
-    sealed.wire = seal.wire
-    sealed.is_counted = True  # against the application limit, when it was sealed
-    sealed.maybe_received_at_s = sealed.sent_at_s = now_s
-    sealed.is_kept = True
-    if home is not None:
-        sealed.records = ((home, recovered.id),)
-    return sealed
 
 
 def _end_overdue(lane: Lane, sealed: Sealed) -> None:

@@ -26,50 +26,45 @@ class Retries:
         self._chance = chance
         self._policy = RetryPolicy(lost_reply_wait_s)
         self._window = AnswerWindow()
-        self._breaker = Breaker()
-        self._budget = RetryBudget(now_s=now_s)
+        self.breaker = Breaker()
+        self.budget = RetryBudget(now_s=now_s)
         self._failing_since_s: float | None = None  # since when nothing has been answered
 
     @property
     def is_outage(self) -> bool:
         """Whether the breaker is open: nothing is answered, and only probes go out."""
-        return self._breaker.is_open
+        return self.breaker.opened_at_s is not None
 
     @property
     def outage_since_s(self) -> float | None:
         """Since when nothing has been answered; None while things are."""
-        return self._breaker.opened_at_s
+        return self.breaker.opened_at_s
 
     @property
     def next_probe_at_s(self) -> float | None:
         """When the next probe may go; None where everything may."""
-        return self._breaker.next_probe_at_s
+        return self.breaker.next_probe_at_s
 
     def may_try(self, *, now_s: float) -> bool:
         """Whether a request may be taken: the breaker is closed, or a probe is due."""
-        probe_at_s = self._breaker.next_probe_at_s
+        probe_at_s = self.breaker.next_probe_at_s
         return probe_at_s is None or probe_at_s <= now_s
 
     def take_probe(self, sealed: Sealed, *, now_s: float) -> None:
         """A request is taken; while the breaker is open it is the probe, and once it is closed no more."""
-        sealed.is_probe = self._breaker.take_probe(now_s=now_s)
+        sealed.is_probe = self.breaker.take_probe(now_s=now_s)
 
     def may_repeat(self, *, now_s: float) -> float:
         """0 where a repeat may go now, and it is paid for; else how long the budget must earn first."""
-        if self._budget.take(is_answering=self._window.is_answering, now_s=now_s):
+        if self.budget.take(is_answering=self._window.is_answering, now_s=now_s):
             return 0.0
-        return max(0.001, self._budget.again_in_s(now_s=now_s))
-
-    def launched(self, sealed: Sealed, *, now_s: float) -> None:
-        """An attempt begins."""
-        if sealed.attempts == 1:
-            self._budget.earn(now_s=now_s)
+        return max(0.001, self.budget.again_in_s(now_s=now_s))
 
     def answered(self, *, now_s: float) -> bool:
         """There was an answer; True where it ends an outage, and what waits may go earlier."""
         self._failing_since_s = None
         self._window.note(answered=True, now_s=now_s)
-        if not self._breaker.answer(now_s=now_s):
+        if not self.breaker.failures or not self.breaker.answer(now_s=now_s):
             return False
         announce("outage_over", f"{self._lane}: answers again", lane=self._lane)
         return True
@@ -78,7 +73,7 @@ class Retries:
         """An attempt ended without an answer: when to go again, or None: give it up."""
         sent_at_s = sealed.sent_at_s if sealed.attempts else now_s
         self._window.note(answered=False, now_s=now_s)
-        if not self._is_goodbye(failure, now_s=now_s) and self._breaker.fail(sent_at_s=sent_at_s, now_s=now_s):
+        if not self._is_goodbye(failure, now_s=now_s) and self.breaker.fail(sent_at_s=sent_at_s, now_s=now_s):
             announce(
                 "outage",
                 f"{self._lane}: 20 attempts in a row without an answer; only probes are sent until one comes",

@@ -8,9 +8,11 @@ Units: seconds on the running loop's clock.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from heapq import heapify, heappop, heappush
-from typing import Final
+from typing import Final, cast
+
+from msgspec import Struct
 
 from sendengine.core.coalescing import ChangeSet, PendingChanges, leave_out, take_apart, without_uncertain_deltas
 from sendengine.core.jobs import Job, UpdateUser
@@ -32,14 +34,15 @@ UserKey = tuple[str, str]
 """Alias label and id."""
 
 
-class _User:
+class _User(PendingChanges[Receipt]):
     """One user with changes pending or a request within its second."""
 
-    __slots__ = ("held_until_s", "high", "is_busy", "key", "pending", "queued_high", "queued_normal", "since_s")
+    __slots__ = ("held_until_s", "high", "ids", "is_busy", "key", "queued_high", "queued_normal", "since_s")
 
-    def __init__(self, key: UserKey, *, max_modifications: int) -> None:
+    def __init__(self, key: UserKey, ids: tuple[str, ...], *, max_modifications: int) -> None:
+        super().__init__(max_modifications=max_modifications)
         self.key = key
-        self.pending: PendingChanges[Receipt] = PendingChanges(max_modifications=max_modifications)
+        self.ids = ids
         self.high = 0  # high jobs that came since its last request
         self.since_s = 0.0  # when the oldest pending job came
         self.is_busy = False
@@ -50,19 +53,16 @@ class _User:
     @property
     def is_ready(self) -> bool:
         """Whether its changes may be sealed now."""
-        return not self.is_busy and self.held_until_s is None and bool(self.pending)
+        return self.waits and not self.is_busy and self.held_until_s is None
 
 
-class _Origin:
+class _Origin(Struct, eq=False):
     """What a sealed request was made of, and what became ambiguous on its way."""
 
-    __slots__ = ("ambiguous", "changes", "is_spent", "user")
-
-    def __init__(self, user: _User, changes: ChangeSet[Receipt]) -> None:
-        self.user = user
-        self.changes = changes
-        self.ambiguous: list[Settled] = []
-        self.is_spent = False  # everything in it became ambiguous
+    user: _User
+    changes: ChangeSet[Receipt]
+    ambiguous: list[Settled] = []
+    is_spent: bool = False  # everything in it became ambiguous
 
 
 class UserSource:
@@ -130,55 +130,72 @@ class UserSource:
         if not_before_s is not None:
             self._hold(user, until_s=not_before_s)
         if is_foreign:
-            user.pending.close()
+            user.close()
         self._add(receipt, job, user, now_s=now_s)
         if is_foreign:
-            user.pending.close()
+            user.close()
 
     def _user_of(self, job: UpdateUser) -> _User:
-        key = (job.user.label, job.user.ids[0])
-        shard = self._users[hash(key[1]) % _SHARDS]  # a text keeps its hash, a tuple does not
+        ids = job.user.ids
+        key = (job.user.label, ids[0])
+        shard = self._users[hash(ids[0]) % _SHARDS]  # a text keeps its hash, a tuple does not
         user = shard.get(key)
         if user is None:
-            user = shard[key] = _User(key, max_modifications=self._max_modifications)
+            user = shard[key] = _User(key, ids, max_modifications=self._max_modifications)
         return user
 
     def _add(self, receipt: Receipt, job: UpdateUser, user: _User, *, now_s: float) -> None:
-        is_first, is_high = not user.pending, receipt.is_high
+        self._waiting += 1
+        is_first = not user.waits
+        user.add(receipt, job)
+        if receipt.deadline_s is not None:
+            self._note_deadline(receipt, receipt.deadline_s)
+        if job.urgency == "high":
+            user.high += 1
+        elif not is_first:
+            return  # a user that is ready is in line already
         if is_first:
             user.since_s = now_s
-        user.pending.add(receipt, job)
-        self._waiting += 1
-        if is_high:
-            user.high += 1
-        if receipt.deadline_s is not None:
-            self._count += 1
-            heappush(self._deadlines, (receipt.deadline_s, self._count, receipt))
-            if len(self._deadlines) > 2 * self._waiting + _SPARE:
-                self._deadlines = [entry for entry in self._deadlines if not entry[2].is_settled]
-                heapify(self._deadlines)
-        if is_first or is_high:  # any other user that is ready is in line already
-            self._queue(user)
+        self._queue(user)
+
+    def _note_deadline(self, receipt: Receipt, deadline_s: float) -> None:
+        self._count += 1
+        heappush(self._deadlines, (deadline_s, self._count, receipt))
+        if len(self._deadlines) > 2 * self._waiting + _SPARE:
+            self._deadlines = [entry for entry in self._deadlines if not entry[2].is_settled]
+            heapify(self._deadlines)
 
     def pull(self, *, now_s: float, prefer_normal: bool) -> Sealed | None:
         """Seal the changes of the next user that is ready."""
-        self._cool(now_s)
-        queues = (self._normal, self._high) if prefer_normal else (self._high, self._normal)
-        for queue in queues:
-            while queue:
-                user = queue.popleft()
-                if queue is self._high:
-                    user.queued_high = False
-                else:
-                    user.queued_normal = False
-                if user.is_ready:
-                    return self._seal(user, now_s=now_s)
+        if self._cooling:
+            self._cool(now_s)
+        user = self._next(self._high) if self._high and not prefer_normal else None
+        if user is None:
+            user = self._next(self._normal)
+        if user is None and prefer_normal:
+            user = self._next(self._high)
+        return None if user is None else self._seal(user, now_s=now_s)
+
+    def _next(self, queue: deque[_User]) -> _User | None:
+        is_high = queue is self._high
+        while queue:
+            user = queue.popleft()
+            if is_high:
+                user.queued_high = False
+            else:
+                user.queued_normal = False
+            if user.is_ready:
+                return user
         return None
 
     def next_due_s(self, *, now_s: float) -> float | None:
         """The earliest instant at which `pull` may give something."""
-        self._cool(now_s)
-        if self._ready(self._normal) or self.has_high:
+        if self._cooling:
+            self._cool(now_s)
+        queue = self._normal
+        while queue and not queue[0].is_ready:
+            queue.popleft().queued_normal = False
+        if queue or self.has_high:
             return now_s
         return self._cooling[0][0] if self._cooling else None
 
@@ -190,20 +207,25 @@ class UserSource:
 
     def expire(self, *, now_s: float) -> Sequence[Share]:
         """Remove and return what waits although its deadline has passed; what is begun goes on."""
-        expired: list[Share] = []
+        expired: dict[Receipt, _User] = {}
         while self._deadlines and self._deadlines[0][0] <= now_s:
             receipt = heappop(self._deadlines)[2]
             if not receipt.is_begun and not receipt.is_settled:
-                expired.append(self._withdraw(receipt))
-        return expired
+                expired[receipt] = self._user_of(_update(receipt))
+        for user in dict.fromkeys(expired.values()):  # once for each: it looks at everything that waits for the user
+            user.leave_out(expired.__contains__)
+            if not (user.is_busy or user.held_until_s is not None):
+                self._queue_or_forget(user)
+        self._waiting -= len(expired)
+        return [(receipt, user.ids) for receipt, user in expired.items()]
 
     def withdraw_all(self) -> Sequence[Share]:
         """Remove and return everything that waits."""
         withdrawn: dict[Receipt, Share] = {}
         for shard in self._users:
             for user in shard.values():
-                for change in user.pending.leave_out(lambda _: True):
-                    withdrawn[change.member] = (change.member, user.key[1:])
+                for change in user.leave_out(lambda _: True):
+                    withdrawn[change.member] = (change.member, user.ids)
         self._waiting = 0
         return list(withdrawn.values())
 
@@ -216,37 +238,32 @@ class UserSource:
         user = origin.user
         rest, gone = leave_out(origin.changes, lambda receipt: _is_over(receipt, now_s))
         over = {change.member for change in gone}
-        later = user.pending.leave_out(lambda receipt: receipt in over)
+        later = user.leave_out(lambda receipt: receipt in over)
         self._waiting -= sum(change.is_last for change in later)
         if rest is not None:
             self._put_back(user, [rest])
         self._release(origin, sealed, now_s=now_s)
-        ids = user.key[1:]
+        ids = user.ids
         outcome = GaveUp(OVERDUE, sealed.attempts, maybe_sent=True, not_sent=ids) if sealed.maybe_sent else Expired(ids)
         ended: list[Settled] = [(receipt, ids, outcome) for receipt in over]
         return Resolution([*origin.ambiguous, *ended], is_replaced=rest is not None)
 
     def took(self, sealed: Sealed, verdict: Took | NobodyReached, *, now_s: float) -> Resolution:  # noqa: ARG002 - the port's
         """Every job that was merged into it is accepted."""
-        settled: list[Settled] = [
-            (receipt, ids, Accepted(shared_with=len(sealed.shares) - 1, attempts=sealed.attempts))
-            for receipt, ids in sealed.shares
-        ]
+        outcome = Accepted((), len(sealed.shares) - 1, (), False, sealed.attempts)  # noqa: FBT003 - a record
+        settled: list[Settled] = [(receipt, ids, outcome) for receipt, ids in sealed.shares]
         return Resolution(self._finish(sealed, settled, now_s=now_s))
 
     def refused(self, sealed: Sealed, verdict: Refused, *, now_s: float) -> Resolution:
         """Take a refused merge apart: its jobs go one by one, in order, before everything else of the user."""
         origin = _origin(sealed)
-        is_divisible = verdict.status in _DIVISIBLE
-        sets = take_apart(origin.changes, tag_cap=verdict.fault is Fault.TAG_CAP) if is_divisible else []
-        if sets:
+        at_tag_cap = verdict.fault is Fault.TAG_CAP
+        if verdict.status in _DIVISIBLE and (sets := take_apart(origin.changes, tag_cap=at_tag_cap)):
             self._put_back(origin.user, sets)
             self._release(origin, sealed, now_s=now_s)
             return Resolution(origin.ambiguous, is_replaced=True)
-        rejected: list[Settled] = [
-            (receipt, ids, Rejected(verdict.status, verdict.errors, sealed.attempts, ids))
-            for receipt, ids in sealed.shares
-        ]
+        outcome = Rejected(verdict.status, verdict.errors, sealed.attempts, origin.user.ids)
+        rejected: list[Settled] = [(receipt, ids, outcome) for receipt, ids in sealed.shares]
         return Resolution(self._finish(sealed, rejected, now_s=now_s))
 
     def ended(self, sealed: Sealed, *, now_s: float) -> Resolution:
@@ -259,7 +276,7 @@ class UserSource:
         again, ambiguous = without_uncertain_deltas(origin.changes)
         if not ambiguous:
             return None
-        ids = origin.user.key[1:]
+        ids = origin.user.ids
         for change in ambiguous:
             if not change.is_last:
                 change.member.await_portion()
@@ -277,23 +294,23 @@ class UserSource:
         return any(_update(receipt).on_missing == "retry" for receipt, _ in sealed.shares)
 
     def _seal(self, user: _User, *, now_s: float) -> Sealed:
-        changes = user.pending.take()
+        changes = user.take()
         if changes is None:
             raise AssertionError("a ready user has changes pending")
-        ids = user.key[1:]
         is_high = user.high > 0
-        shares: list[Share] = []
-        for change in changes.changes:
-            receipt = change.member
-            receipt.is_begun = True
-            shares.append((receipt, ids))
-            self._waiting -= change.is_last
-        user.high = 0 if not user.pending else user.high
+        if not user.waits:
+            user.high = 0
         user.is_busy = True
         user.since_s = now_s
-        receipts = [change.member for change in changes.changes]
-        open_ends = [one.deadline_s for one in receipts if one.deadline_s is not None and not one.parts]
-        deadline_s = min(open_ends, default=None)
+        ids, members = user.ids, changes.members
+        shares: list[Share] = []
+        deadline_s: float | None = None
+        for receipt in members:
+            receipt.is_begun = True
+            shares.append((receipt, ids))
+            if receipt.deadline_s is not None and not receipt.parts:
+                deadline_s = receipt.deadline_s if deadline_s is None else min(deadline_s, receipt.deadline_s)
+        self._waiting -= len(members) - len(changes.going_on)
         return Sealed.of(
             _request(self._app_id, user, changes),
             shares=shares,
@@ -306,11 +323,10 @@ class UserSource:
     def _finish(self, sealed: Sealed, settled: list[Settled], *, now_s: float) -> list[Settled]:
         """The request is over; a job that goes on in a later one is owed one portion more."""
         origin = _origin(sealed)
-        for change in () if origin.is_spent else origin.changes.changes:
-            if not change.is_last:
-                change.member.await_portion()
+        for receipt in () if origin.is_spent else origin.changes.going_on:
+            receipt.await_portion()
         self._release(origin, sealed, now_s=now_s)
-        return [*origin.ambiguous, *settled]
+        return [*origin.ambiguous, *settled] if origin.ambiguous else settled
 
     def _release(self, origin: _Origin, sealed: Sealed, *, now_s: float) -> None:
         """The request is off the wire: the user's second runs on, and so does its hold."""
@@ -331,7 +347,7 @@ class UserSource:
             heappush(self._cooling, (until_s, self._count, user))
 
     def _put_back(self, user: _User, sets: Sequence[ChangeSet[Receipt]]) -> None:
-        user.pending.put_back_front(sets)
+        user.put_back_front(sets)
         self._waiting += sum(change.is_last for part in sets for change in part.changes)
 
     def _cool(self, now_s: float) -> None:
@@ -342,7 +358,7 @@ class UserSource:
                 self._queue_or_forget(user)
 
     def _queue_or_forget(self, user: _User) -> None:
-        if user.pending:
+        if user.waits:
             self._queue(user)
         else:
             del self._users[hash(user.key[1]) % _SHARDS][user.key]
@@ -358,26 +374,11 @@ class UserSource:
             user.queued_normal = True
             self._normal.append(user)
 
-    def _ready(self, queue: deque[_User]) -> bool:
-        while queue and not queue[0].is_ready:
-            queue.popleft().queued_normal = False
-        return bool(queue)
-
-    def _withdraw(self, receipt: Receipt) -> Share:
-        job = _update(receipt)
-        key = (job.user.label, job.user.ids[0])
-        shard = self._users[hash(key[1]) % _SHARDS]
-        user = shard[key]
-        user.pending.leave_out(lambda member: member is receipt)
-        self._waiting -= 1
-        if not (user.pending or user.is_busy or user.held_until_s is not None):
-            del shard[key]
-        return receipt, key[1:]
-
 
 def _request(app_id: str, user: _User, changes: ChangeSet[Receipt]) -> UserRequest:
     label, user_id = user.key
-    return UserRequest(app_id, label, user_id, changes.tags, changes.properties, changes.deltas)
+    whole = changes.whole
+    return UserRequest(app_id, label, user_id, cast("Mapping[str, str]", whole.tags), whole.properties, whole.deltas)
 
 
 def _update(receipt: Receipt) -> UpdateUser:

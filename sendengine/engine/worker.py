@@ -44,22 +44,39 @@ class Worker:
         finally:
             lane.pool.connected()
         try:
-            while True:
-                sealed = self._sealed = lane.take()
-                if sealed is None:
-                    await self._park()
-                    continue
-                if sealed.is_kept or lane.custody is None or await self._keep(sealed, lane.custody):
-                    await self._exchange(sealed)
-                self._sealed = None
-                if lane.pool.must_shrink:
-                    return
+            await self._work()
         finally:
             if self._sealed is not None:
                 lane.interrupted(self._sealed)
 
+    async def _work(self) -> None:
+        lane = self._lane
+        custody, exchange, permit = lane.custody, lane.transport.exchange, self._permit
+        while True:
+            sealed = self._sealed = lane.take()
+            if sealed is None:
+                await self._park()
+                continue
+            try:
+                if custody is not None and not custody.has(sealed):
+                    await self._keep(sealed, custody)
+                reply = await exchange(sealed.wire, permit)
+            except StorageError:
+                lane.not_kept(sealed)
+            except GateClosedError:
+                lane.gate_closed(sealed)
+            except StaleRequestError:
+                lane.stale(sealed)
+            except (NotSentError, ReplyLostError) as error:
+                endings.unanswered(lane, sealed, error)
+            else:
+                endings.answered(lane, sealed, reply)
+            self._sealed = None
+            if lane.pool.must_shrink:
+                return
+
     async def _park(self) -> None:
-        turn = self._turn = asyncio.get_running_loop().create_future()
+        turn = self._turn = self._lane.loop.create_future()
         self._lane.pool.park(self)
         try:
             await turn
@@ -70,34 +87,15 @@ class Worker:
                 self._lane.pool.waking -= 1
             self._turn = None
 
-    async def _keep(self, sealed: Sealed, custody: Custody) -> bool:
-        """Wait until the request is on disk; False where it never will be."""
+    async def _keep(self, sealed: Sealed, custody: Custody) -> None:
+        """Wait until the request is on disk. Raises StorageError where it never will be."""
         lane = self._lane
         lane.keeping += 1
         try:
             await custody.keep(sealed, lane=lane.name)
-        except StorageError:
-            lane.not_kept(sealed)
-            return False
         finally:
             lane.keeping -= 1
         lane.pace.look_ahead(disk_s=2 * custody.flush_s)
-        return True
-
-    async def _exchange(self, sealed: Sealed) -> None:
-        lane = self._lane
-        try:
-            reply = await lane.transport.exchange(sealed.wire, self._permit)
-        except GateClosedError:
-            lane.gate_closed(sealed)
-        except StaleRequestError:
-            lane.stale(sealed)
-        except NotSentError as error:
-            endings.not_sent(lane, sealed, error)
-        except ReplyLostError as error:
-            endings.reply_lost(lane, sealed, error)
-        else:
-            endings.answered(lane, sealed, reply)
 
     async def _permit(self) -> None:
         """Wait for the lane's permit; what it raises tells the exchange to give the connection back."""

@@ -1,7 +1,8 @@
 """When changes reach the disk, and what follows when they cannot.
 
 A group goes when somebody has waited `URGENT_S` for it, or it has `GROUP_RECORDS` or `GROUP_BYTES`; what gathers while
-one is being written goes with the next. Changes that nobody waits for go with a group at the latest after `LAZY_S`,
+one is being written goes with the next. A group costs as much as 40 of its records, so that where many come it may
+gather for twice as long (`BUSY_S`). Changes that nobody waits for go with a group at the latest after `LAZY_S`,
 and do not hold up the others; among themselves they keep their order.
 
 A failed write is never tried again: whoever waits, and whoever comes later, gets StorageError. A full disk is no
@@ -28,6 +29,8 @@ GROUP_RECORDS: Final = 512
 GROUP_BYTES: Final = 262_144
 LARGEST_BYTES: Final = 1_048_576  # of what gathered while the disk was slow or full: it has to fit on it at once
 URGENT_S: Final = 0.005
+BUSY_S: Final = 0.01  # after a group of `BUSY_RECORDS`
+BUSY_RECORDS: Final = 24
 LAZY_S: Final = 0.15  # of the quarter second; the rest is for the group before it and its own
 AGAIN_S: Final = 1.0
 
@@ -47,6 +50,7 @@ class Flusher:
         "_again",
         "_database",
         "_flying",
+        "_gather_s",
         "_is_flying",
         "_is_full",
         "_is_lazy_due",
@@ -58,7 +62,6 @@ class Flusher:
         "_next_id",
         "_reserve",
         "_seq",
-        "_since_s",
         "_timer",
         "_unchecked_bytes",
         "_writer",
@@ -66,6 +69,7 @@ class Flusher:
         "flush_s",
         "hooks",
         "lazy",
+        "since_s",
         "urgent",
         "when_trouble",
     )
@@ -93,11 +97,12 @@ class Flusher:
         self._seq = seq
         self._next_id = next_id
         self._flying = Group()
+        self._gather_s = URGENT_S
         self._is_flying = False
         self._is_whole = True  # whether the group that is being written has all that had gathered
         self._is_full = False
         self._is_lazy_due = False
-        self._since_s: float | None = None  # since when somebody waits for the urgent group
+        self.since_s: float | None = None  # since when somebody waits for the urgent group
         self._unchecked_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._lazy_timer: asyncio.TimerHandle | None = None
@@ -109,19 +114,13 @@ class Flusher:
         """Whether the disk is full, as far as is known."""
         return self._is_full
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether no record counts, and none is on its way."""
-        return not (self._liveness or self.urgent or self.lazy or self._flying)
+    def holds_at_most(self, records: int) -> bool:
+        """Whether no more records than these count, and none is on its way."""
+        return len(self._liveness) <= records and not (self.urgent or self.lazy or self._flying)
 
     def gathering(self) -> tuple[Group, Group, Group]:
         """Return what is not on disk yet, the latest first."""
         return self.lazy, self.urgent, self._flying
-
-    @property
-    def is_hurrying(self) -> bool:
-        """Whether it is known that somebody waits for the urgent group."""
-        return self._since_s is not None
 
     # Asking for a flush
 
@@ -152,14 +151,14 @@ class Flusher:
 
     def hurry(self) -> None:
         """Somebody waits for what was added to the urgent group."""
-        if self._since_s is None:
-            self._since_s = self._loop.time()
+        if self.since_s is None:
+            self.since_s = self._loop.time()
         if self._is_flying or self._is_full:
             return
         if _is_large(self.urgent):
             self._write()
         elif self._timer is None:
-            self._timer = self._loop.call_later(URGENT_S, self._urgent_due)
+            self._timer = self._loop.call_later(self._gather_s, self._urgent_due)
 
     def stir(self) -> None:
         """A change was added to the lazy group, or waits in a hook."""
@@ -220,7 +219,7 @@ class Flusher:
             self.lazy = Group()
         if not group:
             if not self.urgent:
-                self._since_s = None  # what somebody waited for was withdrawn: the next one has to set a timer
+                self.since_s = None  # what somebody waited for was withdrawn: the next one has to set a timer
             if is_whole:
                 self._has_room()
             return
@@ -229,9 +228,10 @@ class Flusher:
             self._timer = None
         self._is_whole = is_whole or not self._is_full
         self._flying, self._is_flying = group, True
+        self._gather_s = BUSY_S if len(group.puts) >= BUSY_RECORDS else URGENT_S
         batch = self._batch(group)
-        since_s = self._since_s
-        self._since_s = self._loop.time() if self.urgent.puts else None
+        since_s = self.since_s
+        self.since_s = self._loop.time() if self.urgent.puts else None
         self._writer.start(
             partial(self._database.write, batch), done=partial(self._written, batch, since_s), failed=self._not_written
         )
@@ -269,8 +269,9 @@ class Flusher:
         liveness = self._liveness
         self._seq = batch.seq + 1
         liveness.removed((*group.replaced, *written.moved))  # where they stood before
-        liveness.appended(batch.seq, {*group.puts, *written.moved}, size_bytes=written.size_bytes)
-        if group.puts:
+        records = {*group.puts, *written.moved} if written.moved else group.puts
+        liveness.appended(batch.seq, records, size_bytes=written.size_bytes)
+        if not group.puts.keys().isdisjoint(group.removed):
             liveness.removed(group.removed)
         liveness.dropped_before(batch.first_kept)
         if since_s is not None:
@@ -292,8 +293,8 @@ class Flusher:
             return
         if self._is_lazy_due or (not self._is_full and _is_large(self.urgent)):
             self._write()
-        elif self._since_s is not None and not self._is_full:
-            left_s = self._since_s + URGENT_S - self._loop.time()
+        elif self.since_s is not None and not self._is_full:
+            left_s = self.since_s + self._gather_s - self._loop.time()
             if left_s <= 0:
                 self._write()
             elif self._timer is None:
@@ -338,7 +339,7 @@ class Flusher:
         self._again = self._loop.call_later(AGAIN_S, self._try_again)
         if not self._is_flying:
             self._is_lazy_due = True
-            self._since_s = None  # how long the disk was full says nothing about a flush
+            self.since_s = None  # how long the disk was full says nothing about a flush
             self._write(is_whole=has_room)
 
     def _has_room(self) -> None:
@@ -372,10 +373,9 @@ class Flusher:
         try:
             for done in waiters[:_TOLD_AT_ONCE]:
                 told += 1
-                try:
-                    done(afresh(error))
-                except asyncio.InvalidStateError:  # a future's `set_result`; whoever waited for it has been cancelled
-                    continue
+                done(None if error is None else afresh(error))
+        except asyncio.InvalidStateError:  # a future's `set_result`; whoever waited for it has been cancelled
+            pass
         finally:  # where one of them raises, too
             if told < len(waiters):
                 self._loop.call_soon(self._tell, waiters[told:], error)

@@ -17,6 +17,7 @@ from msgspec import Struct
 HEADER_BYTES: Final = 17
 
 _HEADER: Final = Layout(">IIQB")
+_PACK: Final = _HEADER.pack
 _SEEDS: Final = 4_294_967_291  # the largest prime below 2**32, so that every bit of id and kind counts
 
 
@@ -37,7 +38,7 @@ class DamagedRecord(Struct, frozen=True, gc=False):
 def framed(record_id: int, kind: int, payload: bytes) -> bytes:
     """Render a record; the payload is shorter than 4 GiB."""
     crc = crc32(payload, (record_id * 256 + kind) % _SEEDS + 1)  # never from 0: zeros are no record
-    return _HEADER.pack(crc, len(payload), record_id, kind) + payload
+    return _PACK(crc, len(payload), record_id, kind) + payload
 
 
 def unframed(data: bytes) -> Iterator[Record | DamagedRecord]:

@@ -132,7 +132,7 @@ class Group:
 
     def everybody(self) -> list[Done]:
         """Return everybody who waits for it, in order."""
-        return [*(put[1] for put in self.puts.values() if put[1] is not None), *self.waiters]
+        return [done for _, done, _ in self.puts.values() if done is not None] + self.waiters
 
 
 def put_before(group: Group, *, lazy: Group, urgent: Group) -> tuple[Group, Group]:

@@ -30,6 +30,10 @@ class Keepsakes:
     def __init__(self) -> None:
         self._shares: dict[int, list[Share]] = {}
 
+    def __bool__(self) -> bool:
+        """Whether any were kept."""
+        return bool(self._shares)
+
     def note(self, name: str, seal: Seal, *, jobs: Collection[int]) -> None:
         """A request was kept; of its jobs only those among ``jobs`` are still there."""
         for job, share in shares_of(name, seal, jobs=jobs):

@@ -49,12 +49,13 @@ class Liveness:
 
     def removed(self, records: Iterable[int]) -> None:
         """Records do not count any more, where they did."""
-        places, counts, means = self._places, self._counts, self._means
+        leave, counts, means, gone_bytes = self._places.pop, self._counts, self._means, 0
         for record in records:
-            group = places.pop(record, None)
+            group = leave(record, None)
             if group is not None:
                 counts[group] -= 1
-                self._live_bytes -= means[group]
+                gone_bytes += means[group]
+        self._live_bytes -= gone_bytes
 
     def first_needed(self) -> int | None:
         """The oldest group in which a record counts; None where nothing counts."""

@@ -10,17 +10,28 @@ from pathlib import Path
 from time import time
 from typing import Final, Self
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from sendengine.core.jobs import Job
-from sendengine.core.outcomes import Accepted, Ambiguous, Outcome, Unreachable
+from sendengine.core.outcomes import Accepted, Outcome, Unreachable
 from sendengine.errors import StorageError
 from sendengine.journal.connection import Connect, Durability, connect_sqlite
-from sendengine.journal.database import ArchivedRow
 from sendengine.journal.frames import Record
 from sendengine.journal.group import ArchiveName
 from sendengine.journal.keepsakes import Keepsakes, look_for_shares
+from sendengine.journal.letters import (
+    DEAD,
+    KEPT,
+    KEY,
+    SETTLED,
+    DeadLetter,
+    KeptRequest,
+    dead_letter,
+    kept_request,
+    may_have_been_sent,
+    names_of,
+)
+from sendengine.journal.lone import LoneRequests
 from sendengine.journal.recollection import Recollection, recollect
 from sendengine.journal.records import (
     JOB,
@@ -30,9 +41,7 @@ from sendengine.journal.records import (
     JobEntry,
     RequestEntry,
     UnreadableRecordError,
-    read_dead,
     read_key,
-    read_request,
     write_dead,
     write_job,
     write_key,
@@ -49,36 +58,9 @@ KEYS_S: Final = 2_592_000.0
 
 _HARMLESS: Final = (Accepted, Unreachable)  # what ended so is no dead letter
 
-_KEY: Final = 1  # kinds of what is archived
-_DEAD: Final = 2
-_KEPT: Final = 3
-_SETTLED: Final = 4
-
-
-class DeadLetter(Struct, frozen=True):
-    """A job that ended without being accepted, and when.
-
-    ``requests`` name those requests of it (`KeptRequest`) that may have been received: to repeat what may have been
-    sent, they go again whole, under their keys. What they do not carry was certainly not sent.
-    """
-
-    name: str
-    entry: JobEntry
-    outcome: Outcome
-    at_s: float
-    requests: tuple[str, ...]
-
-
-class KeptRequest(Struct, frozen=True):
-    """A request that may have been received and was given up, as it was sealed."""
-
-    name: str
-    seal: Seal
-    sealed_at_s: float
-
 
 class Outbox:
-    """A `sendengine.ports.Journal` over a store. `settle` and `unseal` do nothing once the disk has failed."""
+    """A `sendengine.ports.LoneJournal` over a store. `settle` and `unseal` do nothing once the disk has failed."""
 
     def __init__(self, store: Store, contents: Contents, *, settings: JournalSettings, now_s: WallClock = time) -> None:
         """``contents`` are those of the store when it was opened."""
@@ -91,6 +73,8 @@ class Outbox:
         self._requests: dict[int, RequestEntry] = {}
         self._parts: dict[int, list[int]] = {}  # of a job: the records of what came of some of its recipients
         self._kept = Keepsakes()
+        self._is_recovered = False  # until then nobody knows what was sent
+        self._lone = LoneRequests(store, contents.values, is_damaged=bool(contents.damaged))
 
     @classmethod
     async def open(
@@ -118,7 +102,7 @@ class Outbox:
     @property
     def is_empty(self) -> bool:
         """Whether it holds no job and no request."""
-        return self._store.is_empty
+        return self._store.has_values_alone
 
     @property
     def problem(self) -> str | None:
@@ -143,10 +127,13 @@ class Outbox:
             raise AssertionError("an outbox recovers once")
         self._store.tell_failure(when_failed)
         # On a thread: reading 200,000 jobs takes seconds, in which the host's loop has other work.
-        found, left = await on_a_thread(partial(_sort_out, contents))
+        found, left = await on_a_thread(partial(_sort_out, contents, self._lone))
         self._jobs, self._requests = found.jobs, found.requests
+        for job, known in found.jobs.items():
+            if known.is_begun and known.request_key is not None:
+                self._lone.came_back(job)
         self._parts = {job: [record for record, _ in parts] for job, parts in found.parts.items()}
-        for shares in await self._store.archived(_KEPT, partial(look_for_shares, jobs=frozenset(found.jobs))):
+        for shares in await self._store.archived(KEPT, partial(look_for_shares, jobs=frozenset(found.jobs))):
             for job, share in shares:
                 self._kept.add(job, share)
         damaged = [*contents.damaged, *(self._store.set_aside(what, record) for what, record in found.unreadable)]
@@ -158,6 +145,7 @@ class Outbox:
         for job in found.died:
             self._rewrite(job, found.jobs[job])
         await self._store.flush()
+        self._is_recovered = True
         self._keep_house()
         return replace(left, damaged=tuple(damaged))
 
@@ -176,9 +164,13 @@ class Outbox:
         key: str | None = None,
         fingerprint: bytes = b"",
         done: Callable[[StorageError | None], None],
+        request_key: str | None = None,
     ) -> int:
-        """Put a job on disk; returns its id at once, and calls ``done`` on the loop when it is there, or failed."""
-        entry = JobEntry(job, app, self._now_s(), row, key, fingerprint)
+        """Put a job on disk; returns its id at once, and calls ``done`` on the loop when it is there, or failed.
+
+        With ``request_key`` it goes whole and alone, under that key, and nothing else is written before it is sent.
+        """
+        entry = JobEntry(job, app, self._now_s(), row, key, fingerprint, 0, False, request_key)  # noqa: FBT003 - a record
         if key is None:
             record = self._store.take(JOB, write_job(entry), done)
         else:
@@ -202,6 +194,27 @@ class Outbox:
         except UnreadableRecordError:
             return None
 
+    # Requests that are not written
+
+    def may_go(self, job: int) -> bool:
+        """Whether a job that was accepted with a ``request_key`` may be sent at once; asked before it is sent."""
+        return self._lone.may_go(job, self._jobs[job])
+
+    async def until_it_may_go(self, job: int) -> None:
+        """Wait until it may. Raises StorageError; cancelling it costs nothing."""
+        await self._lone.until_it_may_go(job, self._jobs[job])
+
+    def spare(self, job: int) -> None:
+        """A job that might have gone was not sent after all, and nothing of it ever was."""
+        self._lone.over(job)
+
+    def remember(self, seal: Seal) -> int:
+        """Return an id for a request that was never written and may have been sent, to be given up with `settle`."""
+        (request,) = self._store.new_ids(1)
+        ((job, _),) = seal.members
+        self._requests[request] = RequestEntry(seal, self._jobs[job].accepted_at_s)  # no younger than its key
+        return request
+
     # Requests
 
     def must_seal(self, seal: Seal) -> bool:
@@ -215,6 +228,10 @@ class Outbox:
         Cancelling it takes the record back.
         """
         entry = RequestEntry(seal, self._now_s())
+        for job, _ in seal.members:
+            known = self._jobs.get(job)
+            if known is not None and known.request_key is not None:  # it does not go alone: this takes that's place
+                self._rewrite(job, replace(known, request_key=None))
         written: asyncio.Future[StorageError | None] = self._loop.create_future()
         record = self._store.take(REQUEST, write_request(entry), written.set_result)
         try:
@@ -240,10 +257,12 @@ class Outbox:
 
     def settle(self, portions: Sequence[Portion], *, request: int | None) -> None:
         """Portions have come to their outcomes, and with them the sealed request that carried them."""
+        if request is None and len(portions) == 1 and self._has_settled(portions[0]):
+            return
         gone: list[int] = []
         if request is not None and (entry := self._requests.pop(request, None)) is not None:
             gone.append(request)
-            if entry.seal.key is not None and _may_have_been_sent(portions):
+            if entry.seal.key is not None and may_have_been_sent(portions):
                 self._kept.note(self._keep(request, entry), entry.seal, jobs=self._jobs)
         for portion in portions:
             job = portion.job
@@ -263,21 +282,25 @@ class Outbox:
 
     async def aclose(self) -> None:
         """Write what waits, and close; never raises StorageError."""
+        for job in self._lone.set_back() if self._is_recovered else ():
+            known = self._jobs.get(job)
+            if known is not None and not known.is_begun:
+                self._rewrite(job, replace(known, is_begun=True))
         await self._store.aclose()
 
     # What has ended
 
     async def dead_letters(self) -> tuple[DeadLetter, ...]:
         """Return the jobs that ended without being accepted, the oldest first. Raises StorageError."""
-        return tuple(filter(None, await self._store.archived(_DEAD, _dead_letter)))
+        return tuple(filter(None, await self._store.archived(DEAD, dead_letter)))
 
     async def kept_requests(self) -> tuple[KeptRequest, ...]:
         """Return the requests that may have been received and were given up, the oldest first. Raises StorageError."""
-        return tuple(filter(None, await self._store.archived(_KEPT, _kept_request)))
+        return tuple(filter(None, await self._store.archived(KEPT, kept_request)))
 
     def forget_dead(self, letters: Iterable[DeadLetter]) -> None:
         """Forget dead letters, and the requests that were kept for them."""
-        for kind, name in _names_of(letters):
+        for kind, name in names_of(letters):
             self._store.forget(kind, name)
 
     async def put_back(
@@ -294,11 +317,25 @@ class Outbox:
         requested = dict(zip(ids[len(jobs) :], sealed, strict=True))
         records = [Record(each, JOB, write_job(entry)) for each, entry in accepted.items()]
         records += [Record(each, REQUEST, write_request(entry)) for each, entry in requested.items()]
-        await self._store.put_as_one(records, forgotten=_names_of(letters))
+        await self._store.put_as_one(records, forgotten=names_of(letters))
         self._jobs |= accepted
         self._requests |= requested
 
     # How it does that
+
+    def _has_settled(self, portion: Portion) -> bool:
+        """Let a job go of which nothing is kept, where it is one: most are."""
+        job = portion.job
+        entry = self._jobs.get(job)
+        if entry is None or entry.key is not None or not portion.is_last or portion.outcome.__class__ is not Accepted:
+            return False
+        if self._settings.keep_settled_s or self._parts or self._kept:
+            return False
+        del self._jobs[job]
+        if entry.request_key is not None:
+            self._lone.over(job)
+        self._store.remove(job)
+        return True
 
     def _settle(self, job: int, outcome: Outcome, gone: list[int]) -> None:
         """Archive what has to be remembered of a job, and add its parts to the records that are gone."""
@@ -308,12 +345,14 @@ class Outbox:
         kept = self._kept.take(job)
         if entry is None:
             return
+        if entry.request_key is not None:
+            self._lone.over(job)
         if entry.key is not None:
             self._store.archive(*_key_name(entry.app, entry.key), write_key(KeyRecall(entry.fingerprint, outcome)))
         if not isinstance(outcome, _HARMLESS):
-            self._store.archive(_DEAD, self._name_of(job), write_dead(DeadEntry(entry, outcome, kept)))
+            self._store.archive(DEAD, self._name_of(job), write_dead(DeadEntry(entry, outcome, kept)))
         elif self._settings.keep_settled_s:
-            self._store.archive(_SETTLED, self._name_of(job), write_dead(DeadEntry(entry, outcome)))
+            self._store.archive(SETTLED, self._name_of(job), write_dead(DeadEntry(entry, outcome)))
 
     def _rewrite(self, job: int, entry: JobEntry) -> None:
         self._jobs[job] = entry
@@ -321,7 +360,7 @@ class Outbox:
 
     def _keep(self, request: int, entry: RequestEntry) -> str:
         name = self._name_of(request)
-        self._store.archive(_KEPT, name, write_request(entry))
+        self._store.archive(KEPT, name, write_request(entry))
         return name
 
     def _name_of(self, record: int) -> str:
@@ -330,25 +369,12 @@ class Outbox:
 
     def _keep_house(self) -> None:
         keep_s = self._settings.keep_dead_s
-        self._store.prune({_KEY: KEYS_S, _DEAD: keep_s, _KEPT: keep_s, _SETTLED: self._settings.keep_settled_s})
+        self._store.prune({KEY: KEYS_S, DEAD: keep_s, KEPT: keep_s, SETTLED: self._settings.keep_settled_s})
 
 
-def _sort_out(contents: Contents) -> tuple[Recollection, Recovered]:
+def _sort_out(contents: Contents, lone: LoneRequests) -> tuple[Recollection, Recovered]:
     found = recollect(contents.records, is_damaged=bool(contents.damaged))
-    return found, found.recovered()
-
-
-def _dead_letter(row: ArchivedRow) -> DeadLetter | None:
-    try:
-        found = read_dead(row.payload or b"")
-    except UnreadableRecordError:
-        return None
-    return DeadLetter(row.name, found.entry, found.outcome, row.at, found.requests)
-
-
-def _names_of(letters: Iterable[DeadLetter]) -> Sequence[ArchiveName]:
-    """Name what is archived of dead letters: themselves, and the requests that were kept for them."""
-    return [name for letter in letters for name in ((_DEAD, letter.name), *((_KEPT, each) for each in letter.requests))]
+    return found, found.recovered(may_have_gone=lone.may_have_gone)
 
 
 def _with_ids(request: RequestEntry, ids: Sequence[int]) -> RequestEntry:
@@ -356,24 +382,5 @@ def _with_ids(request: RequestEntry, ids: Sequence[int]) -> RequestEntry:
     return replace(request, seal=replace(request.seal, members=members))
 
 
-def _kept_request(row: ArchivedRow) -> KeptRequest | None:
-    try:
-        found = read_request(row.payload or b"")
-    except UnreadableRecordError:
-        return None
-    return KeptRequest(row.name, found.seal, found.sealed_at_s)
-
-
 def _key_name(app: str, key: str) -> ArchiveName:
-    return _KEY, f"{app}/{key}"
-
-
-def _may_have_been_sent(portions: Sequence[Portion]) -> bool:
-    """Whether any of them was given up after an attempt that may have been received."""
-    for portion in portions:
-        outcome = portion.outcome
-        if not isinstance(outcome, Accepted) and (
-            isinstance(outcome, Ambiguous) or getattr(outcome, "maybe_sent", False)
-        ):
-            return True
-    return False
+    return KEY, f"{app}/{key}"

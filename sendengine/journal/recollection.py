@@ -3,7 +3,7 @@
 Nothing is done here; what is to be done about it is said.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -42,8 +42,11 @@ class Recollection(Struct):
     orphans: dict[int, RequestEntry]
     unreadable: list[tuple[str, Record]]
 
-    def recovered(self) -> Recovered:
-        """Say what it is that was left."""
+    def recovered(self, *, may_have_gone: Callable[[int, JobEntry], bool]) -> Recovered:
+        """Say what it is that was left; ``may_have_gone`` says so of a job whose request is not written."""
+        for job, entry in self.jobs.items():
+            if entry.request_key is not None and not entry.is_begun and may_have_gone(job, entry):
+                self.jobs[job] = replace(entry, is_begun=True)
         return Recovered(
             tuple(_recovered(job, entry, self.parts.get(job, ())) for job, entry in self.jobs.items()),
             tuple(RecoveredRequest(each, entry.seal, entry.sealed_at_s) for each, entry in self.requests.items()),
@@ -85,6 +88,7 @@ def _recovered(job: int, entry: JobEntry, parts: Iterable[tuple[int, Part]]) -> 
         tuple(part for _, part in parts),
         entry.deaths,
         entry.is_begun,
+        entry.request_key,
     )
 
 

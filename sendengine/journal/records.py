@@ -49,6 +49,7 @@ class JobEntry(Struct, frozen=True, gc=False):
 
     ``key`` is the wire form of its caller's key, ``fingerprint`` what that was used for. ``deaths`` counts processes
     that died while a request of it without a key was on the wire; ``is_begun`` says that one may have been received.
+    A job with a ``request_key`` goes alone, under that key, and ``is_begun`` says that it may have been received so.
     """
 
     job: Job
@@ -59,6 +60,7 @@ class JobEntry(Struct, frozen=True, gc=False):
     fingerprint: bytes = b""
     deaths: int = 0
     is_begun: bool = False
+    request_key: str | None = None
 
 
 class RequestEntry(Struct, frozen=True, gc=False):
@@ -96,6 +98,7 @@ def write_job(entry: JobEntry) -> bytes:
         (target.kind, target.ids, target.label, target.excluded, target.rules),
         (job.app, job.urgency, until, job.expires_in_s, job.idempotency_key, job.on_ambiguous),
         own,
+        entry.request_key,
     ))  # fmt: skip
 
 
@@ -107,7 +110,9 @@ def read_job(payload: bytes) -> JobEntry:
     except (ValueError, TypeError) as error:  # InvalidJobError among them
         raise UnreadableRecordError(str(error)) from None
     fingerprint = _bytes(row.fingerprint)
-    return JobEntry(job, row.app, row.accepted_at_s, row.row, row.key, fingerprint, row.deaths, row.is_begun)
+    return JobEntry(
+        job, row.app, row.accepted_at_s, row.row, row.key, fingerprint, row.deaths, row.is_begun, row.request_key
+    )
 
 
 def write_request(entry: RequestEntry) -> bytes:
@@ -202,6 +207,7 @@ class _JobRow(Struct, array_like=True):
     target: _TargetRow
     options: _OptionsRow
     own: _NotificationRow | _ChangeRow
+    request_key: str | None = None  # files of version 1 have none
 
 
 class _RequestRow(Struct, array_like=True):

@@ -26,6 +26,7 @@ CREATE TABLE archive (
 ) STRICT, WITHOUT ROWID""",
         "CREATE INDEX archive_by_age ON archive (kind, at)",
     ),
+    (),  # jobs may have the key of their only request: a version that passes it over would send them under another
 )
 """What takes a file from each version to the next; ``user_version`` counts them."""
 

@@ -146,7 +146,12 @@ class Store:
     @property
     def is_empty(self) -> bool:
         """Whether it holds no record, and none is on its way."""
-        return self._flusher.is_empty
+        return self._flusher.holds_at_most(0)
+
+    @property
+    def has_values_alone(self) -> bool:
+        """Whether it holds nothing but named values, and nothing is on its way."""
+        return self._flusher.holds_at_most(len(self._value_ids))
 
     @property
     def when_trouble(self) -> Callable[[], None] | None:
@@ -215,9 +220,10 @@ class Store:
         self._next_id = record + 1
         frame = framed(record, kind, payload)
         group = flusher.urgent
-        group.puts[record] = (frame, done, None)
-        group.size_bytes += len(frame)
-        if not flusher.is_hurrying or len(group.puts) >= GROUP_RECORDS or group.size_bytes >= GROUP_BYTES:
+        puts = group.puts
+        puts[record] = (frame, done, None)
+        size_bytes = group.size_bytes = group.size_bytes + len(frame)
+        if flusher.since_s is None or len(puts) >= GROUP_RECORDS or size_bytes >= GROUP_BYTES:
             flusher.hurry()
         return record
 

@@ -20,6 +20,10 @@ class ValueIds:
     def __init__(self) -> None:
         self._ids: dict[str, int] = {}
 
+    def __len__(self) -> int:
+        """How many values there are."""
+        return len(self._ids)
+
     def recognise(self, records: Iterable[Record]) -> tuple[dict[str, bytes], tuple[Record, ...]]:
         """Divide what a store holds into values by their names, and the other records."""
         values: dict[str, bytes] = {}

@@ -12,7 +12,8 @@ from sendengine import Ambiguous, CreateNotification, GaveUp, Rejected, UpdateUs
 from sendengine.campaign.deadletters import Requeued, Slot, _batches, is_chosen, open_slot, requeue, slots_of
 from sendengine.core.jobs import Job
 from sendengine.core.outcomes import Accepted, Outcome
-from sendengine.journal.outbox import DeadLetter, Outbox
+from sendengine.journal.letters import DeadLetter
+from sendengine.journal.outbox import Outbox
 from sendengine.journal.records import JobEntry
 from sendengine.journal.schema import WRITE
 from sendengine.ports import Portion, Recovered

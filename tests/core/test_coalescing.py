@@ -75,6 +75,33 @@ def test_nothing_waits_at_first() -> None:
     assert len(changes) == 0
 
 
+def test_something_waits_until_all_of_it_is_taken() -> None:
+    changes = pending(tags(a=1), tags(b=1, c=1, d=1, e=1))
+    assert changes.waits
+    first = changes.take()
+    assert first is not None
+    assert changes.waits, "the part that did not fit"
+    assert changes.take() is not None
+    assert not changes.waits
+    changes.put_back_front([first])
+    assert changes.waits
+    changes.leave_out(lambda _: True)
+    assert not changes.waits
+    assert not pending().waits
+
+
+def test_members_are_told_with_those_that_go_on_in_another_set() -> None:
+    first, second = take_all(pending(tags(a=1), tags(b=1, c=1, d=1, e=1)))
+    assert (first.members, first.going_on) == ([0, 1], [1])
+    assert (second.members, second.going_on) == ([1], [])
+
+
+def test_a_full_set_holds_as_much_as_it_may_and_no_more() -> None:
+    assert len(take_all(pending(tags(a=1, b=1), properties(language="en"), deltas(session_count=1)))) == 1
+    assert len(take_all(pending(tags(a=1, b=1), properties(language="en"), deltas(purchases=[BOOK, PEN])))) == 2
+    assert len(take_all(pending(tags(a=1, b=1, c=1, d=1, e=1)))) == 2
+
+
 def test_the_last_write_of_a_tag_or_property_wins() -> None:
     change_set = only(
         pending(tags(level=1, trial="yes"), properties(language="en"), tags(level=2), properties(language="de"))

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from sendengine.core.drafts import PackKey
-from sendengine.core.packing import Pack, Packer
+from sendengine.core.drafts import Pack, PackKey
+from sendengine.core.packing import Packer
 
 HI = PackKey(b'{"contents":{"en":"Hi"}}', "push", "alias", "external_id")  # 24 bytes
 HO = PackKey(b'{"contents":{"en":"Ho"}}', "push", "alias", "external_id")
@@ -464,7 +464,7 @@ def test_recipients_of_full_packs_are_forgotten_while_their_message_waits_on() -
     for index in range(30):
         lane.add(f"a{index}")
     (line,) = [shard[HI] for shard in lane.packer._lines[0] if shard]  # looks inside: it shows nowhere else
-    assert line.holders == {}
+    assert not line.holders
 
 
 def test_the_queues_forget_those_who_expired_behind_one_who_stays() -> None:

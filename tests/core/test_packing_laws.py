@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sendengine.core.drafts import PackKey, Share
-from sendengine.core.packing import DEADLINE_MARGIN_S, Pack, Packer
+from sendengine.core.drafts import Pack, PackKey, Share
+from sendengine.core.packing import DEADLINE_MARGIN_S, Packer
 
 MAX_RECIPIENTS, MAX_BYTES, LINGER_S = 4, 40, 2.0
 GROUPS = [PackKey(content, "push", "alias", "external_id") for content in (b"{}", b'{"a":1}')]

@@ -22,9 +22,9 @@ def test_twenty_failures_in_a_row_open_it_and_an_answer_between_them_starts_the_
     assert not breaker.answer(now_s=1)
     for _ in range(19):
         breaker.fail(sent_at_s=1, now_s=1)
-    assert not breaker.is_open
+    assert breaker.opened_at_s is None
     assert breaker.fail(sent_at_s=1, now_s=2)
-    assert breaker.is_open
+    assert breaker.opened_at_s is not None
     assert breaker.opened_at_s == 2
     assert not breaker.fail(sent_at_s=1, now_s=3), "it is open already"
     assert breaker.opened_at_s == 2
@@ -56,7 +56,7 @@ def test_the_first_answer_closes_it_and_says_so_once() -> None:
     breaker = opened()
     assert breaker.answer(now_s=130)
     assert not breaker.answer(now_s=130)
-    assert not breaker.is_open
+    assert breaker.opened_at_s is None
     assert breaker.opened_at_s is None
     assert breaker.next_probe_at_s is None
     assert not breaker.take_probe(now_s=200), "closed, it needs no probes"

@@ -65,7 +65,7 @@ class Lane:
             self.dispatch()
 
     def dispatch(self) -> None:
-        probe = self.breaker.is_open
+        probe = self.breaker.opened_at_s is not None
         request = self.next_probe() if probe else self.next_request()
         if request is None:
             return

@@ -1,6 +1,7 @@
 """What a caller holds: one outcome for any number of waiters, and no failure that goes unseen."""
 
 import asyncio
+import gc
 from pathlib import Path
 
 from sendengine import (
@@ -161,6 +162,7 @@ def test_an_unawaited_failure_is_logged_once_and_an_awaited_one_is_not(tmp_path:
             await asyncio.sleep(5)
             assert isinstance(await settled(seen), Rejected)  # late, but awaited
 
+    gc.collect()  # what other tests have left
     with listening() as events:
         run_virtually(main())
     assert len(events.fields("unawaited_failure")) == 1

@@ -44,7 +44,7 @@ class FakeJournal:
         self.flushes = 0
         self.seals: list[Seal] = []
         self.unsealed: list[tuple[int, bool]] = []
-        self._changes: list[tuple[Callable[[], None], Callable[[StorageError | None], None] | None]] = []
+        self._changes: list[tuple[Callable[[], object], Callable[[StorageError | None], None] | None]] = []
         self._accepting: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._is_flushing = False
@@ -130,7 +130,11 @@ class FakeJournal:
             self.disk.requests[number] = RecoveredRequest(number, seal, sealed_at_s)
 
         self._change(write, done, urgent=True)
-        await written
+        try:
+            await written
+        except asyncio.CancelledError:
+            self._change(lambda: self.disk.requests.pop(number, None), None, urgent=False)
+            raise
         self.seals.append(seal)
         return number
 
@@ -197,7 +201,7 @@ class FakeJournal:
                 self.disk.keys[name] = (mark, None, portion.outcome)
 
     def _change(
-        self, write: Callable[[], None], done: Callable[[StorageError | None], None] | None, *, urgent: bool
+        self, write: Callable[[], object], done: Callable[[StorageError | None], None] | None, *, urgent: bool
     ) -> None:
         self._changes.append((write, done))
         if self.is_dead or self._is_flushing:
@@ -220,7 +224,7 @@ class FakeJournal:
         group, self._changes, self._accepting = self._changes, [], {}
         asyncio.get_running_loop().call_later(self.fsync_s, self._written, group)
 
-    def _written(self, group: list[tuple[Callable[[], None], Callable[[StorageError | None], None] | None]]) -> None:
+    def _written(self, group: list[tuple[Callable[[], object], Callable[[StorageError | None], None] | None]]) -> None:
         if self.is_dead:
             return
         self._is_flushing = False
