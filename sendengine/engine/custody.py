@@ -66,10 +66,10 @@ class Custody:
         records: dict[Journal, int] = {}
         try:
             if sealed is not None:
-                if len(settled) == 1 and (lone := _lone_home(sealed)) is not None:
+                records = dict(sealed.records)
+                if len(settled) == 1 and not records and (lone := _lone_home(sealed)) is not None:
                     _settle_lone(lone, sealed, *settled[0], lane=lane)
                     return
-                records = dict(sealed.records)
             for home, own in _portions(settled).items():
                 home.settle(own, request=records.pop(home, None))
         except StorageError as error:
@@ -104,17 +104,15 @@ def _settle_lone(home: LoneJournal, sealed: Sealed, receipt: Receipt, part: Part
 
     What may have been sent and was given up has to be kept whole, so it is told only now what that was.
     """
-    outcome = part.outcome
-    if isinstance(outcome, Abandoned):
-        if not sealed.maybe_sent:
-            home.spare(receipt.record)
-        return
-    is_kept = sealed.maybe_sent and not isinstance(outcome, Accepted)
-    seal = _seal_of(sealed, ((receipt.record, part.recipients),), lane=lane) if is_kept else None
-    home.settle(
-        (Portion(receipt.record, part.recipients, outcome, True),),  # noqa: FBT003 - a record
-        request=None if seal is None else home.remember(seal),
-    )
+    outcome, request = part.outcome, None
+    if outcome.__class__ is not Accepted:
+        if isinstance(outcome, Abandoned):
+            if not sealed.maybe_sent:
+                home.spare(receipt.record)
+            return
+        if sealed.maybe_sent:
+            request = home.remember(_seal_of(sealed, ((receipt.record, part.recipients),), lane=lane))
+    home.settle((Portion(receipt.record, part.recipients, outcome, True),), request=request)  # noqa: FBT003 - a record
 
 
 def _by_home(sealed: Sealed) -> Sequence[tuple[Journal, tuple[tuple[int, tuple[str, ...]], ...]]]:

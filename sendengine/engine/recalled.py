@@ -21,7 +21,7 @@ def receipt_of(recovered: RecoveredJob, journal: Journal, *, content: bytes, now
     deadline_s = deadline_of(job, now_s=now_s)
     if deadline_s is not None and job.expires_in_s is not None:
         deadline_s -= age_s
-    receipt = Receipt(job, submitted_at_s=now_s - age_s, deadline_s=deadline_s, size_bytes=weigh(job, content=content))
+    receipt = Receipt(job, deadline_s=deadline_s, size_bytes=weigh(job, content=content))
     receipt.home = journal
     receipt.record = recovered.id
     return receipt

@@ -20,6 +20,7 @@ class Receipt:
     __slots__ = (
         "_followers",
         "_left",
+        "_loop",
         "_outcome",
         "_parts",
         "_when_dropped",
@@ -31,12 +32,13 @@ class Receipt:
         "job",
         "record",
         "size_bytes",
-        "submitted_at_s",
     )
 
-    def __init__(self, job: Job, *, submitted_at_s: float, deadline_s: float | None, size_bytes: int) -> None:
+    def __init__(
+        self, job: Job, *, loop: asyncio.AbstractEventLoop | None = None, deadline_s: float | None, size_bytes: int
+    ) -> None:
+        """``loop`` is the running one: to look for it later is a system call each time."""
         self.job = job
-        self.submitted_at_s = submitted_at_s
         self.deadline_s = deadline_s
         self.size_bytes = size_bytes
         self.is_awaited = False  # somebody has asked for the outcome
@@ -47,20 +49,21 @@ class Receipt:
         self._left = len(job.to.ids) if isinstance(job, CreateNotification) and job.to.is_listed else 1  # to be booked
         self._outcome: Outcome | None = None
         self._parts: tuple[Part, ...] = ()
+        self._loop = loop
         self._followers: _Follower | list[_Follower] | None = None  # one needs no list, which takes 88 bytes
         self._when_dropped: Callable[[Outcome], None] | None = None
 
     @classmethod
     def settled(cls, job: Job, outcome: Outcome) -> "Receipt":
         """A receipt of a job whose outcome is known already."""
-        receipt = cls(job, submitted_at_s=0.0, deadline_s=None, size_bytes=0)
+        receipt = cls(job, deadline_s=None, size_bytes=0)
         receipt._outcome = outcome
         return receipt
 
     def __await__(self) -> Generator[object, None, Outcome]:
         """Wait for the outcome."""
         if self._outcome is None:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiter: asyncio.Future[None] = (self._loop or asyncio.get_running_loop()).create_future()
             self._follow(waiter)
             yield from waiter
         if self._outcome is None:
@@ -146,7 +149,7 @@ class Receipt:
                     follower.set_result(None)
             elif follower is not None:
                 # In a step of its own: what it raises is the loop's to report, and must not stop the others' booking.
-                asyncio.get_running_loop().call_soon(follower, self)
+                (self._loop or asyncio.get_running_loop()).call_soon(follower, self)
         return outcome
 
     def _follow(self, follower: "_Follower") -> None:

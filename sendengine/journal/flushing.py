@@ -52,7 +52,6 @@ class Flusher:
         "_flying",
         "_gather_s",
         "_is_flying",
-        "_is_full",
         "_is_lazy_due",
         "_is_whole",
         "_landed",
@@ -68,6 +67,7 @@ class Flusher:
         "failure",
         "flush_s",
         "hooks",
+        "is_full",
         "lazy",
         "since_s",
         "urgent",
@@ -100,7 +100,7 @@ class Flusher:
         self._gather_s = URGENT_S
         self._is_flying = False
         self._is_whole = True  # whether the group that is being written has all that had gathered
-        self._is_full = False
+        self.is_full = False  # the disk, as far as is known
         self._is_lazy_due = False
         self.since_s: float | None = None  # since when somebody waits for the urgent group
         self._unchecked_bytes = 0
@@ -108,11 +108,6 @@ class Flusher:
         self._lazy_timer: asyncio.TimerHandle | None = None
         self._again: asyncio.TimerHandle | None = None
         self._landed: list[asyncio.Future[None]] = []
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the disk is full, as far as is known."""
-        return self._is_full
 
     def holds_at_most(self, records: int) -> bool:
         """Whether no more records than these count, and none is on its way."""
@@ -153,7 +148,7 @@ class Flusher:
         """Somebody waits for what was added to the urgent group."""
         if self.since_s is None:
             self.since_s = self._loop.time()
-        if self._is_flying or self._is_full:
+        if self._is_flying or self.is_full:
             return
         if _is_large(self.urgent):
             self._write()
@@ -207,7 +202,7 @@ class Flusher:
             return
         if self._is_lazy_due and not self._ask_hooks():
             return
-        if is_whole or not self._is_full:
+        if is_whole or not self.is_full:
             group, self.urgent = self.urgent, Group()
             if group.size_bytes > LARGEST_BYTES and not group.is_one:
                 self.urgent = group.cut(LARGEST_BYTES)
@@ -226,7 +221,7 @@ class Flusher:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._is_whole = is_whole or not self._is_full
+        self._is_whole = is_whole or not self.is_full
         self._flying, self._is_flying = group, True
         self._gather_s = BUSY_S if len(group.puts) >= BUSY_RECORDS else URGENT_S
         batch = self._batch(group)
@@ -291,9 +286,9 @@ class Flusher:
         self._wake()
         if self._is_flying or self.failure is not None:
             return
-        if self._is_lazy_due or (not self._is_full and _is_large(self.urgent)):
+        if self._is_lazy_due or (not self.is_full and _is_large(self.urgent)):
             self._write()
-        elif self.since_s is not None and not self._is_full:
+        elif self.since_s is not None and not self.is_full:
             left_s = self.since_s + self._gather_s - self._loop.time()
             if left_s <= 0:
                 self._write()
@@ -315,7 +310,7 @@ class Flusher:
     def _found_full(self, error: DiskFullError) -> None:
         group, self._flying = self._flying, Group()
         self.lazy, self.urgent = put_before(group, lazy=self.lazy, urgent=self.urgent)
-        was_full, self._is_full = self._is_full, True
+        was_full, self.is_full = self.is_full, True
         self._writer.start(self._reserve.give, done=_nothing, failed=self.went_wrong)
         if self._again is None:
             self._again = self._loop.call_later(AGAIN_S, self._try_again)
@@ -334,7 +329,7 @@ class Flusher:
         return self._reserve.keep()
 
     def _tried(self, has_room: bool) -> None:  # noqa: FBT001 - the thread's answer is its only argument
-        if self.failure is not None or not self._is_full:
+        if self.failure is not None or not self.is_full:
             return
         self._again = self._loop.call_later(AGAIN_S, self._try_again)
         if not self._is_flying:
@@ -343,8 +338,8 @@ class Flusher:
             self._write(is_whole=has_room)
 
     def _has_room(self) -> None:
-        if self._is_full:
-            self._is_full = False
+        if self.is_full:
+            self.is_full = False
             _log.info("there is room again for %s", self._database.path)
             self._loop.call_soon(self._trouble)
 

@@ -37,7 +37,7 @@ class Sink:
             raise IntakeFullError("full")
         loop = asyncio.get_running_loop()
         self.taken_at_s.append(loop.time())
-        receipt = Receipt(job, submitted_at_s=loop.time(), deadline_s=None, size_bytes=1)
+        receipt = Receipt(job, deadline_s=None, size_bytes=1)
         self.inside.append(receipt)
         if self.latency_s is not None:
             loop.call_later(self.latency_s, self.end, receipt, Accepted())

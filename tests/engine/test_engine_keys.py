@@ -29,7 +29,7 @@ UUID_KEY = "3b241101-e2bb-4255-8caf-4136c566a962"
 
 
 def receipt_of(job: Job, outcome: Accepted | None = None) -> Receipt:
-    receipt = ReceiptType(job, submitted_at_s=0.0, deadline_s=None, size_bytes=1)
+    receipt = ReceiptType(job, deadline_s=None, size_bytes=1)
     receipt._outcome = outcome
     return receipt
 

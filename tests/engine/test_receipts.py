@@ -35,7 +35,7 @@ from tests.support.virtual_loop import run_virtually
 
 
 def receipt_of(job: Job) -> Receipt:
-    return ReceiptType(job, submitted_at_s=0.0, deadline_s=None, size_bytes=1)
+    return ReceiptType(job, deadline_s=None, size_bytes=1)
 
 
 async def test_any_number_of_tasks_may_await_it_any_number_of_times() -> None:

@@ -9,7 +9,7 @@ from tests.support.engines import APP_ID
 
 def added(source: UserSource, user: str, tag: str, *, deadline_s: float | None) -> Receipt:
     job = UpdateUser(external_id(user), {tag: 1})
-    receipt = Receipt(job, submitted_at_s=0.0, deadline_s=deadline_s, size_bytes=1)
+    receipt = Receipt(job, deadline_s=deadline_s, size_bytes=1)
     source.add(receipt, content=b"", now_s=0.0)
     return receipt
 
@@ -45,7 +45,7 @@ def test_a_user_that_is_on_the_wire_is_remembered_though_all_that_waits_for_it_e
 def test_a_high_job_that_expires_leaves_its_user_in_line_for_the_others() -> None:
     source = UserSource(app_id=APP_ID, max_modifications=100)
     added(source, "u", "normal", deadline_s=None)
-    high = Receipt(UpdateUser(external_id("u"), {"x": 1}, urgency="high"), submitted_at_s=0, deadline_s=1, size_bytes=1)
+    high = Receipt(UpdateUser(external_id("u"), {"x": 1}, urgency="high"), deadline_s=1, size_bytes=1)
     source.add(high, content=b"", now_s=0.0)
     assert [receipt for receipt, _ in source.expire(now_s=1.0)] == [high]
     sealed = source.pull(now_s=1.0, prefer_normal=False)

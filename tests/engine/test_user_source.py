@@ -24,7 +24,7 @@ class Users:
 
     def add(self, job: UpdateUser) -> Receipt:
         deadline_s = None if job.expires_in_s is None else self.now_s + job.expires_in_s
-        receipt = ReceiptType(job, submitted_at_s=self.now_s, deadline_s=deadline_s, size_bytes=1)
+        receipt = ReceiptType(job, deadline_s=deadline_s, size_bytes=1)
         self.source.add(receipt, content=b"", now_s=self.now_s)
         return receipt
 
@@ -384,7 +384,7 @@ def test_a_user_is_held_until_the_last_of_its_holds_is_over() -> None:
     users.took(users.must_pull())
     begin_s = users.now_s  # the user's second runs
     left = change("u", b=2)
-    receipt = ReceiptType(left, submitted_at_s=begin_s, deadline_s=None, size_bytes=1)
+    receipt = ReceiptType(left, deadline_s=None, size_bytes=1)
     users.source.restore(
         receipt, left, content=b"", now_s=begin_s, not_before_s=begin_s + 100, is_foreign=True
     )  # another engine died with it on the wire
@@ -397,7 +397,7 @@ def test_a_shorter_hold_does_not_end_a_longer_one() -> None:
     users = Users()
     for name, until_s in [("a", 100.0), ("b", 50.0)]:
         left = change("u", **{name: 1})
-        receipt = ReceiptType(left, submitted_at_s=users.now_s, deadline_s=None, size_bytes=1)
+        receipt = ReceiptType(left, deadline_s=None, size_bytes=1)
         users.source.restore(
             receipt, left, content=b"", now_s=users.now_s, not_before_s=1000 + until_s, is_foreign=True
         )
