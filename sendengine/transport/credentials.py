@@ -3,6 +3,7 @@
 Source: keys and ids, and the REST overview, as `sendengine.core.onesignal` lists them.
 """
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from sendengine.core.onesignal import AUTH_SCHEME
@@ -25,6 +26,7 @@ def request_headers(api_key: str) -> dict[str, str]:
     }
 
 
+@cache
 def _version() -> str:
     try:
         return version("sendengine")
