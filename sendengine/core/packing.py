@@ -137,6 +137,8 @@ class Packer(Generic[M]):
         """
         if self._has_deadlines:
             self._collect_overdue(now_s)
+        if not self._members:
+            return None
         draft = _front(self._high) if self._high else None
         if draft is None or prefer_normal:
             draft = self._oldest_ripe(now_s) or draft
@@ -149,6 +151,8 @@ class Packer(Generic[M]):
 
     def next_due_s(self) -> float | None:
         """Return when `take` may give a pack, in the past where it would now; None where nothing waits."""
+        if not self._members:
+            return None
         takable = _front(self._high) or _front(self._alone) or self._first_early()
         if takable is not None:
             return takable.opened_at_s

@@ -386,8 +386,10 @@ class Lane:
 
     def _next_try_s(self, now_s: float) -> float | None:
         """The next instant at which something may go that may not go now; in an outage, as a probe."""
-        due_s = earliest(self.source.next_due_s(now_s=now_s), self._returns.next_s())
-        probe_s = self.retries.next_probe_at_s
+        due_s = self.source.next_due_s(now_s=now_s)
+        if self._returns.count:
+            due_s = earliest(due_s, self._returns.next_s())
+        probe_s = self._breaker.next_probe_at_s
         if due_s is not None and probe_s is not None:
             due_s = max(due_s, probe_s)
         return due_s if due_s is not None and due_s > now_s else None
