@@ -1,4 +1,4 @@
-"""``python -m benchmarks NAME [options]`` runs one benchmark, ``python -m benchmarks all`` every one.
+"""``python -m benchmarks NAME [options]`` runs one benchmark, ``all`` every one; ``summary`` shows the last results.
 
 Each prints a table and leaves a file in ``benchmarks/results/``. Targets are shown as met or missed, and do not decide
 about the exit code: 2 for impossible options, else 0.
@@ -33,6 +33,7 @@ from benchmarks.mock import Mock
 from benchmarks.report import RESULTS, SCHEMA, Result, lines, save
 from benchmarks.simulated import Simulated
 from benchmarks.soak import Soak
+from benchmarks.summary import newest, summary
 from benchmarks.throughput import Throughput
 from benchmarks.updates import Updates
 
@@ -65,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = vars(_parser().parse_args(arguments))
     name, folder = given.pop("name"), given.pop("results")
     try:
+        if name == "summary":
+            print("\n".join(summary(newest(folder))))
+            return 0
         chosen = _chosen(name, given)
     except ValueError as error:
         sys.stderr.write(f"{name}: {error}\n")
@@ -79,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
     every = names.add_parser("all", help="every benchmark but the soak, one after another")
     _add_results(every)
+    _add_results(names.add_parser("summary", help="the newest result of each command, in Markdown"))
     for name, kind in BENCHMARKS.items():
         about = inspect.getdoc(kind) or ""
         one = names.add_parser(name, help=about.splitlines()[0], description=about)
