@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# The tests start a few hundred Python programs: what is compiled is kept, whatever the environment says.
+test slow laws crash: export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: setup demo check test slow laws crash bench soak clean
 
 setup: $(READY)

@@ -94,12 +94,12 @@ class Campaign(Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys((*self.custom_data.values(), *self.tags.values(), *self.properties.values())))
 
     def target(self, ids: tuple[str, ...]) -> Target:
-        """Name these recipients as OneSignal takes them; the ids are trusted."""
+        """Name these recipients as OneSignal takes them; the ids are trusted, and all different."""
         kind = self.recipients.target
         for listed in LISTED_KINDS:
             if kind == listed:
-                return Target(listed, ids)
-        return Target("alias", ids, kind)
+                return Target(listed, ids, are_distinct=True)
+        return Target("alias", ids, kind, are_distinct=True)
 
 
 class _Table(Struct, frozen=True):

@@ -23,6 +23,7 @@ _FORMS: Final[Mapping[str, tuple[Callable[[str], object], str]]] = {
     "email": (_EMAIL.fullmatch, "is no e-mail address"),
     "phone_number": (_PHONE.fullmatch, "is no phone number as E.164 has it, such as +14155550123"),
 }
+_SPACES: Final = tuple(character for character in map(chr, range(128)) if character.isspace())
 _ANY_CASE: Final = frozenset({"subscription_id", "email"})
 
 
@@ -59,7 +60,7 @@ class IdCheck:
             return all(map(self._form, ids)) and max(map(len, ids)) <= EMAIL_CAP
         return (
             all(ids)
-            and not any(map(str.isspace, ids))
+            and not _has_blanks(ids)
             and max(map(len, ids)) <= ALIAS_CAP
             and not (self._is_external and not PLACEHOLDER_IDS.isdisjoint(ids))
         )
@@ -77,6 +78,12 @@ class IdCheck:
         if self._allowed is not None and item not in self._allowed:
             return f"{item!r} is not in the app's only_to"
         return ""
+
+
+def _has_blanks(ids: Sequence[str]) -> bool:
+    """Whether one of the ids is white space alone; where there is none at all, one look at all of them tells."""
+    text = "".join(ids)
+    return any(map(str.isspace, ids)) if not text.isascii() or any(map(text.__contains__, _SPACES)) else False
 
 
 def same_recipient_key(target: str) -> Callable[[Iterable[str]], Sequence[str]]:

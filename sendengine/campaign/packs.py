@@ -207,7 +207,7 @@ def _full_packs(stretches: Iterable[Rows], writer: Writer) -> Iterator[Pack]:
         while taken < len(rows.ids):
             part = rows.ids[taken : taken + cap - len(ids)]
             fit = _distinct(ids, part) if may_repeat else len(part)
-            ids += part[:fit]
+            ids += part if fit == len(part) else part[:fit]
             taken += fit
             end = rows.numbers[taken - 1] + 1 if taken else end
             if len(ids) == cap or fit < len(part):

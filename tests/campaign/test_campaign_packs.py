@@ -198,6 +198,7 @@ def test_packing_loses_and_doubles_nobody_and_is_the_same_again(
     assert sent == (Counter(set(wanted)) if dedupe else wanted)
     assert sum(pack.recipients for pack in packs) == survey.to_send
     assert all(len(set(job.to.ids)) == len(job.to.ids) <= cap for job in jobs)
+    assert all(job.to.are_distinct for job in jobs)
     assert len(set(keys(packs))) == len(packs)
     assert keys(packs_of_campaign(campaign, cap=cap, max_bytes=max_bytes)[1]) == keys(packs)
     end = 0

@@ -37,6 +37,14 @@ def admin(base_url: str, path: str, *, method: str = "GET", body: object = None)
         return cast("dict[str, Any]", orjson.loads(reply.read()))
 
 
+def behave(base_url: str, **switches: object) -> None:
+    """Let a mock server begin anew with these settings, and otherwise the defaults."""
+    defaults = dict.fromkeys(admin(base_url, "config"))
+    for patch in (defaults, switches):  # one after the other: a patch of a table goes into the table that is there
+        admin(base_url, "config", method="POST", body=patch)
+    admin(base_url, "reset", method="POST")
+
+
 def write_settings(base_url: str) -> None:
     Path("sendengine.toml").write_text(
         f'[apps.shop]\napp_id = "{APP_ID}"\napi_key = "$SHOP_KEY"\nplan = "paid"\nbase_url = "{base_url}"\n'

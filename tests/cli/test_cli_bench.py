@@ -4,7 +4,6 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +11,7 @@ import orjson
 import pytest
 
 from sendengine.bench.result import read_result
-from tests.cli.sending import APP_ID, admin, requests_of, run
+from tests.cli.sending import APP_ID, admin, behave, requests_of, run
 from tests.support.programs import SENDENGINE, ended, mock_server, started, until
 
 LITTLE = ("--rate", "200", "--seconds", "0.5")
@@ -25,10 +24,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def bench_mock() -> Iterator[str]:
-    with mock_server() as base_url:
-        yield base_url
+@pytest.fixture
+def bench_mock(any_mock: str) -> str:
+    behave(any_mock)
+    return any_mock
 
 
 def folders() -> list[Path]:
@@ -97,7 +96,6 @@ def test_limits_lifted_as_fast_as_it_goes() -> None:
 
 
 def test_it_goes_to_a_server_on_this_machine(bench_mock: str) -> None:
-    admin(bench_mock, "reset", method="POST")
     result = run("bench", "--rate", "200", "--seconds", "0.5", "--updates", "0", "--address", bench_mock, "--json")
     assert result.exit_code == 0, result.output
     found = orjson.loads(result.stdout)["result"]
@@ -108,7 +106,6 @@ def test_it_goes_to_a_server_on_this_machine(bench_mock: str) -> None:
 
 
 def test_an_app_of_the_settings_brings_id_key_plan_and_address(bench_mock: str) -> None:
-    admin(bench_mock, "reset", method="POST")
     Path("sendengine.toml").write_text(APP.replace("paid", "free") + f'base_url = "{bench_mock}"\n')
     result = run("bench", "--rate", "50", "--seconds", "0.3", "--updates", "0", "--app", "shop", "--json")
     assert result.exit_code == 0, result.output
@@ -230,7 +227,6 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_is_measured() -> N
 
 
 def test_ctrl_c_ends_it_early_with_what_was_measured(bench_mock: str) -> None:
-    admin(bench_mock, "reset", method="POST")
     command = (*SENDENGINE, "bench", "--rate", "200", "--seconds", "3600", "--address", bench_mock)
     with started(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         until(lambda: requests_of(bench_mock, "create_notification") > 50, process)

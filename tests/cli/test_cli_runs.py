@@ -4,7 +4,6 @@ import asyncio
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from sendengine.campaign import manifest as manifests
 from sendengine.campaign.begun import RETRIES, Begun, Registry, retry_identity
 from sendengine.campaign.rundir import RunDir
 from sendengine.cli.commands import cli
-from tests.cli.sending import APP_ID, admin
-from tests.support.programs import LIMIT_S, SENDENGINE, Program, ended, mock_server, started, until
+from tests.cli.sending import APP_ID, admin, behave
+from tests.support.programs import LIMIT_S, SENDENGINE, Program, ended, started, until
 
 CAMPAIGN = """\
 [campaign]
@@ -35,16 +34,14 @@ target = "external_id"
 SLOW = "create_notification = 100"
 
 
-@pytest.fixture(scope="module")
-def mock_url() -> Iterator[str]:
-    with mock_server("--poisoned", "poison", "--latency-ms", "20") as base_url:
-        yield base_url
+@pytest.fixture
+def mock_url(any_mock: str) -> str:
+    behave(any_mock, default={"poisoned": ["poison"]}, latency_ms=20)
+    return any_mock
 
 
 @pytest.fixture(autouse=True)
 def _in_a_folder_with_settings(mock_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    admin(mock_url, "config", method="POST", body={"default": {"poisoned": ["poison"]}})
-    admin(mock_url, "reset", method="POST")
     monkeypatch.chdir(tmp_path)
     settings(mock_url)
 
@@ -98,7 +95,7 @@ def killed(url: str, *arguments: str, after: int = 20) -> Path:
 
 def test_a_killed_campaign_is_resumed_and_its_report_adds_up(mock_url: str) -> None:
     campaign(1000)
-    folder = killed(mock_url, "send", "campaign.toml")
+    folder = killed(mock_url, "send", "campaign.toml", after=70)  # the first of them have been on disk for long
     assert "killed" in run("status").stdout
     again = run("send", "campaign.toml")
     assert again.exit_code == 2

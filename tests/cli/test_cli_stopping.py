@@ -1,28 +1,25 @@
 """Signals: the first lets the wire finish, the second gives it up."""
 
 import subprocess
-from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
 import pytest
 
-from tests.cli.sending import PERSONAL, campaign, report, requests_of, runs, write_settings
-from tests.support.programs import LIMIT_S, SENDENGINE, mock_server, started, until, watched
-
-pytestmark = pytest.mark.usefixtures("sending_folder")
+from tests.cli.sending import PERSONAL, behave, campaign, report, requests_of, runs
+from tests.support.programs import LIMIT_S, SENDENGINE, started, until, watched
 
 
-@pytest.fixture(scope="module")
-def slow_url() -> Iterator[str]:
+@pytest.fixture
+def slow_url(any_mock: str, sending_folder: Path) -> str:
     """A mock server that takes its time, so that a signal finds something on the wire."""
-    with mock_server("--latency-ms", "800") as base_url:
-        yield base_url
+    assert Path.cwd() == sending_folder  # whose settings say where the server is
+    behave(any_mock, latency_ms=800)
+    return any_mock
 
 
 def stopped_run(slow_url: str, *, signals: int) -> tuple[int, list[str]]:
     """Send, signal when a request is on the wire, and once more when it says that it stops."""
-    before = requests_of(slow_url, "create_notification")
-    write_settings(slow_url)
     campaign(*(f"u-{n}" for n in range(3000)), text=PERSONAL)
     command = (*SENDENGINE, "send", "campaign.toml", "--yes")
     with started(*command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process, watched(process):
@@ -31,7 +28,7 @@ def stopped_run(slow_url: str, *, signals: int) -> tuple[int, list[str]]:
         for line in process.stderr:
             said.append(line)
             if line.startswith("Sending;"):
-                until(lambda: requests_of(slow_url, "create_notification") > before, process)
+                until(lambda: requests_of(slow_url, "create_notification") > 0, process)
                 process.terminate()
             elif signals > 1 and line.startswith("Stopping"):
                 process.terminate()

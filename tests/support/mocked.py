@@ -1,14 +1,17 @@
 """An engine on real sockets, and the mock server that judges it by its own ledger."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sendengine import SendEngine
+from sendengine import Accepted, Job, SendEngine
 from sendengine.mockserver import MockConfig, MockServer
 from sendengine.mockserver.ledger import LaneSummary, Summary
 from tests.support.engines import APP_ID, make_settings
+
+INSTANT_MS = 0.001
+"""The grace of a server whose clock is virtual: what comes in the instant in which it says 429 was under way."""
 
 
 @asynccontextmanager
@@ -20,6 +23,13 @@ async def mocked(
         settings = make_settings(folder, app={"base_url": server.base_url, **(app or {})}, **options)
         async with SendEngine(settings) as engine:
             yield engine, server
+
+
+async def all_accepted(engine: SendEngine, jobs: Sequence[Job]) -> None:
+    """Send jobs, of which each is accepted."""
+    outcomes = [outcome async for _, outcome in engine.map(jobs)]
+    assert len(outcomes) == len(jobs)
+    assert {type(outcome) for outcome in outcomes} == {Accepted}
 
 
 def lane(found: Summary, name: str = "create_notification") -> LaneSummary:

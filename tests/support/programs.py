@@ -12,6 +12,8 @@ import orjson
 
 LIMIT_S = 60.0
 """How long a program may take for anything; whatever takes longer hangs."""
+LOOK_S = 0.01
+"""How long nobody looks: a look may cost the machine as much as what is looked for."""
 SENDENGINE = (sys.executable, "-c", "from sendengine.cli.main import main; main()")
 
 Program: TypeAlias = "subprocess.Popen[str]"
@@ -63,6 +65,7 @@ def until(is_so: Callable[[], bool], process: Program) -> None:
     while not is_so():
         assert process.poll() is None, ended(process)
         assert time.monotonic() < until_s, f"{process.args!r} did not do it within {LIMIT_S:.0f} s"
+        time.sleep(LOOK_S)
 
 
 @contextmanager
