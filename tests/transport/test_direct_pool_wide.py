@@ -7,7 +7,8 @@ import pytest
 from sendengine.errors import NotSentError
 from sendengine.ports import Reply, WireRequest
 from sendengine.transport.direct.contract import Connection
-from sendengine.transport.direct.pool import SCOUTS, Pool
+from sendengine.transport.direct.pacing import SCOUTS
+from sendengine.transport.direct.pool import Pool
 from tests.transport.conftest import on_asyncio
 from tests.transport.scripted import jump, turns
 
@@ -26,20 +27,16 @@ class WideConnection:
     def has_room(self) -> bool:
         return self.claimed < self.room
 
-    @property
-    def is_ready(self) -> bool:
-        return self.claimed <= self.room
-
     def enter(self) -> None:
         if self.has_room:
             self.host.pool.offer(self)
 
-    def claim(self) -> bool:
+    def claim(self) -> int:
         if not self.has_room:
-            return False
+            return 0
         self.claimed += 1
         self.host.pool.busy += 1
-        return True
+        return self.room - self.claimed + 1
 
     def give_back(self) -> None:
         was_full = not self.has_room

@@ -25,11 +25,11 @@ WHOLE = {"plain": PLAIN, "chunked": CHUNKED, "hinted": HINTED}
 
 def fed(reader: ReplyReader, *pieces: bytes) -> Reply | None:
     """Feed the pieces; the reply where the last of them, and none before, made it whole."""
-    is_whole = False
+    reply = None
     for piece in pieces:
-        assert not is_whole, "it was whole before its last byte"
-        is_whole = reader.feed(piece)
-    return reader.take() if is_whole else None
+        assert reply is None, "it was whole before its last byte"
+        reply = reader.feed(piece)
+    return reply
 
 
 def seen(reply: Reply | None) -> tuple[int, bytes, str | None] | None:
@@ -60,11 +60,10 @@ def test_replies_that_follow_one_another_are_kept_apart(replies: list[bytes], da
 def test_whatever_bytes_come_it_ends_in_a_reply_or_says_that_there_is_none(junk: bytes, at: int, raw: bytes) -> None:
     reader = ReplyReader(max_bytes=50)
     try:
-        is_whole = reader.feed(raw[:at] + junk + raw[at:]) or reader.finish()
+        reply = reader.feed(raw[:at] + junk + raw[at:]) or reader.finish()
     except UnreadableError:
         return
-    if is_whole:
-        reply = reader.take()
+    if reply is not None:
         assert len(reply.body) <= 50
         assert all(isinstance(value, str) for value in dict(reply.headers).values())
 
@@ -129,9 +128,9 @@ def test_the_end_of_the_connection_ends_a_body_that_nothing_else_does(head: byte
     reader = ReplyReader(max_bytes=1000)
     assert not reader.feed(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n5;")
     assert not reader.feed(b"abc")
-    assert reader.finish() is is_whole
-    if is_whole:
-        reply = reader.take()
+    reply = reader.finish()
+    assert (reply is not None) is is_whole
+    if reply is not None:
         assert (reply.status, reply.body, reader.is_spent) == (200, b"5;abc", True)
 
 
@@ -184,8 +183,9 @@ def test_what_is_kept_of_a_long_body_is_the_body_alone() -> None:
     for _ in range(49):
         assert not reader.feed(b"x" * 10_000)
     assert len(reader._raw) < 20_000, "and not a second copy of it, with the head"
-    assert reader.feed(b"x" * 10_000)
-    assert reader.take().body == b"x" * 500_000
+    reply = reader.feed(b"x" * 10_000)
+    assert reply is not None
+    assert reply.body == b"x" * 500_000
 
 
 def test_an_encoding_that_was_not_asked_for_is_undone_up_to_the_bound() -> None:

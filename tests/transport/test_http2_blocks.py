@@ -30,7 +30,7 @@ def indexed(index: int, value: str, *, opener: int = 0x00, prefix: int = 4, form
 
 
 def fields_of(block: bytes) -> BlockFields:
-    return BlockFields(block, start=read_head(block)[3])
+    return BlockFields(block, read_head(block)[3])
 
 
 OK = b"\x88"

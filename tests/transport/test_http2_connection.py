@@ -12,6 +12,7 @@ from sendengine.errors import NotSentError, ReplyLostError
 from sendengine.ports import Reply, WireRequest
 from sendengine.transport.direct.http2.connection import NO_STREAMS, Http2Connection
 from sendengine.transport.direct.http2.heads import RequestBlocks
+from sendengine.transport.direct.http2.liveness import STUCK_S
 from sendengine.transport.direct.pool import Pool
 from sendengine.transport.direct.wheel import Wheel
 from tests.transport.conftest import TransportMaker, h2_only, on_asyncio
@@ -99,7 +100,9 @@ class Side:
     async def send(self, number: int) -> "asyncio.Future[Reply]":
         """Send a request that has its room; it is written at the end of the turn."""
         connection = await self.pool.obtain()
-        return connection.send(WireRequest("POST", "/notifications", b"%d" % number))
+        reply = connection.send(WireRequest("POST", "/notifications", b"%d" % number))
+        assert reply is not None
+        return reply
 
     def came(self) -> list[Frame]:
         """Return all that the server has got, beside the greeting."""
@@ -127,6 +130,42 @@ async def begun(*, written: int, gathered: int, limit: int = 100) -> "tuple[Side
 async def ended(sent: "list[asyncio.Future[Reply]]") -> list[type]:
     await turns()
     return [type(end) for end in await asyncio.gather(*sent, return_exceptions=True)]
+
+
+async def test_room_that_is_claimed_is_used_while_a_window_is_closed_for_a_moment_and_not_after_that() -> None:
+    side = Side()
+    held = [await side.pool.obtain() for _ in range(3)]
+    large = WireRequest("POST", "/notifications", bytes(100_000))
+    assert held[0].send(large) is not None
+    assert (side.pool.take(), side.connection.has_room) == (None, False), "offered no more, at once"
+    await turns()
+    assert held[1].send(large) is not None, "the way to the server and back takes as long"
+    jump(STUCK_S)
+    assert held[2].send(large) is None
+    await turns()
+    side.say(window_update(0, 200_000), window_update(1, 100_000), window_update(3, 100_000))
+    await turns()
+    assert side.pool.take() is side.connection
+    assert held[2].send(large) is not None
+
+
+async def test_a_window_that_opens_by_little_is_no_end_of_the_patience_unless_something_is_sent() -> None:
+    side = Side()
+    connection = await side.pool.obtain()
+    assert connection.send(WireRequest("POST", "/notifications", bytes(100_000))) is not None
+    await turns()
+    side.say(window_update(1, 100_000))
+    await turns()
+    for _ in range(2):
+        jump(CONNECT_TIMEOUT_S - 1)
+        side.say(window_update(0, 1))
+        await turns()
+        side.connection.expire()
+        assert side.connection.room == 100
+    side.say(window_update(1, 1))
+    jump(CONNECT_TIMEOUT_S)
+    side.connection.expire()
+    assert (side.connection.room, side.connection.is_gone) == (0, False), "retired, and it goes on for its stream"
 
 
 async def test_what_a_fault_finds_gathered_is_not_written_and_was_not_sent() -> None:

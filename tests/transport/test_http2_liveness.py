@@ -10,7 +10,7 @@ PATIENCE_S = 7.0
 
 def begun(*, lifetime_s: float = 300.0) -> tuple[Liveness, Control]:
     control = Control(Sender())
-    liveness = Liveness(control, patience_s=PATIENCE_S)
+    liveness = Liveness(control, control._sender, patience_s=PATIENCE_S)
     liveness.begin(1000.0, lifetime_s=lifetime_s)
     return liveness, control
 

@@ -277,14 +277,6 @@ def test_windows_above_the_highest_are_faults(loop: asyncio.AbstractEventLoop) -
         sender.set_first_window(frames.MOST_WINDOW)
 
 
-def test_numbers_end() -> None:
-    sender = Sender()
-    sender.next_number = frames.LAST_STREAM
-    assert not sender.is_used_up
-    sender.next_number += 2
-    assert sender.is_used_up
-
-
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("open"), st.integers(0, 60_000)),

@@ -6,7 +6,12 @@ Units: exchanges.
 import asyncio
 from typing import Protocol
 
+from sendengine.errors import NotSentError
 from sendengine.ports import Reply, WireRequest
+
+
+class DismissedError(NotSentError):
+    """A server took a connection and ended it at once; internal, never leaves the transport."""
 
 
 class Connection(Protocol):
@@ -23,11 +28,6 @@ class Connection(Protocol):
         ...
 
     @property
-    def is_ready(self) -> bool:
-        """Whether `send` would take a request from whoever has claimed the room for it."""
-        ...
-
-    @property
     def is_gone(self) -> bool:
         """Whether it is closed, or being closed."""
         ...
@@ -36,19 +36,22 @@ class Connection(Protocol):
         """Be offered from now on; called once, when it is open."""
         ...
 
-    def claim(self) -> bool:
-        """Take the room for one exchange; False where there is none, or it is not to be used any more."""
+    def claim(self) -> int:
+        """Take the room for one exchange, and return for how many there was any.
+
+        0 where there is none, or the connection is not to be used any more; 1 where this was the last.
+        """
         ...
 
     def give_back(self) -> None:
         """Return the room that was claimed and not used."""
         ...
 
-    def send(self, request: WireRequest) -> asyncio.Future[Reply]:
-        """Use the room that was claimed.
+    def send(self, request: WireRequest) -> asyncio.Future[Reply] | None:
+        """Use the room that was claimed; None, and nothing is written, where that is not possible any more.
 
-        Raises NotSentError where nothing was written, and ReplyLostError where that is not certain; the future ends
-        in ReplyLostError. The caller abandons it where it stops to wait for it.
+        Raises NotSentError where the request cannot be written at all, and ReplyLostError where it is not certain
+        what was written; the future ends in ReplyLostError. The caller abandons it where it stops to wait for it.
         """
         ...
 

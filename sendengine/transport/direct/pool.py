@@ -4,17 +4,16 @@ Units: connections, and exchanges: a connection has room for one (HTTP/1.1) or f
 
 Method: the connection that came free last goes first, so that those which are not needed grow old in peace; whoever
 finds none waits in its order, for one that comes free or for one that is opened meanwhile, whichever is there first.
-At most `AT_ONCE` are being opened for them, so that a thousand lost connections do not come back as a thousand
-handshakes at once. A dial that fails is told to whoever has waited for longest, and to all who waited when it began
-if there is no connection left that could come free.
+How many are being opened at once, and when none, is said by `sendengine.transport.direct.pacing`. A dial that fails is
+told to whoever has waited for longest, and to all who waited when it began if there is no connection left that could
+come free.
 
 How many exchanges the next connection will carry (`width`) is the most that an open one does; until one is open it may
 not be known, and then only `SCOUTS` are opened. Where it falls to less than half, because servers have cut their
-limits, only `SCOUTS` are being opened at once, and one more for each that came: the limits may rise again, and what is
-open by then is too many. After one that may carry nothing at all there is a pause, of `_PAUSE_S` and each time twice as
-long. Where a connection carries several, another is opened ahead of need, as soon
-as the room that is left is less than a quarter of a connection and 2 % of all. What is sent in one turn of the
-loop goes over one connection, in one write; the next turn's goes over another (`rotate`), so that all have their part.
+limits, few are opened at once: the limits may rise again, and what is open by then is too many. Where a connection
+carries several, another is opened ahead of need, as soon as the room that is left is less than a quarter of one and 2 %
+of all. What is sent in one turn of the loop goes over one connection, in one write; the next turn's goes over another
+(`rotate`), so that all have their part.
 
 A connection is whatever does `sendengine.transport.direct.contract.Connection`: nothing here knows a protocol.
 """
@@ -26,18 +25,17 @@ from math import ceil, inf
 from typing import Final
 
 from sendengine.errors import NotSentError
-from sendengine.transport.direct.contract import Connection
+from sendengine.transport.direct.contract import Connection, DismissedError
+from sendengine.transport.direct.pacing import SCOUTS, Pacing
 from sendengine.transport.failures import words
-from sendengine.transport.warming import AT_ONCE, Warming
+from sendengine.transport.warming import Warming
 
 CLOSED: Final = "the transport was closed before the request was written"
-SCOUTS: Final = 4
+_DISMISSED: Final = "no connection: the server ended it as soon as it was open"
 _TRIES: Final = 3  # connections that are lost between being there and being taken, before an exchange gives up
 _SPARE_OF_ONE: Final = 0.25
 _SPARE_OF_ALL: Final = 0.02
 _RETRY_S: Final = 1.0  # before another is opened ahead of need after one that failed
-_PAUSE_S: Final = 1.0  # before another is opened after one that has no room
-_LONGEST_PAUSE_S: Final = 8.0
 
 
 class Pool:
@@ -45,7 +43,6 @@ class Pool:
 
     __slots__ = (
         "_ahead",
-        "_at_once",
         "_calls",
         "_dial",
         "_dialing",
@@ -57,8 +54,7 @@ class Pool:
         "_max",
         "_no_ahead_s",
         "_open",
-        "_pause_s",
-        "_resting",
+        "_pacing",
         "_rooms",
         "_seen",
         "_stopping",
@@ -93,9 +89,7 @@ class Pool:
         self._dialing = 0  # with those that warming opens
         self._ahead = inf  # more exchanges than that, and another connection is opened
         self._no_ahead_s = 0.0  # until then none is
-        self._at_once = AT_ONCE  # may be being opened for those who wait
-        self._resting: asyncio.TimerHandle | None = None  # no dials until then
-        self._pause_s = _PAUSE_S
+        self._pacing = Pacing(self._dial_more)
         self._warming = Warming(self._warm_one, open_count=self._open.__len__)
         self._emptied = asyncio.Event()
         self._is_closed = False
@@ -108,9 +102,10 @@ class Pool:
         """Claim room on the connection that came free last; None where there is none."""
         free = self._free
         while free:
-            connection, _ = free.popitem()
-            if connection.claim():
-                if connection.has_room:
+            connection = free.popitem()[0]
+            room = connection.claim()
+            if room:
+                if room > 1:
                     free[connection] = None
                 if self.busy > self._ahead:
                     self._dial_more()
@@ -134,11 +129,16 @@ class Pool:
             if not connection.is_gone:
                 return connection
             connection.give_back()
-        raise NotSentError("no connection: each was closed as soon as it was there")
+            if self._pacing.is_resting and not self.capacity:
+                break
+        raise NotSentError(_DISMISSED)
 
     def offer(self, connection: Connection) -> None:
         """Take a connection that has room for more; whoever waits gets it first."""
         waiting = self._waiting
+        if not waiting:
+            self._free[connection] = None
+            return
         while waiting and connection.has_room:
             waiter, number = waiting.popitem(last=False)
             if waiter.done():
@@ -168,9 +168,27 @@ class Pool:
         room = self._open[connection] = connection.room
         self._recount(counted, room)
 
+    def proven(self, connection: Connection) -> None:
+        """Take note of a connection that has carried a reply."""
+        self._pacing.proven(connection)
+
+    def ended(self, connection: Connection, *, has_served: bool) -> None:
+        """Take note of a connection that the server has ended; if none is opened now, those who wait are told.
+
+        ``has_served`` says that anything of an answer has come over it.
+        """
+        if has_served:
+            self._pacing.proven(connection)
+        elif not self._is_closed and self._pacing.was_dismissed(connection):
+            self._recount(self._open[connection], 0)
+            self._open[connection] = 0
+            if self._pacing.is_resting:
+                self.refuse(_DISMISSED)
+
     def lost(self, connection: Connection) -> None:
         """Forget a connection that is gone."""
         self._free.pop(connection, None)
+        self._pacing.forget(connection)
         self._recount(self._open.pop(connection, 0), 0)
         if self._waiting:
             self._dial_more()
@@ -185,11 +203,11 @@ class Pool:
 
     async def warm(self, count: int) -> None:
         """Open connections until they carry ``count`` exchanges at once, or no more can be opened for now."""
-        while not self._is_closed and self.capacity < count and self._resting is None:
+        while not self._is_closed and self.capacity < count and not self._pacing.is_resting:
             before, capacity = len(self._open), self.capacity
             missing = min(SCOUTS, count) if self.width is None else ceil((count - capacity) / self.width)
-            if self._at_once < AT_ONCE:
-                missing = min(missing, self._at_once)
+            if self._pacing.is_slow:
+                missing = min(missing, self._pacing.at_once)
             await self._warming.reach(min(before + missing, self._max))
             if self.capacity <= capacity:
                 return
@@ -197,8 +215,7 @@ class Pool:
     async def aclose(self) -> None:
         """Cut every connection and every dial; return when all are gone."""
         self._is_closed = True
-        if self._resting is not None:
-            self._resting.cancel()
+        self._pacing.close()
         for waiter in list(self._waiting):
             if not waiter.done():
                 waiter.set_exception(NotSentError(CLOSED))
@@ -245,7 +262,7 @@ class Pool:
         if rooms:
             width = max(rooms)
             if 2 * width < self._seen:
-                self._at_once = SCOUTS
+                self._pacing.slow_down()
             self.width = self._seen = width
         self._reckon()
 
@@ -270,10 +287,10 @@ class Pool:
 
     def _dial_more(self) -> None:
         """Open as many as are wanted, and not too many at once."""
-        if self._resting is not None or self._is_closed:
+        if self._pacing.is_resting or self._is_closed:
             return
         missing = self._wanted() - len(self._dials)
-        while missing > 0 and self._dialing < self._at_once and self._has_room:
+        while missing > 0 and self._dialing < self._pacing.at_once and self._has_room:
             missing -= 1
             self._dialing += 1
             task = self._loop.create_task(self._dial_one())
@@ -287,6 +304,8 @@ class Pool:
         calls = self._dials.pop(task, 0)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._no_ahead_s = self._loop.time() + _RETRY_S
+            if self.capacity or isinstance(error, DismissedError):
+                self._pacing.came_to_nothing()
             self._refuse(error, calls)
         self._dial_more()
 
@@ -312,32 +331,25 @@ class Pool:
         """
         connection = await self._dial()
         if connection.is_gone:
-            raise NotSentError("no connection: closed as soon as it was open")
+            raise DismissedError("no connection: closed as soon as it was open")
         self._open[connection] = 0
         if self._is_closed:
             connection.cut()
             return
         connection.enter()
         self.resized(connection)
-        if connection.room:
-            self._pause_s = _PAUSE_S
-            self._at_once = min(self._at_once + 1, AT_ONCE)
-        elif self._resting is None:
-            self._resting = self._loop.call_later(self._pause_s, self._go_on)
-            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
-
-    def _go_on(self) -> None:
-        self._resting = None
-        self._dial_more()
+        self._pacing.came(connection)
 
     async def _warm_one(self) -> bool:
         """Open a connection and offer it; False where that failed or there is no room."""
-        if not self._has_room or self._resting is not None:
+        if not self._has_room or self._pacing.is_resting:
             return False
         self._dialing += 1
         try:
             await self._dial_one()
-        except NotSentError:
+        except NotSentError as error:
+            if isinstance(error, DismissedError):
+                self._pacing.came_to_nothing()
             return False
         finally:
             self._dialing -= 1

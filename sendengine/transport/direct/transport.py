@@ -8,6 +8,7 @@ wheel, and a connection that has its reply has room again before the caller goes
 """
 
 import asyncio
+from asyncio import current_task
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -17,7 +18,7 @@ from sendengine.settings import TransportSettings
 from sendengine.transport.direct.authority import ascii_host, default_port
 from sendengine.transport.direct.contract import Connection
 from sendengine.transport.direct.dialing import Dialer
-from sendengine.transport.direct.http1.connection import Http1Connection
+from sendengine.transport.direct.http1.connection import Http1Connection, http1_class
 from sendengine.transport.direct.http1.heads import Heads
 from sendengine.transport.direct.http2.connection import Http2Connection
 from sendengine.transport.direct.http2.heads import RequestBlocks
@@ -53,7 +54,6 @@ class DirectTransport:
         self._opened = 0
         self._asking: set[asyncio.Task[object] | None] = set()  # for their permits
         self._interrupted: set[asyncio.Task[object] | None] = set()  # of those, by closing
-        self._is_closed = False
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._spoken: Spoken | None = None  # by the connection that was opened last
         parts = urlsplit(self._base_url)
@@ -62,6 +62,7 @@ class DirectTransport:
         if tls is not None:
             tls.set_alpn_protocols(offers(settings.protocol))
         self._wheel = Wheel()
+        self._http1 = http1_class(self._loop, has_tls=has_tls)
         self._dialer = Dialer(
             self._negotiated,
             host=ascii_host(self._base_url),
@@ -80,18 +81,17 @@ class DirectTransport:
 
     async def exchange(self, request: WireRequest, permit: Permit) -> Reply:
         """Send one request and return its reply, as `sendengine.ports.Transport` has it."""
-        if self._is_closed:
-            raise NotSentError("the transport is closed")
         connection = self._pool.take()
         if connection is None:
             connection = await self._pool.obtain()
-        task = asyncio.current_task(self._loop)
+        task = current_task(self._loop)
         self._asking.add(task)
         try:
             await permit()
-            if not connection.is_ready:
-                connection = self._another(connection)
             reply = connection.send(request)
+            if reply is None:
+                connection = self._another(connection)
+                reply = _sent(connection, request)
         except BaseException as error:
             connection.give_back()
             if task in self._interrupted and self._is_ours(error, task):
@@ -141,7 +141,6 @@ class DirectTransport:
 
     async def aclose(self) -> None:
         """Close every connection; exchanges under way end in NotSentError or ReplyLostError."""
-        self._is_closed = True
         for task in self._asking:
             if task is not None and not task.cancelling():  # else it ends by itself
                 self._interrupted.add(task)
@@ -178,7 +177,7 @@ class DirectTransport:
                 lifetime_s=lifetime_s(self._opened),
                 buffer=self._buffer,
             )
-        return Http1Connection(
+        return self._http1(
             pool=self._pool,
             heads=self._heads,
             wheel=self._wheel,
@@ -200,3 +199,11 @@ class DirectTransport:
         """Take back the interruption of an exchange; whether nobody else has cancelled its task."""
         self._interrupted.discard(task)
         return task is not None and not task.uncancel() and isinstance(error, asyncio.CancelledError)
+
+
+def _sent(connection: Connection, request: WireRequest) -> asyncio.Future[Reply]:
+    """Send a request that goes over no other connection any more."""
+    reply = connection.send(request)
+    if reply is None:
+        raise NotSentError(_GONE)
+    return reply

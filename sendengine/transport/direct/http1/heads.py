@@ -12,12 +12,13 @@ from sendengine.transport.credentials import request_headers
 from sendengine.transport.direct.authority import host_header, path_prefix
 
 _NOTIFICATIONS: Final = notifications_path()
+_MOST_KEPT: Final = 1024  # heads that differ only in the length of the body
 
 
 class Heads:
     """Heads of requests to one base URL with one API key. Raises SettingsError where either cannot be sent."""
 
-    __slots__ = ("_bare", "_host", "_notifications", "_prefix", "_with_body")
+    __slots__ = ("_bare", "_host", "_kept", "_notifications", "_prefix", "_with_body")
 
     def __init__(self, base_url: str, api_key: str) -> None:
         self._prefix = path_prefix(base_url)
@@ -29,6 +30,7 @@ class Heads:
         headers = {"Host": self._host} | request_headers(api_key)
         self._with_body = _rendered(headers) + "Content-Length: "
         self._notifications = f"POST {self._prefix}{_NOTIFICATIONS}{self._with_body}".encode("ascii")
+        self._kept: dict[int, bytes] = {}  # heads of notifications by the length of their bodies
         del headers["Content-Type"]
         self._bare = _rendered(headers) + "\r\n"
 
@@ -36,7 +38,7 @@ class Heads:
         """Render a request's head. Raises NotSentError where its path or method cannot stand in one."""
         path, body = request.path, request.body
         if path == _NOTIFICATIONS and request.method == "POST":
-            return b"%b%d\r\n\r\n" % (self._notifications, len(body))
+            return self._kept.get(len(body)) or self._keep(len(body))
         if not path.isascii() or not path.isprintable() or " " in path:
             raise NotSentError("the request's path is not percent-encoded")
         if body or request.method != "GET":
@@ -44,6 +46,12 @@ class Heads:
         else:
             head = f"{request.method} {self._prefix}{path}{self._bare}"
         return head.encode("ascii")
+
+    def _keep(self, size: int) -> bytes:
+        if len(self._kept) >= _MOST_KEPT:
+            self._kept.clear()
+        head = self._kept[size] = b"%b%d\r\n\r\n" % (self._notifications, size)
+        return head
 
 
 def _rendered(headers: dict[str, str]) -> str:

@@ -22,6 +22,7 @@ from sendengine.transport.failures import words
 
 MAX_HEAD_BYTES: Final = 65_536
 _END: Final = b"\r\n\r\n"
+_FIRST: Final = ord("H")  # llhttp has seen to the rest of "HTTP/", and passes over line ends before it
 _SWITCHING: Final = 101
 _FINAL: Final = 200  # and above
 
@@ -35,7 +36,6 @@ class ReplyReader:
 
     __slots__ = (
         "_body",
-        "_head",
         "_interim",
         "_is_odd",
         "_max_bytes",
@@ -52,7 +52,6 @@ class ReplyReader:
         self._max_bytes = max_bytes
         self._parser = httptools.HttpResponseParser(self)
         self._raw = b""  # as far as the head may be in it
-        self._head = b""
         self._body = b""  # its first piece
         self._more: list[bytes] = []
         self._size = 0  # of the body so far
@@ -61,8 +60,8 @@ class ReplyReader:
         self._is_odd = False  # not all of ``_raw`` before the body is the head
         self.is_spent = False
 
-    def feed(self, data: bytes) -> bool:
-        """Read on; whether the reply is whole now. Raises UnreadableError where it never will be."""
+    def feed(self, data: bytes) -> Reply | None:
+        """Read on; return the reply where it is whole now. Raises UnreadableError where it never will be."""
         if not self._raw:
             self._raw = data
         elif not self._size:
@@ -76,43 +75,25 @@ class ReplyReader:
         except httptools.HttpParserUpgrade:
             self.is_spent = self._is_odd = True
         if self._status:
-            self._find_head()
-            return True
+            return self._taken()
         if len(self._raw) > MAX_HEAD_BYTES and not self._size:
             raise UnreadableError(f"the reply's head is longer than {MAX_HEAD_BYTES:,} bytes")
-        return False
+        return None
 
-    def finish(self) -> bool:
-        """Take the end of the connection for that of the body, where nothing else says where it ends."""
-        self._is_odd = True
+    def finish(self) -> Reply | None:
+        """Take the end of the connection for that of the body; None where something else says where that ends."""
+        self._is_odd = self.is_spent = True
+        self._status = self._parser.get_status_code()
         try:
-            self._find_head()
+            reply = self._taken()
         except UnreadableError:
-            return False
-        fields = Fields(self._head)
-        coding = fields.get("transfer-encoding")
+            return None
+        coding = reply.headers.get("transfer-encoding")
         if coding is None:
-            is_whole = "content-length" not in fields
+            is_whole = "content-length" not in reply.headers
         else:
             is_whole = coding.rpartition(",")[2].strip().lower() != "chunked"
-        self._status = self._parser.get_status_code()
-        self.is_spent = True
-        return is_whole
-
-    def take(self) -> Reply:
-        """Return the reply that is whole, and be ready for the next one."""
-        fields, body = Fields(self._head), self._body
-        if self._is_odd:
-            body = b"".join((body, *self._more))[: self._max_bytes]
-            self._more.clear()
-            self._interim = 0
-            self._is_odd = False
-        if fields.is_encoded:
-            body = decoded(body, fields.get("content-encoding", ""), max_bytes=self._max_bytes)
-        reply = Reply(self._status, fields, body)
-        self._raw = self._body = b""
-        self._size = self._status = 0
-        return reply
+        return reply if is_whole else None
 
     def close(self) -> None:
         """Let go of the parser, which holds this object."""
@@ -133,13 +114,15 @@ class ReplyReader:
         """Keep a piece of the body; beyond the bound, what is there is the reply."""
         if self._status:
             return
-        if self._size:
+        size = self._size
+        if size:
             self._more.append(body)
             self._is_odd = True
         else:
             self._body = body
-        self._size += len(body)
-        if self._size > self._max_bytes:
+        size += len(body)
+        self._size = size
+        if size > self._max_bytes:
             self._status = self._parser.get_status_code()
             self.is_spent = self._is_odd = True
 
@@ -156,14 +139,32 @@ class ReplyReader:
         if not self._parser.should_keep_alive():
             self.is_spent = True
 
-    def _find_head(self) -> None:
-        """Find the head of the reply in hand, without those of interim replies."""
-        raw, start = self._raw, 0
-        end = len(raw) - self._size - len(_END)
+    def _taken(self) -> Reply:
+        """Make the reply that is whole, and be ready for the next one."""
+        raw, body = self._raw, self._body
+        start, end = 0, len(raw) - self._size - len(_END)
         if self._is_odd or not raw.startswith(_END, end):  # a look costs half of a search
-            for _ in range(self._interim):
-                start = raw.find(_END, start) + len(_END)
-            end = raw.find(_END, start)
-        if end < 0 or end - start > MAX_HEAD_BYTES or not raw.startswith(b"HTTP/", start):
+            start, end = self._find_head()
+            body = b"".join((body, *self._more))[: self._max_bytes]
+            self._more.clear()
+            self._interim = 0
+            self._is_odd = False
+        if end > MAX_HEAD_BYTES + start or raw[start] != _FIRST:
             raise UnreadableError("the reply's head cannot be read")
-        self._head = raw[start:end]
+        fields = Fields(raw[start:end])
+        if fields.is_encoded:
+            body = decoded(body, fields.get("content-encoding", ""), max_bytes=self._max_bytes)
+        reply = Reply(self._status, fields, body)
+        self._raw = self._body = b""
+        self._size = self._status = 0
+        return reply
+
+    def _find_head(self) -> tuple[int, int]:
+        """Find the head of the reply in hand, behind those of interim replies."""
+        start = 0
+        for _ in range(self._interim):
+            start = self._raw.find(_END, start) + len(_END)
+        end = self._raw.find(_END, start)
+        if end < 0:
+            raise UnreadableError("the reply's head cannot be read")
+        return start, end

@@ -13,11 +13,10 @@ reply; so is one whose server allows no streams, when nobody raises that within 
 """
 
 import asyncio
-from math import inf
 from typing import Final, cast
 
-from sendengine.errors import NotSentError
 from sendengine.ports import Reply, WireRequest
+from sendengine.transport.direct.contract import DismissedError
 from sendengine.transport.direct.http2 import frames
 from sendengine.transport.direct.http2.control import Control
 from sendengine.transport.direct.http2.faults import CANCEL, NO_ERROR, ConnectionFaultError
@@ -45,12 +44,10 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         "_claimed",
         "_control",
         "_greeted",
-        "_is_barred",
         "_is_draining",
         "_is_entered",
         "_is_flushing",
         "_is_held",
-        "_is_paused",
         "_lifetime_s",
         "_liveness",
         "_loop",
@@ -97,12 +94,10 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         self._greeted: asyncio.Future[None] | None = None
         self._claimed = 0  # exchanges that have room here: those under way, and those that wait for their permits
         self._is_entered = False  # the pool knows it
-        self._is_barred = False  # has no room because the server allows none, for now
         self._is_draining = False  # takes nothing new, and is closed after its last reply
         self._is_held = False  # takes nothing new for the moment
-        self._is_paused = False  # the server does not read
         self._is_flushing = False
-        self._liveness = Liveness(self._control, patience_s=connect_timeout_s)
+        self._liveness = Liveness(self._control, self._sender, patience_s=connect_timeout_s)
 
     def __repr__(self) -> str:
         state = "gone" if self.is_gone else "draining" if self._is_draining else f"room for {self.room}"
@@ -111,12 +106,12 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
     # What the dialer, the pool and an exchange need
 
     async def greeted(self) -> None:
-        """Return when the server's settings are there. Raises NotSentError where they do not come."""
+        """Return when the server's settings are there. Raises DismissedError where they do not come."""
         if self._control.stream_limit is None and not self.is_gone:
             self._greeted = self._loop.create_future()
             await self._greeted
         if self.is_gone:
-            raise NotSentError(f"no connection: {self.problem}")
+            raise DismissedError(f"no connection: {self.problem}")
 
     def enter(self) -> None:
         """Take part in the pool from now on."""
@@ -124,47 +119,49 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         self._size_up()
         self._look_again(self._loop.time())
 
-    def claim(self) -> bool:
-        """Take the room for one exchange; False where there is none."""
-        if self._claimed >= self.room or self._is_held:
-            return False
+    def claim(self) -> int:
+        """Take the room for one exchange, and return for how many there was any."""
+        room = self.room - self._claimed
+        if room <= 0 or self._is_held:
+            return 0
         self._claimed += 1
         self._pool.busy += 1
-        return True
+        return room
 
     @property
     def has_room(self) -> bool:
         """Whether it would take one more exchange."""
         return self._claimed < self.room and not self._is_held
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether an exchange that has claimed its room may be sent: the server may have lowered its limit since."""
-        return len(self._streams) < self.room and not self._is_held and not self._transport.is_closing()
-
     def give_back(self) -> None:
         """Return the room that was claimed and not used."""
         self._free(1)
 
-    def send(self, request: WireRequest) -> asyncio.Future[Reply]:
-        """Begin an exchange; the time for it runs from now. Raises NotSentError where that is not possible."""
+    def send(self, request: WireRequest) -> asyncio.Future[Reply] | None:
+        """Begin an exchange; the time for it runs from now.
+
+        None where the server has lowered its limit since the room was claimed, does not answer, or is gone.
+        """
         streams = self._streams
-        if len(streams) >= self.room:
-            raise NotSentError(self.problem or "the connection takes no more requests")
-        block = self._blocks.block(request)
-        reply = self._loop.create_future()
         now_s = self._loop.time()
+        is_held = self._is_held and not self._liveness.is_well_but_for_a_window(now_s)
+        if is_held or len(streams) >= self.room or self._transport.is_closing():
+            self._is_lost()
+            return None
+        reply = self._loop.create_future()
         sender = self._sender
         is_first = not streams
-        sender.open(block, request.body, reply=reply, due_s=now_s + self._timeout_s)
+        sender.open(self._blocks.block(request), request.body, reply, now_s + self._timeout_s)
         if is_first:
             self._liveness.heard_s = now_s
             self._look_again(now_s)
+        if sender.is_starved:
+            self._weigh()
         if sender.size > PIECE_BYTES:
             self._flush()
-        else:
+        elif not self._is_flushing:
             self._flush_soon()
-        if sender.is_used_up:
+        if sender.next_number > frames.LAST_STREAM:
             self._drain()
         return reply
 
@@ -200,11 +197,11 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         if self._liveness.is_useless(now_s):
             self._drain()
             self._pool.refuse(NO_STREAMS)
-        elif now_s >= self._liveness.until_s:
+        elif self._liveness.is_old(now_s):
             self._drain()
         if self._liveness.must_ask(now_s, is_busy=bool(self._streams)):
-            self._hold()
             self._sender.put(self._liveness.ping(now_s))
+            self._weigh()
             self._flush_soon()
         if not self.is_gone:
             self._look_again(now_s)
@@ -226,35 +223,37 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         """Read what came, and answer."""
         if self.is_gone:
             return
-        data = bytes(self._buffer[:nbytes])
+        data = self._buffer[:nbytes].tobytes()
         before = len(self._streams)
         now_s = self._liveness.heard_s = self._loop.time()
         try:
             self._receiver.feed(data, now_s=now_s)
         except ConnectionFaultError as fault:
-            self._uncount(before - len(self._streams))
-            self._fail(fault)
+            self._uncount(before - len(self._streams) + self._sender.lose_all(str(fault)))
+            self._leave(fault.code, str(fault))
             return
         if self._control.is_changed:
             self._adapt()
-        if self._is_held and not self._liveness.is_asking and not self._is_paused:
-            self._release()
-        if self._sender.size or self._sender.is_blocked:
+        sender = self._sender
+        if sender.size or sender.is_blocked:
             self._flush_soon()
+        if self._is_held:
+            self._weigh()
         freed = before - len(self._streams)
         if freed:
+            if self._receiver.has_replied:
+                self._pool.proven(self)
             self._free(freed)
 
     def pause_writing(self) -> None:
         """Take nothing new while the server does not read."""
-        self._is_paused = True
-        self._hold()
+        self._liveness.is_paused = True
+        self._weigh()
 
     def resume_writing(self) -> None:
         """Go on."""
-        self._is_paused = False
-        if not self._liveness.is_asking:
-            self._release()
+        self._liveness.is_paused = False
+        self._weigh()
         self._flush_soon()
 
     def eof_received(self) -> None:
@@ -274,17 +273,18 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         """See how much room there is by now, and tell the pool."""
         if not self._is_entered:
             return
-        limit = self._control.stream_limit or 0
         is_leaving = self.is_gone or self._is_draining
-        room = 0 if is_leaving else min(limit, MOST_STREAMS)
-        is_barred = not room and not is_leaving
+        room = 0 if is_leaving else min(self._control.stream_limit or 0, MOST_STREAMS)
         if room != self.room:
             self.room = room
             self._pool.resized(self)
-        if is_barred != self._is_barred:
-            self._is_barred = is_barred
-            self._liveness.bar(self._loop.time(), is_barred=is_barred)
-            self._look_again(self._loop.time())
+        now_s = self._loop.time()
+        if self._liveness.bar(now_s, is_barred=not room and not is_leaving):
+            self._look_again(now_s)
+        self._offer()
+
+    def _offer(self) -> None:
+        """Be offered, or no more."""
         if self.has_room:
             self._pool.offer(self)
         else:
@@ -303,16 +303,12 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         self._claimed -= count
         self._pool.busy -= count
 
-    def _hold(self) -> None:
-        if not self._is_held:
-            self._is_held = True
-            self._pool.withdraw(self)
-
-    def _release(self) -> None:
-        if self._is_held:
-            self._is_held = False
-            if self.has_room:
-                self._pool.offer(self)
+    def _weigh(self) -> None:
+        """Be offered no more while the server does not answer, does not read, or leaves no window; or again."""
+        is_held = not self._liveness.is_well
+        if is_held != self._is_held:
+            self._is_held = is_held
+            self._offer()
 
     # Ends
 
@@ -330,15 +326,10 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         """Take nothing new; close after the last reply."""
         if not self._is_draining:
             self._is_draining = True
-            self._liveness.until_s = inf
+            self._liveness.retire()
             self._size_up()
             if not self._streams:
                 self._leave(NO_ERROR, self._control.farewell or _OLD)
-
-    def _fail(self, fault: ConnectionFaultError) -> None:
-        """The server broke the protocol: say so, and close."""
-        self._uncount(self._sender.lose_all(str(fault)))
-        self._leave(fault.code, str(fault))
 
     def _lose(self, why: str) -> None:
         """Close without a word."""
@@ -359,6 +350,7 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
             self.is_gone = True
             self.problem = why
             self._size_up()
+            self._pool.ended(self, has_served=self._receiver.has_replied)
         if self._greeted is not None and not self._greeted.done():
             self._greeted.set_result(None)
 
@@ -372,23 +364,30 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
     def _flush(self) -> None:
         """Write what this turn of the loop has produced."""
         self._is_flushing = False
-        if self._transport.is_closing() and not self.is_gone:
-            self._lose(_CLOSED)  # before anything is taken to be written
-        if self.is_gone:
+        if self._is_lost():
             return
         sender = self._sender
-        has_more = sender.is_blocked and not self._is_paused and sender.pump()
-        self._write(sender.take())
-        while has_more and not self._is_paused and not self.is_gone:
+        has_waited = has_more = sender.is_blocked
+        while has_more and not self._liveness.is_paused and not self.is_gone:
             has_more = sender.pump()
             self._write(sender.take())
+        self._write(sender.take())
+        if (has_waited or self._is_held) and not self.is_gone:
+            self._liveness.wrote(now_s := self._loop.time())
+            self._look_again(now_s)
+            self._weigh()
         self._pool.rotate(self)
 
+    def _is_lost(self) -> bool:
+        """See whether the loop is closing it, before anything is taken to be written."""
+        if self._transport.is_closing() and not self.is_gone:
+            self._lose(_CLOSED)
+        return self.is_gone
+
     def _write(self, data: bytes) -> None:
-        if not data:
-            return
         try:
-            self._transport.write(data)
+            if data:
+                self._transport.write(data)
         except FOREIGN as error:
             self._lose(f"the request could not be written: {words(error)}")
 

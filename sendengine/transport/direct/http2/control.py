@@ -103,7 +103,7 @@ class Control:
         self._sender.take_back(self.farewell)
         for stream in [stream for stream in self._sender.streams.values() if stream.number > last]:
             self._sender.end(stream)
-            if stream.status:  # a server that has begun to answer has looked at it, whatever it says
+            if stream.head is not None:  # a server that has begun to answer has looked at it, whatever it says
                 stream.lose(self.farewell)
             else:
                 stream.refuse(self.farewell)

@@ -28,7 +28,7 @@ class BlockFields(Mapping[str, str]):
 
     __slots__ = ("_all", "_block", "_start")
 
-    def __init__(self, block: bytes, *, start: int) -> None:
+    def __init__(self, block: bytes, start: int) -> None:
         """``block`` was walked without a fault, and ``start`` is where the fields begin after the status."""
         self._block = block
         self._start = start

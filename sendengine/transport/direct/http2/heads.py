@@ -25,50 +25,58 @@ _SCHEMES: Final = {"http": b"\x86", "https": b"\x87"}
 _UNINDEXED: Final = 0x00
 _NEVER_INDEXED: Final = 0x10
 _SECRET: Final = frozenset({"authorization"})
-_MOST_KEPT: Final = 4096  # blocks that differ only in the length of the body
+_PATH_LENGTHS: Final = {size: integer(size, prefix=7) for size in range(512)}
+_MOST_KEPT: Final = 1024  # lengths of bodies
 
 
 class RequestBlocks:
     """Heads of requests to one base URL with one API key. Raises SettingsError where either cannot be sent."""
 
-    __slots__ = ("_authority", "_bare", "_kept", "_notifications", "_prefix", "_scheme", "_with_body")
+    __slots__ = ("_authority", "_bare", "_begun", "_kept", "_notifications", "_prefix", "_scheme", "_with_body")
 
     def __init__(self, base_url: str, api_key: str) -> None:
         self._prefix = path_prefix(base_url)
         self._scheme = _SCHEMES[base_url.partition(":")[0].lower()]
         self._authority = field(":authority", host_header(base_url))
+        self._begun: dict[str, bytes] = {}  # what stands before the path, by the method
         self.replace_key(api_key)
 
     def replace_key(self, api_key: str) -> None:
-        """Use another API key from the next head on. Raises SettingsError as `request_headers` does."""
+        """Use another API key from the next request on. Raises SettingsError as `request_headers` does."""
         headers = {name.lower(): value for name, value in request_headers(api_key).items()}
         self._with_body = b"".join(field(name, value) for name, value in headers.items())
         del headers["content-type"]
         self._bare = b"".join(field(name, value) for name, value in headers.items())
-        self._notifications = self._begun("POST", _NOTIFICATIONS) + self._with_body
-        self._kept: dict[int, bytes] = {}  # heads of notifications by the length of their bodies
+        self._notifications = self._to("POST", _NOTIFICATIONS)
+        self._kept: dict[int, tuple[bytes, bytes]] = {}  # by the length of the body; see `_keep`
 
     def block(self, request: WireRequest) -> bytes:
         """Render a request's head. Raises NotSentError where its path or method cannot stand in one."""
         path, size = request.path, len(request.body)
         if path == _NOTIFICATIONS and request.method == "POST":
-            return self._kept.get(size) or self._keep(size)
+            return (self._kept.get(size) or self._keep(size))[0]
         if not path.isascii() or not path.isprintable() or " " in path:
             raise NotSentError("the request's path is not percent-encoded")
         if size or request.method != "GET":
-            return self._begun(request.method, path) + self._with_body + _length(size)
-        return self._begun(request.method, path) + self._bare
+            return self._to(request.method, path) + (self._kept.get(size) or self._keep(size))[1]
+        return self._to(request.method, path) + self._bare
 
-    def _keep(self, size: int) -> bytes:
+    def _keep(self, size: int) -> tuple[bytes, bytes]:
+        """Render the head of a notification with so long a body, and what stands behind the path in every head."""
         if len(self._kept) >= _MOST_KEPT:
             self._kept.clear()
-        block = self._kept[size] = self._notifications + _length(size)
-        return block
+        rest = self._with_body + _length(size)
+        kept = self._kept[size] = self._notifications + rest, rest
+        return kept
 
-    def _begun(self, method: str, path: str) -> bytes:
+    def _to(self, method: str, path: str) -> bytes:
         """Return the pseudo-header fields."""
-        verb = _METHODS.get(method) or field(":method", method)
-        return b"%b%b%b\x04%b" % (verb, self._scheme, self._authority, text((self._prefix + path).encode("ascii")))
+        begun = self._begun.get(method)
+        if begun is None:
+            verb = _METHODS.get(method) or field(":method", method)
+            begun = self._begun[method] = b"%b%b%b\x04" % (verb, self._scheme, self._authority)
+        whole = (self._prefix + path).encode("ascii")
+        return begun + (_PATH_LENGTHS.get(len(whole)) or integer(len(whole), prefix=7)) + whole
 
 
 def field(name: str, value: str) -> bytes:

@@ -40,9 +40,9 @@ class HeadReader:
     def read(self, block: bytes) -> Head:
         """Read a head as `read_head` does; raises what that raises."""
         outline = self._outlines.get(block[0]) if block else None
-        if outline is not None:
+        if outline is not None and outline.head is not None:
             try:
-                head = outline.compare(block)
+                head = outline.compare(block, outline.head)
             except (IndexError, ValueError, StreamFaultError):  # where a value was stands something else
                 head = None
             if head is not None:
@@ -57,23 +57,20 @@ class HeadReader:
 class _Outline:
     """What heads have in common that begin with the same byte."""
 
-    __slots__ = ("_end", "_fields", "_head", "_lessons", "_stretches")
+    __slots__ = ("_end", "_fields", "_lessons", "_stretches", "head")
 
     def __init__(self) -> None:
         self._fields: list[_Field] = []  # of the head that was learned last
         self._stretches: list[_Stretch] = []
         self._end = b""  # the last stretch, after which nothing follows
-        self._head: Head | None = None  # what all have in common
+        self.head: Head | None = None  # what all have in common
         self._lessons = 0
 
-    def compare(self, block: bytes) -> Head | None:
-        """Read a head that is like those before; None where it is not.
+    def compare(self, block: bytes, head: Head) -> Head | None:
+        """Read a head that is like those before, all of which have ``head`` in common; None where it is not.
 
         Raises IndexError, ValueError and StreamFaultError where it is certainly not.
         """
-        if self._head is None:
-            return None
-        status, length, is_encoded, start = self._head
         at = 0
         for said, said_bytes, is_length in self._stretches:
             if not block.startswith(said, at):
@@ -81,19 +78,18 @@ class _Outline:
             at += said_bytes
             size = block[at] & 0x7F
             if is_length:
-                length = length_at(block, at, before=-1)
+                head = (head[0], length_at(block, at, before=-1), head[2], head[3])
             at += 1
             if size == LENGTH_FOLLOWS:
                 size, at = rest_of_integer(block, at, size)
             at += size
-        is_same = at <= len(block) and block[at:] == self._end
-        return (status, length, is_encoded, start) if is_same else None
+        return head if at <= len(block) and block[at:] == self._end else None
 
     def learn(self, block: bytes, head: Head) -> None:
         """Make the stretches fit a head that was walked, too."""
         self._lessons += 1
         if self._lessons > _MOST_LESSONS or len(block) > _LONGEST_KEPT:
-            self._head = None
+            self.head = None
             return
         found = _fields(block, head[3])
         known = self._fields
@@ -104,7 +100,7 @@ class _Outline:
             ]
         self._fields = found
         has_two = sum(is_length for _, _, is_length in found) > 1  # which must be the same, so each head is walked
-        self._head = None if has_two else head
+        self.head = None if has_two else head
         self._compile(block[: head[3]])
 
     def _compile(self, begun: bytes) -> None:

@@ -29,7 +29,7 @@ from sendengine.transport.direct.http2.faults import (
     StreamFaultError,
     name_of,
 )
-from sendengine.transport.direct.http2.outlines import HeadReader
+from sendengine.transport.direct.http2.outlines import Head, HeadReader
 from sendengine.transport.direct.http2.sending import Sender
 from sendengine.transport.direct.http2.streams import Stream
 
@@ -38,8 +38,17 @@ MAX_HEAD_BYTES: Final = 65_536
 MOST_REPLY_BYTES: Final = 2**30  # a stream's window has room for it at once
 _TOP_UP: Final = CONNECTION_WINDOW // 2
 _MOST_CONTINUATIONS: Final = 64
+_SWITCHING: Final = 101
+_FINAL: Final = 200  # and above
 _HEAD_BYTES: Final = frames.HEAD.size
 _unpack: Final = frames.HEAD.unpack_from
+_DATA: Final = frames.DATA  # names of the module are found sooner than another's
+_HEADERS: Final = frames.HEADERS
+_WINDOW_UPDATE: Final = frames.WINDOW_UPDATE
+_END_STREAM: Final = frames.END_STREAM
+_END_HEADERS: Final = frames.END_HEADERS
+_WORD_BYTES: Final = frames.WORD.size
+_word_at: Final = frames.WORD.unpack
 
 
 class Receiver:
@@ -51,6 +60,7 @@ class Receiver:
         "_assembly_number",
         "_continuations",
         "_control",
+        "_has_replied",
         "_heads",
         "_is_first",
         "_max_bytes",
@@ -69,6 +79,7 @@ class Receiver:
         self._max_bytes = min(max_reply_bytes, MOST_REPLY_BYTES)
         self._window = min(self._max_bytes + CONNECTION_WINDOW, frames.MOST_WINDOW)  # of a stream, for a reply
         self._heads = HeadReader()
+        self._has_replied = False
         self._rest = b""  # a frame that has not come whole
         self._is_first = True
         self._unread = 0  # came since the connection's window was widened
@@ -106,7 +117,7 @@ class Receiver:
         if self._rest:
             data = self._rest + data
         at, end = 0, len(data)
-        streams = self._streams
+        streams, written = self._streams, self._sender.taken
         while end - at >= _HEAD_BYTES:
             head, flags, number = _unpack(data, at)
             size = head >> 8
@@ -117,52 +128,77 @@ class Receiver:
                 break
             at = start + size
             kind = head & 0xFF
-            if kind == frames.DATA and flags == frames.END_STREAM:  # and without padding
-                stream = streams.get(number)
-                if stream is not None and stream.status and self._assembly is None:
-                    self._count_data(size)
-                    self._finish(stream, data[start:at])
+            stream = streams.get(number)
+            if stream is not None and number <= written and self._assembly is None:
+                if kind == _DATA and flags == _END_STREAM and stream.head is not None:  # and without padding
+                    self._unread += size
+                    self._finish(stream, data[start:at], stream.head)
                     continue
-            elif kind == frames.HEADERS and flags == frames.END_HEADERS and self._assembly is None:  # and nothing else
-                stream = streams.get(number)
-                if stream is not None and not stream.status:
-                    self._begin(stream, data[start:at], is_last=False)
+                if kind == _HEADERS and flags == _END_HEADERS and stream.head is None:  # and nothing else
+                    self._begin(stream, data[start:at])
+                    continue
+                if kind == _WINDOW_UPDATE and size == _WORD_BYTES:
+                    self._widen(stream, data[start:at])
                     continue
             self._dispatch(kind, flags, number & frames.STREAM_BITS, data[start:at])
         self._rest = data[at:]
+        if self._unread > _TOP_UP:  # the window is given back before it is half used up
+            self._sender.put(frames.window_update(0, self._unread))
+            self._unread = 0
+
+    @property
+    def has_replied(self) -> bool:
+        """Whether anything of an answer has come, be it a piece of a frame."""
+        return self._has_replied or bool(self._rest)
 
     # A reply
 
-    def _begin(self, stream: Stream, block: bytes, *, is_last: bool) -> None:
-        """Take a head, or an interim one."""
-        if stream.number > self._sender.taken:
-            raise _not_opened(stream.number)
+    def _begin(self, stream: Stream, block: bytes) -> Head | None:
+        """Take a head; None where that is an interim one, or none at all, with which the stream is lost."""
         try:
-            is_interim = not stream.begin(block, self._heads)
+            head = self._heads.read(block)
         except StreamFaultError as fault:
             self._lose(stream, fault)
-            return
-        if is_interim:
+            return None
+        if head[0] >= _FINAL:
+            stream.head = head
+            stream.block = block
+            self._has_replied = True
+            return head
+        if head[0] == _SWITCHING:
+            self._lose(stream, StreamFaultError("the reply is a 101, which HTTP/2 does not have"))
+        else:
             self._control.count_nothing()
-            if is_last:
-                self._lose(stream, StreamFaultError("the stream ended with an interim reply"))
-        elif is_last:
-            self._finish(stream, b"")
+        return None
 
-    def _finish(self, stream: Stream, last: bytes) -> None:
+    def _finish(self, stream: Stream, last: bytes, head: Head) -> None:
         """Hand a reply over that is whole."""
         try:
-            stream.finish(last, max_bytes=self._max_bytes)
+            stream.finish(last, head, max_bytes=self._max_bytes)
         except StreamFaultError as fault:
             self._lose(stream, fault)
             return
-        if self._sender.forget(stream):  # the rest of the request is not wanted
+        if stream.unsent is None:
+            del self._streams[stream.number]
+        else:  # the rest of the request is not wanted
+            self._sender.forget(stream)
             self._sender.put(frames.rst_stream(stream.number, CANCEL))
 
     def _lose(self, stream: Stream, fault: StreamFaultError) -> None:
         """End a stream whose reply cannot be taken."""
         stream.lose(str(fault))
         self._sender.reset(stream, fault.code)
+
+    def _widen(self, stream: Stream, word: bytes) -> None:
+        """More may be sent on a stream."""
+        increment = _word_at(word)[0] & frames.MOST_WINDOW
+        if not increment:
+            self._lose(stream, StreamFaultError("WINDOW_UPDATE by 0"))
+            return
+        try:
+            self._sender.widen_stream(stream, increment)
+        except StreamFaultError as fault:
+            self._lose(stream, fault)
 
     # Frames
 
@@ -181,7 +217,7 @@ class Receiver:
 
     def _data(self, flags: int, number: int, payload: bytes) -> None:
         stream = self._stream(number)
-        self._count_data(len(payload))
+        self._unread += len(payload)
         is_last = bool(flags & frames.END_STREAM)
         piece = _without_padding(flags, payload)
         if not piece and not is_last:
@@ -189,15 +225,15 @@ class Receiver:
         if stream is None:
             self._check_over(number)
             return
-        if not stream.status:
+        if stream.head is None:
             self._lose(stream, StreamFaultError("the reply's body came before its head"))
         elif is_last:
-            self._finish(stream, piece)
+            self._finish(stream, piece, stream.head)
         else:
             if len(piece) < len(payload):
                 self._sender.put(frames.window_update(number, len(payload) - len(piece)))
             if stream.add(piece) > self._max_bytes:
-                stream.finish(b"", max_bytes=self._max_bytes, is_cut=True)
+                stream.finish(b"", stream.head, max_bytes=self._max_bytes, is_cut=True)
                 self._sender.reset(stream, CANCEL)
 
     def _headers(self, flags: int, number: int, payload: bytes) -> None:
@@ -230,8 +266,12 @@ class Receiver:
         if stream is None:
             self._control.count_nothing()
             self._check_over(number)
-        elif not stream.status:
-            self._begin(stream, block, is_last=is_last)
+        elif stream.head is None:
+            head = self._begin(stream, block)
+            if is_last and head is not None:
+                self._finish(stream, b"", head)
+            elif is_last and number in self._streams:
+                self._lose(stream, StreamFaultError("the stream ended with an interim reply"))
         else:
             try:
                 check_trailers(block)
@@ -239,7 +279,7 @@ class Receiver:
                 self._lose(stream, fault)
                 return
             if is_last:
-                self._finish(stream, b"")
+                self._finish(stream, b"", stream.head)
             else:
                 self._lose(stream, StreamFaultError("a second head does not end the reply"))
 
@@ -259,7 +299,7 @@ class Receiver:
             self._control.count_nothing()
             return
         self._sender.end(stream)
-        if code == REFUSED_STREAM and not stream.status:
+        if code == REFUSED_STREAM and stream.head is None:
             stream.refuse("the server refused the stream before it looked at the request")
         else:
             stream.lose(f"the server reset the stream ({name_of(code)})")
@@ -275,15 +315,8 @@ class Receiver:
             self._sender.widen(increment)
             return
         stream = self._stream(number)
-        if stream is None:
-            return
-        if not increment:
-            self._lose(stream, StreamFaultError("WINDOW_UPDATE by 0"))
-            return
-        try:
-            self._sender.widen_stream(stream, increment)
-        except StreamFaultError as fault:
-            self._lose(stream, fault)
+        if stream is not None:
+            self._widen(stream, payload)
 
     # Checks
 
@@ -306,13 +339,6 @@ class Receiver:
         if self._is_first and data.startswith(b"HTTP/"):
             raise ConnectionFaultError(PROTOCOL_ERROR, "the server answers in HTTP/1.1")
         raise ConnectionFaultError(FRAME_SIZE_ERROR, f"a frame has {size:,} bytes")
-
-    def _count_data(self, size: int) -> None:
-        """Count what came, and give the window back before it is half used up."""
-        self._unread += size
-        if self._unread > _TOP_UP:
-            self._sender.put(frames.window_update(0, self._unread))
-            self._unread = 0
 
 
 def _not_opened(number: int) -> ConnectionFaultError:

@@ -28,7 +28,6 @@ from sendengine.transport.direct.http2.frames import (
     FIRST_WINDOW,
     HEAD,
     HEADERS,
-    LAST_STREAM,
     LEAST_MAX_FRAME,
     MOST_WINDOW,
     rst_stream,
@@ -52,7 +51,10 @@ class Sender:
         "_is_shrinking",
         "_out",
         "_window",
+        "has_failed",
+        "is_starved",
         "max_frame",
+        "moved",
         "next_number",
         "size",
         "streams",
@@ -65,6 +67,9 @@ class Sender:
         self.taken = -1  # the last stream whose beginning was handed out by `take`
         self.max_frame = LEAST_MAX_FRAME
         self.size = 0  # of what waits for `take`, about
+        self.is_starved = False  # a body waits, for which the connection's window is closed or too small
+        self.has_failed = False
+        self.moved = 0  # bytes of bodies that had to wait, and wait no more
         self._out: list[bytes] = []
         self._window = FIRST_WINDOW
         self._first_window = FIRST_WINDOW  # of every new stream
@@ -73,20 +78,15 @@ class Sender:
         self._ended: dict[int, None] = {}  # in the order of their ends
 
     @property
-    def is_used_up(self) -> bool:
-        """Whether there are no more numbers for streams."""
-        return self.next_number > LAST_STREAM
-
-    @property
     def is_blocked(self) -> bool:
         """Whether a body waits for a window, or for `pump`."""
         return bool(self._blocked)
 
-    def open(self, block: bytes, body: bytes, *, reply: "asyncio.Future[Reply]", due_s: float) -> None:
+    def open(self, block: bytes, body: bytes, reply: "asyncio.Future[Reply]", due_s: float) -> None:
         """Begin an exchange."""
         number = self.next_number
         self.next_number = number + 2
-        stream = self.streams[number] = Stream(number, reply=reply, due_s=due_s, window=self._first_window)
+        stream = self.streams[number] = Stream(number, reply, due_s, self._first_window)
         size = len(body)
         if self._is_shrinking or len(block) > self.max_frame:
             self._begin_oddly(number, block, flags=0 if body else END_STREAM)
@@ -106,6 +106,7 @@ class Sender:
         else:
             self._out += (_pack(len(block) << 8 | HEADERS, END_HEADERS, number), block)
             self._wait(stream, body)
+            self.is_starved |= size > self._window
             size = 0
         self.size += size + len(block)
 
@@ -124,6 +125,7 @@ class Sender:
             stuck = 0 if sent else stuck + 1
             if stream.unsent is not None:
                 blocked[number] = stream
+        self.is_starved = bool(blocked) and self._window <= 0
         return False
 
     def put(self, frame: bytes) -> None:
@@ -148,10 +150,11 @@ class Sender:
         """Whether a stream was ended by `end`, among the last of those."""
         return number in self._ended
 
-    def forget(self, stream: Stream) -> bool:
-        """End an exchange that is over; whether some of its body was not sent."""
+    def forget(self, stream: Stream) -> None:
+        """End an exchange that is over."""
         del self.streams[stream.number]
-        return self._blocked.pop(stream.number, None) is not None
+        self._blocked.pop(stream.number, None)
+        self.is_starved &= bool(self._blocked)
 
     def lose_all(self, why: str) -> int:
         """Tell all exchanges that no reply will come, and forget them; return how many there were."""
@@ -163,7 +166,10 @@ class Sender:
         return unsent + len(lost)
 
     def lose_overdue(self, now_s: float, why: str) -> int:
-        """Tell those exchanges so whose time is over, and reset them; return how many there were."""
+        """Tell those exchanges so whose time is over, and reset them; return how many there were.
+
+        ``has_failed`` says from then on whether one of them was not sent whole, for lack of a window.
+        """
         ended = 0
         while self.streams:
             oldest = next(iter(self.streams.values()))
@@ -171,6 +177,7 @@ class Sender:
                 break
             if oldest.number > self.taken:  # nothing was written for as long as that: it and all behind it
                 return ended + self.take_back(why)
+            self.has_failed |= oldest.unsent is not None
             oldest.lose(why)
             self.reset(oldest, CANCEL)
             ended += 1
@@ -266,6 +273,7 @@ class Sender:
         is_last = size == len(unsent)
         self._out += (_pack(size << 8 | DATA, END_STREAM if is_last else 0, stream.number), bytes(unsent[:size]))
         self.size += size
+        self.moved += size
         self._window -= size
         stream.window -= size
         stream.unsent = None if is_last else unsent[size:]
