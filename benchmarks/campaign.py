@@ -50,7 +50,10 @@ _LINES: Final = 100_000  # of the file that are written at once
 _RUN: Final = "import sys; from sendengine.cli.main import main; sys.exit(main())"
 _ENGINES: Final = ("direct", "aiohttp")
 
+_STRIDE: Final = 2**31 - 1  # a prime above any number of rows: steps of it come by each row once, in no order
+
 CaseName = Literal["csv", "packs", "every"]
+Order = Literal["ascending", "shuffled"]
 
 _SETTINGS: Final = """
 state_dir = "{folder}/state"
@@ -90,6 +93,9 @@ class Campaign(Benchmark, frozen=True, kw_only=True):
 
     case: Annotated[CaseName, Meta(description="the file, the packs, or both")] = "every"
     rows: Annotated[AtLeastOne, Meta(description="rows of the CSV file")] = 10_000_000
+    order: Annotated[
+        Order, Meta(description="how the ids stand in the file: such that none can occur twice, or not")
+    ] = "ascending"
     packs: Annotated[AtLeastOne, Meta(description="packs of 2,000 recipients, in each turn")] = 2_000
     connections: Annotated[AtLeastOne, Meta(description="connections of the packs' contestants")] = 64
     rounds: Rounds = 3
@@ -107,7 +113,7 @@ class Campaign(Benchmark, frozen=True, kw_only=True):
     async def _send_file(self, report: Report) -> None:
         found: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
         with TemporaryDirectory(prefix="sendengine-bench-") as folder:
-            write_recipients(Path(folder) / "recipients.csv", self.rows)
+            write_recipients(Path(folder) / "recipients.csv", self.rows, order=self.order)
             async with Sink() as sink:
                 for _ in range(self.rounds):
                     for name, rounds in found.items():
@@ -126,7 +132,7 @@ class Campaign(Benchmark, frozen=True, kw_only=True):
                 }
                 for number, each in enumerate(rounds)
             ]
-            report.rows.append(row(f"{self.rows:,} rows, {name}", figures))
+            report.rows.append(row(f"{self.rows:,} rows, {self.order}, {name}", figures))
         ours = next(each for each in report.rows if each.case.endswith(DURABLE))
         report.checks.append(at_least(f"{ours.case}: rows/s", ours.figures["rows/s"].median, _ROWS_A_SECOND))
         most_mb = _MEMORY_MB + _DEDUPE_BYTES * self.rows / _MB
@@ -172,12 +178,14 @@ WAYS: Final[Mapping[str, str | None]] = {SCRIPT: None, DURABLE: "durable", "in m
 """How the file is sent: by the command line, with its journal or without, or by a script."""
 
 
-def write_recipients(path: Path, rows: int) -> None:
+def write_recipients(path: Path, rows: int, *, order: Order = "ascending") -> None:
     """Write a CSV file of so many recipients, each once, and a column that nothing looks at."""
     with path.open("w", encoding="ascii") as file:
         file.write("external_id,country\n")
+        step = 1 if order == "ascending" else _STRIDE
         for first in range(0, rows, _LINES):
-            file.write("".join(f"user-{number},DE\n" for number in range(first, min(first + _LINES, rows))))
+            numbers = range(first, min(first + _LINES, rows))
+            file.write("".join(f"user-{number * step % rows},DE\n" for number in numbers))
 
 
 def send_file(task: Task) -> dict[str, float]:

@@ -300,3 +300,6 @@ def test_the_rate_is_back_when_half_a_second_has_what_there_was_before() -> None
 def test_recipients_of_a_campaign_are_written_once_each(tmp_path: Path) -> None:
     campaign.write_recipients(tmp_path / "r.csv", 3)
     assert (tmp_path / "r.csv").read_text(encoding="ascii") == "external_id,country\nuser-0,DE\nuser-1,DE\nuser-2,DE\n"
+    campaign.write_recipients(tmp_path / "s.csv", 1000, order="shuffled")
+    lines = (tmp_path / "s.csv").read_text(encoding="ascii").splitlines()[1:]
+    assert sorted(lines) == sorted(f"user-{number},DE" for number in range(1000)) != lines

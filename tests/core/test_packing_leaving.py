@@ -1,0 +1,201 @@
+"""Who leaves a pack that is not full: near a deadline, past it, withdrawn, or drained. Times are seconds."""
+
+from sendengine.core.drafts import PackKey
+from sendengine.core.packing import Packer
+from tests.core.packing_lane import EVERYONE, HI, HO, Lane
+
+
+def test_a_pack_near_a_deadline_does_not_linger_on() -> None:
+    lane = Lane()
+    lane.add("a", deadline_s=9, group=HI)
+    lane.add("b", deadline_s=300, group=HO)
+    for now_s, taken in [(7.9, ""), (8, "a"), (9.9, ""), (10, "b")]:
+        lane.now_s = now_s
+        assert lane.take() == taken, f"at {now_s} s"
+
+
+def test_a_job_whose_deadline_is_near_goes_at_once() -> None:
+    lane = Lane()
+    lane.add("a", deadline_s=0.5)
+    assert lane.take() == "a"
+
+
+def test_next_due_tells_when_the_next_pack_is_ripe() -> None:
+    lane = Lane()
+    assert lane.packer.next_due_s() is None
+    lane.add("a", deadline_s=300)
+    assert lane.packer.next_due_s() == 10
+    lane.add("b", deadline_s=7, group=HO)
+    assert lane.packer.next_due_s() == 6
+    lane.now_s = 2
+    lane.add("c", alone=True)
+    assert lane.packer.next_due_s() == 2
+    lane.take()
+    lane.add("d e f")
+    assert lane.packer.next_due_s() == 0, "the pack of a is full"
+    lane.now_s = 6
+    assert lane.take_all() == ["a d e", "b"]
+    assert lane.packer.next_due_s() == 12
+    lane.add("g", high=True)
+    assert lane.packer.next_due_s() == 6
+    lane.now_s = 12
+    lane.take_all()
+    assert lane.packer.next_due_s() is None
+
+
+def test_a_member_whose_deadline_has_passed_is_not_sealed() -> None:
+    lane = Lane()
+    lane.add("a", deadline_s=12)
+    lane.add("b", deadline_s=40)
+    lane.add("c", deadline_s=12, group=HO)
+    lane.now_s = 12
+    pack = lane.packer.take(now_s=12)
+    assert pack is not None
+    assert (pack.ids, pack.deadline_s) == (("b",), 40)
+    assert lane.take() == ""
+    assert lane.packer.next_expiry_s() == float("-inf")
+    assert [(share.member, share.ids) for share in lane.packer.expire(12)] == [("job 0", ("a",)), ("job 2", ("c",))]
+    assert lane.packer.expire(12) == []
+    assert lane.packer.next_expiry_s() is None
+
+
+def test_a_job_that_expires_half_taken_tells_what_was_left() -> None:
+    lane = Lane()
+    lane.add("a b c d e f g", deadline_s=100)
+    assert lane.take() == "a b c"
+    assert [(share.member, share.ids) for share in lane.packer.expire(100)] == [("job 0", ("d", "e", "f", "g"))]
+    assert (lane.packer.recipients, len(lane.packer), lane.packer.next_due_s()) == (0, 0, None)
+
+
+def test_what_is_taken_does_not_expire() -> None:
+    lane = Lane()
+    lane.add("a b c", deadline_s=100.5)
+    lane.add("d", deadline_s=100.7)
+    assert lane.packer.expire(100.2) == [], "the second of the deadline has begun"
+    assert lane.take() == "a b c"
+    assert [share.ids for share in lane.packer.expire(200)] == [("d",)]
+    assert lane.packer.next_expiry_s() is None
+
+
+def test_those_who_expire_come_earliest_first() -> None:
+    lane = Lane()
+    for deadline_s in (9.5, 3.25, 9.25, 3.75):
+        lane.add(f"u{deadline_s}", deadline_s=deadline_s)
+    assert [share.ids for share in lane.packer.expire(3.25)] == [("u3.25",)]
+    assert [share.ids for share in lane.packer.expire(60)] == [("u3.75",), ("u9.25",), ("u9.5",)]
+
+
+def test_a_member_withdraws_with_what_was_not_taken() -> None:
+    lane = Lane()
+    first = lane.add("a b")
+    cut = lane.add("c d e f g")
+    last = lane.add("h")
+    assert lane.take() == "a b c"
+    assert lane.packer.withdraw(first) is None, "taken"
+    assert lane.packer.withdraw(cut) == ("d", "e", "f", "g")
+    assert lane.packer.withdraw(cut) is None
+    assert (lane.packer.recipients, len(lane.packer)) == (1, 1)
+    lane.now_s = 10
+    assert lane.take_all() == ["h"]
+    assert lane.packer.withdraw(last) is None
+
+
+def test_a_recipient_whose_job_withdrew_has_room_again_and_its_bytes_are_free() -> None:
+    lane = Lane(max_bytes=24 + 8)
+    lane.add("a")
+    gone = lane.add("b")
+    lane.packer.withdraw(gone)
+    lane.add("b")
+    lane.now_s = 10
+    pack = lane.packer.take(now_s=10)
+    assert pack is not None
+    assert (pack.ids, pack.size_bytes) == (("a", "b"), 32)
+
+
+def test_a_pack_that_everyone_left_is_gone() -> None:
+    lane = Lane()
+    for member in [lane.add("a"), lane.add("a"), lane.add("a", high=True), lane.add("b c d")]:
+        lane.packer.withdraw(member)
+    assert (len(lane.packer), lane.packer.has_high, lane.packer.next_due_s()) == (0, False, None)
+    lane.now_s = 7
+    lane.add("e")
+    lane.now_s = 16.9
+    assert lane.take() == "", "it lingers from its own arrival"
+    lane.now_s = 17
+    assert lane.take() == "e"
+
+
+def test_the_next_pack_is_open_when_everyone_has_left_the_first() -> None:
+    lane = Lane()
+    first = lane.add("a")
+    lane.add("a")
+    lane.packer.withdraw(first)
+    lane.add("b")
+    lane.now_s = 10
+    assert lane.take_all() == ["a b"]
+
+
+def test_drain_all_gives_back_everything_pack_by_pack() -> None:
+    lane = Lane()
+    lane.add("a b c d")
+    lane.add("e", group=HO, deadline_s=50)
+    lane.add("f", high=True)
+    lane.add("", group=EVERYONE, alone=True)
+    lane.add("g", deadline_s=70)
+    for taken in ("f", "a b c", ""):  # the last is the segment
+        assert lane.take() == taken
+    assert lane.packer.take(now_s=5) is None
+    left = [(share.member, share.ids) for share in lane.packer.drain_all()]
+    assert left == [("job 0", ("d",)), ("job 4", ("g",)), ("job 1", ("e",))]
+    assert (len(lane.packer), lane.packer.recipients, lane.packer.next_due_s()) == (0, 0, None)
+    assert lane.packer.drain_all() == []
+    assert lane.packer.next_expiry_s() is None
+
+
+def test_drain_all_gives_back_who_expired_unnoticed_too() -> None:
+    lane = Lane()
+    lane.add("a", deadline_s=50)
+    assert lane.packer.take(now_s=50) is None
+    assert [(share.member, share.ids) for share in lane.packer.drain_all()] == [("job 0", ("a",))]
+    assert lane.packer.expire(60) == []
+
+
+def test_oldest_tells_when_the_pack_that_waits_longest_was_opened() -> None:
+    lane = Lane()
+    assert lane.packer.oldest_s() is None
+    for now_s in (1.0, 2.0, 3.0):
+        lane.now_s = now_s
+        lane.add("a", alone=now_s == 2, high=now_s == 3)
+    for oldest_s, taken_s in [(1, 3), (1, 3), (1, 11), (None, 11)]:
+        assert lane.packer.oldest_s() == oldest_s
+        lane.packer.take(now_s=taken_s)
+
+
+def test_recipients_of_full_packs_are_forgotten_while_their_message_waits_on() -> None:
+    lane = Lane()
+    for index in range(30):
+        lane.add(f"a{index}")
+    (line,) = [shard[HI] for shard in lane.packer._lines[0] if shard]  # looks inside: it shows nowhere else
+    assert not line.holders
+
+
+def test_the_queues_forget_those_who_expired_behind_one_who_stays() -> None:
+    lane = Lane()
+    lane.add("stays", alone=True)
+    for index in range(5000):
+        lane.now_s = float(index)
+        lane.add("a", alone=True, deadline_s=index + 0.5)
+        assert len(lane.packer.expire(index + 0.5)) == 1
+    assert len(lane.packer._alone) < 1100  # looks inside: what is forgotten shows nowhere else
+    assert lane.take_all() == ["stays"]
+
+
+def test_a_recipient_whose_second_job_expired_still_stands_in_a_request_once() -> None:
+    packer: Packer[str] = Packer(max_recipients=10, max_bytes=10_000, linger_s=1.0)
+    group = PackKey(b"{}", "push", "alias", "external_id")
+    for member, deadline_s in (("first", None), ("second", 0.5), ("third", None)):
+        if member == "third":
+            assert [share.member for share in packer.expire(2.0)] == ["second"]
+        packer.add(member, group=group, ids=("a",), alone=False, high=False, deadline_s=deadline_s, now_s=0.0)
+    packs = [packer.take(now_s=5.0), packer.take(now_s=5.0)]
+    assert [pack.ids for pack in packs if pack is not None] == [("a",), ("a",)]
