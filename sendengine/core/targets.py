@@ -24,7 +24,8 @@ class Target(Struct, frozen=True, gc=False, eq=False):
 
     ``ids`` are alias ids, subscription ids, addresses, numbers or segment names; ``label`` is the alias
     label and empty otherwise; ``excluded`` are segment names; ``rules`` are OneSignal's filters. ``are_distinct``
-    says that its maker knows that no id stands twice, so that nobody need look; it counts for nothing in comparisons.
+    says that its maker knows that no id stands twice, so that nobody need look; it counts for nothing in comparisons,
+    and whoever makes a target of another with other ids sets it anew.
     """
 
     kind: TargetKind

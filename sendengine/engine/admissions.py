@@ -335,15 +335,8 @@ class Admissions:
     ) -> None:
         """The job is on disk, or never will be."""
         if error is None:
-            if entry.key is None and entry.past is None:  # most, and there are thousands a second
-                lane = entry.lane
-                self.writing -= 1
-                if not lane.books.unsettled:
-                    self._when_admitted()
-                lane.admit(entry.receipt, content=entry.content, now_s=lane.time())
-            else:
-                self._arrived(entry)
-                self._take(entry, now_s=entry.lane.time())
+            self._arrived(entry)
+            self._take(entry, now_s=entry.lane.time())
         else:
             self._turn_back(entry, is_told=written is not None and not written.done())
         if written is not None and not written.done():

@@ -66,10 +66,12 @@ class Custody:
         records: dict[Journal, int] = {}
         try:
             if sealed is not None:
-                records = dict(sealed.records)
-                if len(settled) == 1 and not records and (lone := _lone_home(sealed)) is not None:
+                if len(settled) == 1 and _settle_whole(sealed, *settled[0]):
+                    return
+                if not sealed.records and len(settled) == 1 and (lone := _lone_home(sealed)) is not None:
                     _settle_lone(lone, sealed, *settled[0], lane=lane)
                     return
+                records = dict(sealed.records)
             for home, own in _portions(settled).items():
                 home.settle(own, request=records.pop(home, None))
         except StorageError as error:
@@ -99,25 +101,41 @@ def _lone_home(sealed: Sealed) -> LoneJournal | None:
     return alone[0] if alone is not None and alone[1] == getattr(sealed.request, "key", None) else None
 
 
+def _settle_whole(sealed: Sealed, receipt: Receipt, part: Part) -> bool:
+    """Settle what most requests carry: the whole of one job, which was accepted; False where it is something else."""
+    home, outcome = receipt.home, part.outcome
+    if home is None or outcome.__class__ is not Accepted or receipt.outcome is not outcome:
+        return False
+    request = None
+    if sealed.records:
+        (written_in, request), *others = sealed.records
+        if others or written_in is not home:
+            return False
+    home.settle((Portion(receipt.record, part.recipients, outcome, True),), request=request)  # noqa: FBT003 - a record
+    return True
+
+
 def _settle_lone(home: LoneJournal, sealed: Sealed, receipt: Receipt, part: Part, *, lane: str) -> None:
     """The only request of a job is over, and with it the job, unless that goes on in a later process.
 
     What may have been sent and was given up has to be kept whole, so it is told only now what that was.
     """
     outcome, request = part.outcome, None
-    if outcome.__class__ is not Accepted:
-        if isinstance(outcome, Abandoned):
-            if not sealed.maybe_sent:
-                home.spare(receipt.record)
-            return
-        if sealed.maybe_sent:
-            request = home.remember(_seal_of(sealed, ((receipt.record, part.recipients),), lane=lane))
+    if isinstance(outcome, Abandoned):
+        if not sealed.maybe_sent:
+            home.spare(receipt.record)
+        return
+    if sealed.maybe_sent and not isinstance(outcome, Accepted):
+        request = home.remember(_seal_of(sealed, ((receipt.record, part.recipients),), lane=lane))
     home.settle((Portion(receipt.record, part.recipients, outcome, True),), request=request)  # noqa: FBT003 - a record
 
 
 def _by_home(sealed: Sealed) -> Sequence[tuple[Journal, tuple[tuple[int, tuple[str, ...]], ...]]]:
     """The journals of a request's jobs, each with those that are at home there."""
-    first = sealed.shares[0][0].home
+    receipt, ids = sealed.shares[0]
+    first = receipt.home
+    if first is not None and len(sealed.shares) == 1:
+        return [(first, ((receipt.record, ids),))]
     if first is not None and all(receipt.home is first for receipt, _ in sealed.shares):
         return [(first, tuple([(receipt.record, ids) for receipt, ids in sealed.shares]))]
     homes: dict[Journal, list[tuple[int, tuple[str, ...]]]] = {}

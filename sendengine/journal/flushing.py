@@ -1,9 +1,9 @@
 """When changes reach the disk, and what follows when they cannot.
 
 A group goes when somebody has waited `URGENT_S` for it, or it has `GROUP_RECORDS` or `GROUP_BYTES`; what gathers while
-one is being written goes with the next. A group costs as much as 40 of its records, so that where many come it may
-gather for twice as long (`BUSY_S`). Changes that nobody waits for go with a group at the latest after `LAZY_S`,
-and do not hold up the others; among themselves they keep their order.
+one is being written goes with the next. A group costs as much as 40 of its records, so where many come and the disk is
+quick it gathers for twice as long (`BUSY_S`). What nobody waits for goes with a group at the latest after `LAZY_S`, and
+does not hold up the others; among themselves these changes keep their order.
 
 A failed write is never tried again: whoever waits, and whoever comes later, gets StorageError. A full disk is no
 failure: what nobody waits for goes first, out of a reserve, and the rest is tried again every `AGAIN_S`.
@@ -29,7 +29,7 @@ GROUP_RECORDS: Final = 512
 GROUP_BYTES: Final = 262_144
 LARGEST_BYTES: Final = 1_048_576  # of what gathered while the disk was slow or full: it has to fit on it at once
 URGENT_S: Final = 0.005
-BUSY_S: Final = 0.01  # after a group of `BUSY_RECORDS`
+BUSY_S: Final = 0.01  # after a group of `BUSY_RECORDS` that was written quickly
 BUSY_RECORDS: Final = 24
 LAZY_S: Final = 0.15  # of the quarter second; the rest is for the group before it and its own
 AGAIN_S: Final = 1.0
@@ -48,6 +48,7 @@ class Flusher:
 
     __slots__ = (
         "_again",
+        "_began_s",
         "_database",
         "_flying",
         "_gather_s",
@@ -97,6 +98,7 @@ class Flusher:
         self._seq = seq
         self._next_id = next_id
         self._flying = Group()
+        self._began_s = 0.0  # to write the last group
         self._gather_s = URGENT_S
         self._is_flying = False
         self._is_whole = True  # whether the group that is being written has all that had gathered
@@ -169,11 +171,13 @@ class Flusher:
         """Write what waits; whoever still waits then is told that it cannot be. Cancelling it leaves that undone."""
         while self._is_flying:
             await self._landing()
-        if self.failure is None:
+        is_left = True
+        while is_left and self.failure is None:  # a group holds so much; where the disk is full, once
             self._is_lazy_due = True
             self._write(is_whole=True)
-        while self._is_flying:  # once, and where the disk is full once more for what nobody waits for
-            await self._landing()
+            while self._is_flying:  # and once more for what nobody waits for
+                await self._landing()
+            is_left = bool(self.urgent) and not self.is_full
         for timer in (self._timer, self._lazy_timer, self._again):
             if timer is not None:
                 timer.cancel()
@@ -223,10 +227,10 @@ class Flusher:
             self._timer = None
         self._is_whole = is_whole or not self.is_full
         self._flying, self._is_flying = group, True
-        self._gather_s = BUSY_S if len(group.puts) >= BUSY_RECORDS else URGENT_S
+        self._began_s = self._loop.time()
         batch = self._batch(group)
         since_s = self.since_s
-        self.since_s = self._loop.time() if self.urgent.puts else None
+        self.since_s = self._began_s if self.urgent.puts else None
         self._writer.start(
             partial(self._database.write, batch), done=partial(self._written, batch, since_s), failed=self._not_written
         )
@@ -269,8 +273,11 @@ class Flusher:
         if not group.puts.keys().isdisjoint(group.removed):
             liveness.removed(group.removed)
         liveness.dropped_before(batch.first_kept)
+        now_s = self._loop.time()
+        is_busy = len(group.puts) >= BUSY_RECORDS and now_s - self._began_s < URGENT_S
+        self._gather_s = BUSY_S if is_busy else URGENT_S
         if since_s is not None:
-            self.flush_s += _SMOOTHING * (self._loop.time() - since_s - self.flush_s)
+            self.flush_s += _SMOOTHING * (now_s - since_s - self.flush_s)
         self._unchecked_bytes += written.size_bytes + _PAGES_OF_A_GROUP
         if self._unchecked_bytes >= self._database.checkpoint_bytes:
             self._unchecked_bytes = 0
@@ -308,8 +315,8 @@ class Flusher:
             self._wake()
 
     def _found_full(self, error: DiskFullError) -> None:
-        group, self._flying = self._flying, Group()
-        self.lazy, self.urgent = put_before(group, lazy=self.lazy, urgent=self.urgent)
+        self.lazy, self.urgent = put_before(self._flying, lazy=self.lazy, urgent=self.urgent)
+        self._flying = Group()
         was_full, self.is_full = self.is_full, True
         self._writer.start(self._reserve.give, done=_nothing, failed=self.went_wrong)
         if self._again is None:
@@ -366,8 +373,7 @@ class Flusher:
     def _tell(self, waiters: Sequence[Done], error: StorageError | None) -> None:
         told = 0
         try:
-            for done in waiters[:_TOLD_AT_ONCE]:
-                told += 1
+            for told, done in enumerate(waiters[:_TOLD_AT_ONCE], 1):
                 done(None if error is None else afresh(error))
         except asyncio.InvalidStateError:  # a future's `set_result`; whoever waited for it has been cancelled
             pass

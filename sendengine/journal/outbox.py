@@ -132,6 +132,9 @@ class Outbox:
         for job, known in found.jobs.items():
             if known.is_begun and known.request_key is not None:
                 self._lone.came_back(job)
+                if contents.damaged:  # the next look finds the rest whole, and would not know
+                    self._rewrite(job, known)
+        self._lone.none_behind(self._store.new_ids(0).start)
         self._parts = {job: [record for record, _ in parts] for job, parts in found.parts.items()}
         for shares in await self._store.archived(KEPT, partial(look_for_shares, jobs=frozenset(found.jobs))):
             for job, share in shares:
@@ -228,10 +231,11 @@ class Outbox:
         Cancelling it takes the record back.
         """
         entry = RequestEntry(seal, self._now_s())
-        for job, _ in seal.members:
+        for job, _ in seal.members if seal.key is not None else ():
             known = self._jobs.get(job)
             if known is not None and known.request_key is not None:  # it does not go alone: this takes that's place
                 self._rewrite(job, replace(known, request_key=None))
+                self._lone.over(job)
         written: asyncio.Future[StorageError | None] = self._loop.create_future()
         record = self._store.take(REQUEST, write_request(entry), written.set_result)
         try:
@@ -282,10 +286,12 @@ class Outbox:
 
     async def aclose(self) -> None:
         """Write what waits, and close; never raises StorageError."""
-        for job in self._lone.set_back() if self._is_recovered else ():
-            known = self._jobs.get(job)
-            if known is not None and not known.is_begun:
-                self._rewrite(job, replace(known, is_begun=True))
+        if self._is_recovered:
+            for job in self._lone.out:
+                known = self._jobs.get(job)
+                if known is not None:
+                    self._rewrite(job, replace(known, is_begun=True))
+            self._lone.set_back()
         await self._store.aclose()
 
     # What has ended

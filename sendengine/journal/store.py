@@ -259,9 +259,10 @@ class Store:
                 flusher.lazy.removed += records
             flusher.stir()
 
-    def set_value(self, name: str, value: bytes, *, done: Done | None = None) -> None:
+    def set_value(self, name: str, value: bytes, *, done: Done | None = None, is_ordered: bool = False) -> None:
         """Replace a named value, in the manner of `put`."""
-        record = self.put(VALUE, value_payload(name, value), done=done, record=self._value_ids.id_of(name))
+        payload, record = value_payload(name, value), self._value_ids.id_of(name)
+        record = self.put(VALUE, payload, done=done, record=record, is_ordered=is_ordered)
         self._value_ids.assign(name, record)
 
     def collect(self, hook: Callable[[Collector], None]) -> None:

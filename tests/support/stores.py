@@ -95,9 +95,9 @@ def no_space() -> OSError:
     return OSError(errno.ENOSPC, "No space left on device")
 
 
-def a_job(number: int = 1, *, key: str | None = None) -> CreateNotification:
+def a_job(number: int = 1, *, key: str | None = None, text: str = "Hi") -> CreateNotification:
     return CreateNotification(
-        to=external_id(f"u{number}"), channel="push", message={"contents": {"en": "Hi"}}, idempotency_key=key
+        to=external_id(f"u{number}"), channel="push", message={"contents": {"en": text}}, idempotency_key=key
     )
 
 
