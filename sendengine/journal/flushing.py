@@ -1,9 +1,8 @@
 """When changes reach the disk, and what follows when they cannot.
 
 A group goes when somebody has waited `URGENT_S` for it, or it has `GROUP_RECORDS` or `GROUP_BYTES`; what gathers while
-one is being written goes with the next. A group costs as much as 40 of its records, so where many come and the disk is
-quick it gathers for twice as long (`BUSY_S`). What nobody waits for goes with a group at the latest after `LAZY_S`, and
-does not hold up the others; among themselves these changes keep their order.
+one is being written goes with the next. What nobody waits for goes with a group at the latest after `LAZY_S`, and does
+not hold up the others; among themselves these changes keep their order.
 
 A failed write is never tried again: whoever waits, and whoever comes later, gets StorageError. A full disk is no
 failure: what nobody waits for goes first, out of a reserve, and the rest is tried again every `AGAIN_S`.
@@ -29,8 +28,6 @@ GROUP_RECORDS: Final = 512
 GROUP_BYTES: Final = 262_144
 LARGEST_BYTES: Final = 1_048_576  # of what gathered while the disk was slow or full: it has to fit on it at once
 URGENT_S: Final = 0.005
-BUSY_S: Final = 0.01  # after a group of `BUSY_RECORDS` that was written quickly
-BUSY_RECORDS: Final = 24
 LAZY_S: Final = 0.15  # of the quarter second; the rest is for the group before it and its own
 AGAIN_S: Final = 1.0
 
@@ -48,10 +45,8 @@ class Flusher:
 
     __slots__ = (
         "_again",
-        "_began_s",
         "_database",
         "_flying",
-        "_gather_s",
         "_is_flying",
         "_is_lazy_due",
         "_is_whole",
@@ -98,8 +93,6 @@ class Flusher:
         self._seq = seq
         self._next_id = next_id
         self._flying = Group()
-        self._began_s = 0.0  # to write the last group
-        self._gather_s = URGENT_S
         self._is_flying = False
         self._is_whole = True  # whether the group that is being written has all that had gathered
         self.is_full = False  # the disk, as far as is known
@@ -155,7 +148,7 @@ class Flusher:
         if _is_large(self.urgent):
             self._write()
         elif self._timer is None:
-            self._timer = self._loop.call_later(self._gather_s, self._urgent_due)
+            self._timer = self._loop.call_later(URGENT_S, self._urgent_due)
 
     def stir(self) -> None:
         """A change was added to the lazy group, or waits in a hook."""
@@ -227,10 +220,9 @@ class Flusher:
             self._timer = None
         self._is_whole = is_whole or not self.is_full
         self._flying, self._is_flying = group, True
-        self._began_s = self._loop.time()
         batch = self._batch(group)
         since_s = self.since_s
-        self.since_s = self._began_s if self.urgent.puts else None
+        self.since_s = self._loop.time() if self.urgent.puts else None
         self._writer.start(
             partial(self._database.write, batch), done=partial(self._written, batch, since_s), failed=self._not_written
         )
@@ -274,8 +266,6 @@ class Flusher:
             liveness.removed(group.removed)
         liveness.dropped_before(batch.first_kept)
         now_s = self._loop.time()
-        is_busy = len(group.puts) >= BUSY_RECORDS and now_s - self._began_s < URGENT_S
-        self._gather_s = BUSY_S if is_busy else URGENT_S
         if since_s is not None:
             self.flush_s += _SMOOTHING * (now_s - since_s - self.flush_s)
         self._unchecked_bytes += written.size_bytes + _PAGES_OF_A_GROUP
@@ -296,7 +286,7 @@ class Flusher:
         if self._is_lazy_due or (not self.is_full and _is_large(self.urgent)):
             self._write()
         elif self.since_s is not None and not self.is_full:
-            left_s = self.since_s + self._gather_s - self._loop.time()
+            left_s = self.since_s + URGENT_S - self._loop.time()
             if left_s <= 0:
                 self._write()
             elif self._timer is None:
@@ -373,7 +363,7 @@ class Flusher:
     def _tell(self, waiters: Sequence[Done], error: StorageError | None) -> None:
         told = 0
         try:
-            for told, done in enumerate(waiters[:_TOLD_AT_ONCE], 1):
+            for told, done in enumerate(waiters[:_TOLD_AT_ONCE], 1):  # noqa: B007 - how far it came is used below
                 done(None if error is None else afresh(error))
         except asyncio.InvalidStateError:  # a future's `set_result`; whoever waited for it has been cancelled
             pass

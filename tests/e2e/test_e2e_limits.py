@@ -129,4 +129,4 @@ async def test_an_outage_is_outlived_and_nothing_is_lost_or_doubled(tmp_path: Pa
     assert_clean(found)
     assert (found.notifications, found.users) == (600, 400)
     assert found.outage_resets <= 60 + 2 * 102  # what was under way, and probes: one a second, and fewer after a minute
-    assert found.now_s <= 120 + 8 + 2 + 2  # a pause before the next connection, a probe, and what was left
+    assert found.now_s <= 120 + 2 + 1 + 2  # a probe, a pause before the next connection, and what was left

@@ -13,7 +13,6 @@ from sendengine import CreateNotification, StorageError, external_id
 from sendengine.core.jobs import Json
 from sendengine.core.outcomes import Accepted
 from sendengine.core.wire import canonical
-from sendengine.journal.flushing import BUSY_RECORDS, BUSY_S, URGENT_S
 from sendengine.journal.outbox import Outbox
 from sendengine.journal.records import JOB, JobEntry, read_job, write_job
 from sendengine.journal.store import Store
@@ -319,18 +318,3 @@ def test_a_job_that_was_read_again_has_the_same_body(data: dict[str, Json]) -> N
     assert isinstance(again, CreateNotification)
     assert canonical(again.message) == canonical(job.message)
     assert again.to == job.to
-
-
-def test_where_many_come_a_group_gathers_for_longer(tmp_path: Path) -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        outbox, _ = await opened(tmp_path / "a.db")
-        took_s = []
-        for count in (1, BUSY_RECORDS, BUSY_RECORDS, 1, 1):
-            began_s = loop.time()
-            await accepted(outbox, count)
-            took_s.append(loop.time() - began_s)
-        assert took_s == pytest.approx([URGENT_S, URGENT_S, BUSY_S, BUSY_S, URGENT_S])
-        await outbox.aclose()
-
-    run_virtually(main())

@@ -44,13 +44,16 @@ def made() -> tuple[Pacing, list[str]]:
     return Pacing(lambda: told.append("go on")), told
 
 
-async def test_the_first_that_is_dismissed_costs_no_pause_and_the_next_ones_ever_longer_ones() -> None:
+@pytest.mark.parametrize(("is_alone", "longest"), [(False, [0, 1, 2, 4, 8, 8, 8]), (True, [0, 1, 1, 1, 1, 1, 1])])
+async def test_the_first_that_is_dismissed_costs_no_pause_and_the_next_ones_longer_ones_where_others_work(
+    is_alone: bool, longest: list[float]
+) -> None:
     pacing, told = made()
     waited = []
     for _ in range(7):
-        assert pacing.was_dismissed(came(pacing))
+        assert pacing.was_dismissed(came(pacing), is_alone=is_alone)
         waited.append(await pauses(pacing))
-    assert waited == [0, 1, 2, 4, 8, 8, 8]
+    assert waited == longest
     assert told == ["go on"] * 6
 
 
@@ -59,13 +62,13 @@ async def test_one_that_carries_a_reply_ends_what_came_before_and_one_that_had_i
     old = came(pacing)
     pacing.proven(old)
     for _ in range(3):
-        pacing.was_dismissed(came(pacing))
+        pacing.was_dismissed(came(pacing), is_alone=False)
         pacing.proven(old)
         await pauses(pacing)
     pacing.proven(came(pacing))
     waited = []
     for _ in range(3):
-        pacing.was_dismissed(came(pacing))
+        pacing.was_dismissed(came(pacing), is_alone=False)
         waited.append(await pauses(pacing))
     assert waited == [0, 1, 2]
 
@@ -74,22 +77,22 @@ async def test_one_that_lived_for_a_while_or_had_carried_a_reply_was_not_dismiss
     pacing, _ = made()
     for connection in (came(pacing), came(pacing)):
         pacing.proven(connection)
-        assert not pacing.was_dismissed(connection)
+        assert not pacing.was_dismissed(connection, is_alone=False)
     waiting = [came(pacing), came(pacing)]
     jump(5)
-    assert [pacing.was_dismissed(each) for each in waiting] == [False, False]
+    assert [pacing.was_dismissed(each, is_alone=False) for each in waiting] == [False, False]
     gone = came(pacing)
     pacing.forget(gone)
-    assert not pacing.was_dismissed(gone)
+    assert not pacing.was_dismissed(gone, is_alone=False)
     assert (pacing.is_resting, pacing.at_once) == (False, AT_ONCE)
 
 
 async def test_several_that_come_to_nothing_within_a_pause_count_once() -> None:
     pacing, _ = made()
     for _ in range(50):
-        pacing.came_to_nothing()
+        pacing.came_to_nothing(is_alone=False)
     assert await pauses(pacing) == 1
-    pacing.came_to_nothing()
+    pacing.came_to_nothing(is_alone=False)
     assert await pauses(pacing) == 2
 
 
@@ -107,7 +110,7 @@ async def test_few_are_opened_at_once_after_that_and_more_as_they_come(what: str
     pacing, _ = made()
     assert (pacing.at_once, pacing.is_slow) == (AT_ONCE, False)
     if what == "dismissed":
-        pacing.was_dismissed(came(pacing))
+        pacing.was_dismissed(came(pacing), is_alone=False)
     else:
         pacing.slow_down()
     assert (pacing.at_once, pacing.is_slow) == (SCOUTS, True)
@@ -122,8 +125,8 @@ async def test_nobody_goes_on_after_the_end() -> None:
     pacing.close()
     jump(10)
     await asyncio.sleep(0.001)
-    pacing.came_to_nothing()
-    pacing.came_to_nothing()
+    pacing.came_to_nothing(is_alone=False)
+    pacing.came_to_nothing(is_alone=False)
     jump(10)
     await asyncio.sleep(0.001)
     assert told == []

@@ -7,7 +7,8 @@ Where servers have cut their limits, or a connection came to nothing, only `SCOU
 with room. After a connection that may carry nothing at all there is a pause, of `_PAUSE_S` and each time twice as long,
 until one has carried a reply. So there is after the second in a row that came to nothing: that the server ended, within
 `_BRIEF_S` and before it answered anything, or that failed while others are open. One alone may be a server that is
-being replaced.
+being replaced. Where no other is open the pause is always `_PAUSE_S`: it may be an outage, whose end is not to be slept
+through.
 """
 
 import asyncio
@@ -67,19 +68,21 @@ class Pacing:
             self._pause_s = _PAUSE_S
             self._is_warned = False
 
-    def came_to_nothing(self) -> None:
-        """A connection could not be opened, or was of no use."""
+    def came_to_nothing(self, *, is_alone: bool) -> None:
+        """A connection could not be opened, or was of no use; ``is_alone`` where there is no other."""
         self.at_once = SCOUTS
+        if is_alone:
+            self._pause_s = _PAUSE_S
         if self._is_warned:
             self._rest()
         self._is_warned = True
 
-    def was_dismissed(self, connection: Connection) -> bool:
+    def was_dismissed(self, connection: Connection, *, is_alone: bool) -> bool:
         """Whether a connection that the server has ended came to nothing; asked once."""
         since_s = self._unproven.pop(connection, None)
         is_brief = since_s is not None and self._loop.time() < since_s + _BRIEF_S
         if is_brief:
-            self.came_to_nothing()
+            self.came_to_nothing(is_alone=is_alone)
         return is_brief
 
     def forget(self, connection: Connection) -> None:

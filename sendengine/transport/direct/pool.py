@@ -179,7 +179,9 @@ class Pool:
         """
         if has_served:
             self._pacing.proven(connection)
-        elif not self._is_closed and self._pacing.was_dismissed(connection):
+        elif not self._is_closed and self._pacing.was_dismissed(
+            connection, is_alone=self.capacity <= self._open.get(connection, 0)
+        ):
             self._recount(self._open[connection], 0)
             self._open[connection] = 0
             if self._pacing.is_resting:
@@ -305,7 +307,7 @@ class Pool:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._no_ahead_s = self._loop.time() + _RETRY_S
             if self.capacity or isinstance(error, DismissedError):
-                self._pacing.came_to_nothing()
+                self._pacing.came_to_nothing(is_alone=not self.capacity)
             self._refuse(error, calls)
         self._dial_more()
 
@@ -349,7 +351,7 @@ class Pool:
             await self._dial_one()
         except NotSentError as error:
             if isinstance(error, DismissedError):
-                self._pacing.came_to_nothing()
+                self._pacing.came_to_nothing(is_alone=not self.capacity)
             return False
         finally:
             self._dialing -= 1
