@@ -120,9 +120,11 @@ async def test_ipv6_serves_where_ipv4_refuses(
     open_transport: TransportMaker, names: Names, addresses: list[str]
 ) -> None:
     names.addresses = addresses
-    async with serving(answering(), address=V6) as server:
-        transport = open_transport(named(server.url))
-        assert (await transport.exchange(POST, at_once)).status == 200
+    with socket.socket() as held:  # the port over IPv4, on which nobody listens
+        held.bind((V4, 0))
+        async with serving(answering(), address=V6, port=held.getsockname()[1]) as server:
+            transport = open_transport(named(server.url))
+            assert (await transport.exchange(POST, at_once)).status == 200
 
 
 @on_asyncio
