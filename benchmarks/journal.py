@@ -181,7 +181,7 @@ def submitting(task: Task) -> dict[str, float]:
 
 async def _submitting(task: Task) -> dict[str, float]:
     with TemporaryDirectory(prefix="sendengine-bench-") as folder:
-        config = settings(Path(folder), base_url=task.base_url, create=2 * task.rate)
+        config = settings(Path(folder), base_url=task.base_url, create=task.rate)  # above it the server would refuse
         async with SendEngine(config, journal=await _journal(task, Path(folder))) as engine:
             tune_collector()
             took_s: list[float] = []
