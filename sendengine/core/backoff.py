@@ -28,7 +28,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 MISALIGNED_SHARE: Final = 0.97  # of the ceiling, accepted: nobody shares it, so only our timing was off
-MISALIGNED_AFTER_S: Final = 10.0  # sooner a fixed window makes 4,000 accepted look like 6,000
+MISALIGNED_AFTER_S: Final = 10.0  # of no epoch: sooner a fixed window makes 4,000 accepted look like 6,000
 TRIM_STEP: Final = 0.01
 MAX_TRIM: Final = 0.03
 
@@ -173,7 +173,8 @@ class BackoffController:
         counted = self._meter.rate(now_s=received_at_s, since_s=self.gate_until_s, lag_s=received_at_s - sent_at_s)
         accepted = min(counted, self._pace)
         was_at_top = self._target() >= self._top
-        is_clean = received_at_s - self._epoch_s >= MISALIGNED_AFTER_S
+        is_first = not self.epochs and self._limit is None
+        is_clean = is_first or received_at_s - self._epoch_s >= MISALIGNED_AFTER_S
         cause: Cause = "contended"
         if not is_clean:
             self._top = self._untrimmed_top  # the last trim, if that was the last epoch, has not helped

@@ -130,8 +130,17 @@ def test_with_almost_the_whole_ceiling_accepted_it_trims_a_hundredth_and_remembe
 
 def test_so_soon_after_another_epoch_almost_the_whole_ceiling_proves_nothing() -> None:
     controller = make()
-    feed(controller, rate=5940, start_s=0, end_s=9)
-    change = refuse(controller, 9.0)
+    feed(controller, rate=5940, start_s=0, end_s=3)
+    first = refuse(controller, 3.0)
+    assert first is not None
+    assert first.cause == "misaligned"  # nothing has ever spoken for a lower limit
+    feed(controller, rate=5940, start_s=4, end_s=11)
+    change = refuse(controller, 11.0)
+    assert change is not None
+    assert change.cause == "contended"
+    learned = make(learned=Learned(trim=0.0, rate=4000.0, calm=1.0))
+    feed(learned, rate=5940, start_s=0, end_s=3)
+    change = refuse(learned, 3.0)
     assert change is not None
     assert change.cause == "contended"
 
