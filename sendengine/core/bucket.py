@@ -2,8 +2,9 @@
 
 Units: permits; ``_s`` is seconds on a monotonic clock, handed in as ``now_s`` and never going back.
 
-Method: one number, the instant at which the bucket will be full. What is missing until then is what was taken, so that
-nothing has to be poured in as time goes by, and asking changes nothing. Any t seconds get at most depth + rate·t.
+Method: the generic cell rate algorithm (ITU-T I.371): one number, the instant at which the bucket will be full. What is
+missing until then is what was taken, so that nothing has to be poured in as time goes by, and asking changes nothing.
+Any t seconds get at most depth + rate·t.
 """
 
 from math import ceil
