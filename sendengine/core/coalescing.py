@@ -12,49 +12,15 @@ Units: sizes are modifications, as OneSignal counts them.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sendengine.core.jobs import Json, TagValue, UpdateUser, modifications
+from sendengine.core.changes import Change, Merged, fitting
+from sendengine.core.jobs import Json, Modifications, UpdateUser, modifications
 
 M = TypeVar("M")
-V = TypeVar("V")
-
-
-class Modifications(Protocol):
-    """What a request changes, or a part of it."""
-
-    @property
-    def tags(self) -> Mapping[str, TagValue]:
-        """The tags to set; an empty value deletes."""
-        ...
-
-    @property
-    def properties(self) -> Mapping[str, Json]:
-        """The properties to set."""
-        ...
-
-    @property
-    def deltas(self) -> Mapping[str, Json]:
-        """The increments."""
-        ...
-
-
-class Change(Struct, Generic[M], frozen=True, gc=False):
-    """A member's job, or the part of it that one set holds. A member must not refer back: nothing collects them.
-
-    ``is_last`` says that no part follows, so that the job settles with this one. ``repeats_deltas`` says that its
-    deltas go again although they may have been counted.
-    """
-
-    member: M
-    tags: Mapping[str, TagValue]
-    properties: Mapping[str, Json]
-    deltas: Mapping[str, Json]
-    is_last: bool = True
-    repeats_deltas: bool = False
 
 
 class ChangeSet(Generic[M]):
@@ -75,7 +41,7 @@ class ChangeSet(Generic[M]):
         self._changes = changes
         self._updates = updates  # where nothing was parted: the changes are made of them when somebody asks
         self._whole = whole
-        self._most = sum([_size(change) for change in self.changes]) if size is None else size
+        self._most = sum([modifications(change) for change in self.changes]) if size is None else size
 
     @property
     def changes(self) -> list[Change[M]]:
@@ -122,7 +88,7 @@ class ChangeSet(Generic[M]):
     @property
     def size(self) -> int:
         """How many modifications the request has."""
-        return _size(self.whole)
+        return modifications(self.whole)
 
     def join(self, change: Change[M], *, size: int, cap: int) -> Change[M] | None:
         """Take a change of ``size`` modifications in, and return the part that there is no room for."""
@@ -130,22 +96,22 @@ class ChangeSet(Generic[M]):
             self._append(change, size)
             return None
         merged = self._merge()
-        self._most = _size(merged)
-        fit, rest = _fit(change, merged, cap - self._most)
-        if _size(fit):
+        self._most = modifications(merged)
+        fit, rest = fitting(change, merged, cap - self._most)
+        if modifications(fit):
             self._append(fit, 0)
-            self._most = _size(merged)
+            self._most = modifications(merged)
         return rest
 
     def _append(self, change: Change[M], size: int) -> None:
         self.changes.append(change)
         self._most += size
-        if isinstance(self._whole, _Merged):
+        if isinstance(self._whole, Merged):
             self._whole.apply(change)
 
-    def _merge(self) -> "_Merged":
-        if not isinstance(self._whole, _Merged):
-            self._whole = _Merged({}, {}, {})
+    def _merge(self) -> Merged:
+        if not isinstance(self._whole, Merged):
+            self._whole = Merged({}, {}, {})
             for change in self.changes:
                 self._whole.apply(change)
         return self._whole
@@ -226,7 +192,7 @@ class PendingChanges(Generic[M]):
         whole: Modifications = first.job
         if more is not None:
             updates = (first, *more)
-            whole = merged = _Merged({}, {}, {})
+            whole = merged = Merged({}, {}, {})
             tags = merged.tags
             for update in updates:
                 job = update.job
@@ -236,7 +202,7 @@ class PendingChanges(Generic[M]):
                     merged.apply(job)
                 else:
                     tags.update(job.tags)
-        if _size(whole) > cap:
+        if modifications(whole) > cap:
             return None
         self._first = self._more = None
         self.waits = False
@@ -261,8 +227,8 @@ class PendingChanges(Generic[M]):
         if job.coalesce and sets and not sets[-1].is_closed:
             rest = sets[-1].join(change, size=modifications(job), cap=cap)
         while rest is not None:
-            fit, rest = _fit(rest, _Merged({}, {}, {}), cap)
-            sets.append(ChangeSet([fit], size=_size(fit), is_closed=not job.coalesce))
+            fit, rest = fitting(rest, Merged({}, {}, {}), cap)
+            sets.append(ChangeSet([fit], size=modifications(fit), is_closed=not job.coalesce))
 
 
 class _Update(Struct, Generic[M], frozen=True, gc=False):
@@ -321,80 +287,9 @@ def leave_out(change_set: ChangeSet[M], is_gone: Callable[[M], bool]) -> tuple[C
     return ChangeSet(kept, is_closed=change_set.is_closed) if kept else None, gone
 
 
-class _Merged(Struct):
-    """Changes merged."""
-
-    tags: dict[str, TagValue]
-    properties: dict[str, Json]
-    deltas: dict[str, Json]
-
-    def apply(self, change: Modifications) -> None:
-        if change.tags:
-            self.tags.update(change.tags)
-        if change.properties:
-            self.properties.update(change.properties)
-        for name, value in change.deltas.items() if change.deltas else ():
-            before = self.deltas.get(name)
-            if isinstance(value, int):
-                self.deltas[name] = value + before if isinstance(before, int) else value
-            elif isinstance(value, Sequence):
-                self.deltas[name] = [*before, *value] if isinstance(before, Sequence) else value
-
-
 def _change(update: _Update[M]) -> Change[M]:
     job = update.job
     return Change(update.member, job.tags, job.properties, job.deltas, repeats_deltas=job.on_ambiguous == "retry")
-
-
-def _size(whole: Modifications) -> int:
-    """Count modifications as `sendengine.core.jobs.modifications` does."""
-    size = len(whole.tags) + len(whole.properties)
-    if not whole.deltas:
-        return size
-    size += len(whole.deltas)
-    purchases = whole.deltas.get("purchases")
-    return size + len(purchases) - 1 if isinstance(purchases, Sequence) else size
-
-
-def _fit(change: Change[M], merged: _Merged, room: int) -> tuple[Change[M], Change[M] | None]:
-    """Part what fits into a set with ``room`` for so many more modifications, which may be nothing, from the rest."""
-    tags, more_tags, room = _fit_keys(change.tags, merged.tags, room)
-    properties, more_properties, room = _fit_keys(change.properties, merged.properties, room)
-    deltas, more_deltas = _fit_deltas(change.deltas, merged.deltas, room)
-    if not (more_tags or more_properties or more_deltas):
-        return change, None
-    fit = replace(change, tags=tags, properties=properties, deltas=deltas, is_last=False)
-    return fit, replace(change, tags=more_tags, properties=more_properties, deltas=more_deltas)
-
-
-def _fit_keys(new: Mapping[str, V], known: Mapping[str, V], room: int) -> tuple[dict[str, V], dict[str, V], int]:
-    """Part the keys that fit, for those already known cost nothing, from the others; with the room that is left."""
-    fit: dict[str, V] = {}
-    rest: dict[str, V] = {}
-    for key, value in new.items():
-        if key in known:
-            fit[key] = value
-        elif room > 0:
-            fit[key] = value
-            room -= 1
-        else:
-            rest[key] = value
-    return fit, rest, room
-
-
-def _fit_deltas(
-    new: Mapping[str, Json], known: Mapping[str, Json], room: int
-) -> tuple[dict[str, Json], dict[str, Json]]:
-    """Part increments likewise; each purchase costs one."""
-    counts = {name: value for name, value in new.items() if name != "purchases"}
-    fit, rest, room = _fit_keys(counts, known, room)
-    purchases = new.get("purchases")
-    if isinstance(purchases, Sequence):
-        if room:
-            fit["purchases"] = purchases[:room]
-        if room < len(purchases):
-            rest["purchases"] = purchases[room:]
-    return fit, rest
 
 
 def _parted(change: Change[M], deletions: set[str]) -> tuple[Change[M] | None, Change[M] | None]:

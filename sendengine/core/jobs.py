@@ -9,7 +9,7 @@ Units: ``expires_in_s`` is seconds from `submit`; ``expires_at`` is an aware dat
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from math import isfinite
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 import orjson
 from msgspec import Struct
@@ -139,11 +139,32 @@ class UpdateUser(Struct, frozen=True):
 Job = CreateNotification | UpdateUser
 
 
-def modifications(job: UpdateUser) -> int:
+class Modifications(Protocol):
+    """What a request changes, or a part of it."""
+
+    @property
+    def tags(self) -> Mapping[str, TagValue]:
+        """The tags to set; an empty value deletes."""
+        ...
+
+    @property
+    def properties(self) -> Mapping[str, Json]:
+        """The properties to set."""
+        ...
+
+    @property
+    def deltas(self) -> Mapping[str, Json]:
+        """The increments."""
+        ...
+
+
+def modifications(whole: Modifications) -> int:
     """How many modifications OneSignal counts: each tag, property, delta count and purchase is one."""
-    purchases = job.deltas.get("purchases")
-    extra = len(purchases) - 1 if isinstance(purchases, Sequence) else 0
-    return len(job.tags) + len(job.properties) + len(job.deltas) + extra
+    size = len(whole.tags) + len(whole.properties)
+    if not whole.deltas:
+        return size
+    purchases = whole.deltas.get("purchases")
+    return size + len(whole.deltas) + (len(purchases) - 1 if isinstance(purchases, Sequence) else 0)
 
 
 def _check_options(job: Job) -> None:

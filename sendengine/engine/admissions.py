@@ -389,6 +389,4 @@ def group_of(job: Job) -> EndpointGroup:
 
 
 def _receipt(job: Job, *, loop: asyncio.AbstractEventLoop, size_bytes: int, now_s: float) -> Receipt:
-    has_deadline = job.expires_in_s is not None or job.expires_at is not None
-    deadline_s = deadline_of(job, now_s=now_s) if has_deadline else None
-    return Receipt(job, loop=loop, deadline_s=deadline_s, size_bytes=size_bytes)
+    return Receipt(job, loop=loop, deadline_s=deadline_of(job, now_s=now_s), size_bytes=size_bytes)
