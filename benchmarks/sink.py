@@ -192,6 +192,7 @@ async def _serve(*, is_tls: bool) -> None:
     if is_tls:
         context = tls.create_default_context(tls.Purpose.CLIENT_AUTH)
         context.load_cert_chain(CERTIFICATE)
+    tune_process()
     tally, loop = Tally(), asyncio.get_running_loop()
     server = await loop.create_server(lambda: Reading(tally), "127.0.0.1", 0, ssl=context, backlog=4096)
     port = server.sockets[0].getsockname()[1]
@@ -207,7 +208,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sink", description=__doc__)
     parser.add_argument("--tls", action="store_true")
     arguments = parser.parse_args()
-    tune_process()
     with asyncio.Runner(loop_factory=fast_loop) as runner, contextlib.suppress(KeyboardInterrupt):
         runner.run(_serve(is_tls=arguments.tls))
 

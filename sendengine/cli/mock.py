@@ -94,7 +94,6 @@ def mock_command(
     base = parse_config(behaviour.read_bytes()) if behaviour else MockConfig()
     config = config_from({_spelled(name): value for name, value in given.items() if value not in {None, ()}}, base=base)
     bounded_connections(_MANY_CONNECTIONS)  # raises the limit of descriptors as far as it goes
-    tune_collector()
     with ExitStack() as stack:
         made = stack.enter_context(self_made(host)) if has_tls and tls_cert is None else None
         certificate = tls_cert or made
@@ -114,6 +113,7 @@ def _spelled(parameter: str) -> str:
 async def _serve(
     config: MockConfig, *, host: str, port: int, ssl: tls.SSLContext | None, made: Path | None, is_json: bool
 ) -> None:
+    tune_collector()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

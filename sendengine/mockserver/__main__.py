@@ -36,7 +36,6 @@ def main() -> int:
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return _USAGE
-    tune_process()
     with asyncio.Runner(loop_factory=fast_loop) as runner:
         runner.run(_run(config, arguments, ssl))
     return 0
@@ -59,6 +58,7 @@ def _config(text: str, faults: list[str]) -> MockConfig:
 
 
 async def _run(config: MockConfig, arguments: argparse.Namespace, ssl: tls.SSLContext | None) -> None:
+    tune_process()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,21 +1,43 @@
 """Python's cyclic collector, set up for a program whose work is sending.
 
+Units: seconds on the loop's clock.
+
+Method: the collector looks at what is young when so many more objects were made than freed. Where as many are freed as
+are made, as in sending at an even rate, that never happens: everything alive grows into one young generation, and the
+first collection walks all of it. So what is young is also collected by the clock, while it is little.
+
 Source: measured at 6,000 requests/s on aiohttp: with the collector's defaults it took 15 % of eight seconds in
-1,099 collections of up to 31 ms, and 5,391 requests/s were reached; as here 5,936, in six collections.
+1,099 collections of up to 31 ms, and 5,391 requests/s were reached; with rare collections 5,936. With 14,000 requests
+in flight, rare collections alone made pauses of 55-110 ms every other second, for 170,000 objects; with those by the
+clock none took 5 ms, for less CPU in all.
 """
 
+import asyncio
 import gc
 from typing import Final
 
-THRESHOLDS: Final = (10_000, 50, 1000)
+THRESHOLDS: Final = (10_000, 5_000, 1000)
+SWEEP_S: Final = 0.04
 
 
 def tune_collector() -> None:
-    """Collect rarely, and never again look at what start-up made.
+    """Collect little at a time, and never again look at what start-up made.
 
-    For a whole process, so the library leaves it to its host: call it once, when everything is imported and set up.
-    It collects once more before, since what is frozen is never freed, and that can take a tenth of a second.
+    For a whole process, so the library leaves it to its host: call it once, on the event loop that will send, when
+    everything is imported and set up. It collects once more before, since what is frozen is never freed, and that can
+    take a tenth of a second. Off a loop it sets no more than the thresholds: pauses grow with what is in flight then.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    loop.call_later(SWEEP_S, _sweep, loop)
+
+
+def _sweep(loop: asyncio.AbstractEventLoop) -> None:
+    """Collect what was made since the last time; what is still alive then is left to the rare collections."""
+    gc.collect(0)
+    loop.call_later(SWEEP_S, _sweep, loop)

@@ -1,6 +1,8 @@
 """The collector's set-up, undone after the test: it is the whole process's."""
 
+import asyncio
 import gc
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -16,9 +18,28 @@ def _collector_as_it_was() -> Iterator[None]:
     gc.set_threshold(*thresholds)
 
 
+class Knot:
+    """Something that only the collector frees."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
 def test_tuning_collects_rarely_and_leaves_what_start_up_made_alone() -> None:
     before = gc.get_freeze_count()
     tune_collector()
-    assert gc.get_threshold() == (10_000, 50, 1000)
+    assert gc.get_threshold() == (10_000, 5_000, 1000)
     assert gc.get_freeze_count() > before
     assert gc.isenabled()
+
+
+async def test_on_a_loop_what_is_young_is_collected_by_the_clock_again_and_again() -> None:
+    gc.disable()  # or it might have come to it by counting
+    try:
+        tune_collector()
+        for _ in range(2):
+            gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            weakref.finalize(Knot(), gone.set_result, None)
+            await gone
+    finally:
+        gc.enable()
