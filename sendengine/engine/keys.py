@@ -67,8 +67,17 @@ def wire_key(app_id: str, key: str) -> str:
 
 
 def portion_key(key: str, ids: tuple[str, ...]) -> str:
-    """The key of one request of a job that needs several: it follows from the job's key and the ids in it."""
+    """The key of one request of a job that needs several: it follows from the job's key and the ids in it.
+
+    So does that of a piece of its refused request: whoever sends the same job once more, from another process, is
+    refused the same request and sends the same pieces, which OneSignal knows then.
+    """
     return str(uuid5(UUID(key), blake2b("\n".join(ids).encode("utf-8", "surrogatepass")).hexdigest()))
+
+
+def chance_of(key: str) -> float:
+    """A number in [0, 1) that follows from a key: what is drawn with it comes out the same wherever that is sent."""
+    return (int.from_bytes(blake2b(key.encode(), digest_size=8).digest()) >> 11) / 2**53
 
 
 def fingerprint(job: Job) -> bytes:

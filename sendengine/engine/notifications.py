@@ -20,7 +20,7 @@ from sendengine.core.splitting import Dissection, Piece, Trial, dissect
 from sendengine.core.targets import Target
 from sendengine.core.verdicts import Fault, NobodyReached, Refused, Took
 from sendengine.engine.guard import Guard
-from sendengine.engine.keys import portion_key, wire_key
+from sendengine.engine.keys import chance_of, portion_key, wire_key
 from sendengine.engine.receipts import Receipt
 from sendengine.engine.sealed import Sealed, Share
 from sendengine.engine.source import Resolution, Settled
@@ -199,7 +199,9 @@ class NotificationSource:
         piece = sealed.origin if isinstance(sealed.origin, Piece) else Piece(_shares(sealed), is_known_good)
         if piece.trial is not None and piece.trial not in self._trials:  # it was withdrawn: only this one is left
             piece = Piece(piece.shares, is_message_good=True)
-        dissection = dissect(piece, verdict, message_accepted=is_known_good, chance=self._chance())
+        root = self._root_of(sealed.shares[0][0])
+        chance = self._chance() if root is None else chance_of(root)
+        dissection = dissect(piece, verdict, message_accepted=is_known_good, chance=chance)
         is_certain = verdict.fault is Fault.MESSAGE or sum(len(share.ids) for share in dissection.rejected) >= _CERTAIN
         if dissection.is_message_at_fault and is_certain and not is_known_good and request.target.is_listed:
             _remember(self._faulty, subject, (now_s + _FAULT_KEPT_S, verdict))
@@ -243,10 +245,11 @@ class NotificationSource:
         """Seal some of a request's recipients anew; they are counted against the application limit already."""
         old = _request(sealed)
         ids = tuple(item for _, part in shares for item in part)
+        root = self._root_of(shares[0][0])
         deadline_s = min((receipt.deadline_s for receipt, _ in shares if receipt.deadline_s is not None), default=None)
         request = replace(
             old,
-            key=self._new_key(),
+            key=self._new_key() if root is None else portion_key(root, ids),
             target=replace(old.target, ids=ids) if ids else old.target,
             ttl_s=None if deadline_s is None else _ttl_s(deadline_s, now_s=now_s),
         )
@@ -263,6 +266,14 @@ class NotificationSource:
             return self._new_key()
         key = wire_key(self._app_id, job.idempotency_key)
         return key if not job.to.is_listed or len(ids) == len(job.to.ids) else portion_key(key, ids)
+
+    def _root_of(self, receipt: Receipt) -> str | None:
+        """The wire form of a job's key, from which those of the pieces of its refused request follow; None without one.
+
+        Such a job goes alone. Whoever sends it once more, from another process, thereby makes the same pieces.
+        """
+        key = receipt.job.idempotency_key
+        return None if key is None else wire_key(self._app_id, key)
 
     def _weigh(self, job: CreateNotification, ids: tuple[str, ...]) -> int:
         if ids or job.to.is_listed:
