@@ -98,6 +98,7 @@ def _source(app: App, group: EndpointGroup, *, settings: Settings, books: Books)
     return NotificationSource(
         app_id=app.settings.app_id,
         deliveries_per_recipient=app.settings.deliveries_per_recipient,
+        recipients_per_request=batching.max_recipients_per_request,
         packer=packer,
         guard=app.guard,
         new_key=new_key,

@@ -125,7 +125,8 @@ class Lane:
         busy = pool.busy
         if self.approaching + busy >= self.pace.lookahead and not self._high_is_waiting():
             return
-        if busy >= self.source.waiting + self._returns.count:  # those who come will see what there is to do, or when
+        ready = self.source.waiting + self._returns.count  # those who come will see what there is to do, or when
+        if busy >= ready and busy >= ready + self.source.spread:
             return
         now_s = self.time()
         if self._may_send(now_s=now_s) and self.has_ready(now_s=now_s):

@@ -48,6 +48,7 @@ class NotificationSource:
         *,
         app_id: str,
         deliveries_per_recipient: float,
+        recipients_per_request: int,
         packer: Packer[Receipt],
         guard: Guard,
         new_key: Callable[[], str],
@@ -56,6 +57,7 @@ class NotificationSource:
     ) -> None:
         self._app_id = app_id
         self._deliveries_per_recipient = deliveries_per_recipient
+        self._recipients_per_request = recipients_per_request
         self._packer = packer
         self._guard = guard
         self._new_key = new_key
@@ -79,6 +81,11 @@ class NotificationSource:
     def waiting(self) -> int:
         """How many jobs wait unsealed."""
         return len(self._packer)
+
+    @property
+    def spread(self) -> int:
+        """How many more requests than jobs that may come to, since large jobs are cut over several."""
+        return self._packer.recipients // self._recipients_per_request
 
     def add(self, receipt: Receipt, *, content: bytes, now_s: float) -> None:
         """Take an admitted job."""

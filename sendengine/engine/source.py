@@ -49,6 +49,11 @@ class Source(Protocol):
         ...
 
     @property
+    def spread(self) -> int:
+        """How many more requests than jobs that may come to, since large jobs are cut over several."""
+        ...
+
+    @property
     def oldest_s(self) -> float | None:
         """When the longest waiting job was added."""
         ...

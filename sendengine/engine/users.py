@@ -70,6 +70,7 @@ class UserSource:
 
     is_guarded = False
     pause_s = PAUSE_S
+    spread = 0
 
     def __init__(self, *, app_id: str, max_modifications: int) -> None:
         self._app_id = app_id
@@ -79,8 +80,7 @@ class UserSource:
         self._normal: deque[_User] = deque()
         self._cooling: list[tuple[float, int, _User]] = []
         self._deadlines: list[tuple[float, int, Receipt]] = []
-        self._count = 0
-        self._waiting = 0
+        self._count = self._waiting = 0
 
     @property
     def has_high(self) -> bool:
