@@ -14,7 +14,7 @@ from sendengine.core.retry import LOST_HIGH_S, Again, Attempt, Failure, NotSent,
 from sendengine.engine.events import announce
 from sendengine.engine.sealed import Sealed
 
-_GOODBYE_S: Final = 0.03  # a server that restarts says goodbye to all its connections within it
+_GOODBYE_S: Final = 0.1  # all that hold a place on a connection have their permits by then, and none comes again before
 
 
 class Retries:

@@ -366,6 +366,29 @@ def test_connections_that_go_away_under_many_requests_at_once_are_no_outage(tmp_
     assert not [line for line in events.lines if "without an answer" in line]
 
 
+def test_connections_that_go_away_while_many_requests_wait_for_their_permits_are_no_outage(tmp_path: Path) -> None:
+    """Where the disk is slow, requests hold their places on connections for longer than the permits are taken ahead."""
+
+    def behave(arrival: Arrival) -> Answer:
+        if arrival.at_s < begin_s + 0.08:
+            return NotSentError("the connection was closed before the request was written")
+        return accept(arrival)
+
+    transport = FakeTransport(behave, latency_s=0.0)
+    begin_s = START_S
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            receipts = [await engine.submit(note("a", text=str(number))) for number in range(300)]
+            for receipt in receipts:
+                assert isinstance(await settled(receipt), Accepted)
+            assert now_s() - begin_s < 1.5
+
+    with listening() as events:
+        run_virtually(main())
+    assert not [line for line in events.lines if "without an answer" in line]
+
+
 def test_workers_are_never_more_than_there_may_be_connections_and_each_lane_has_a_part(tmp_path: Path) -> None:
     transport = FakeTransport(latency_s=5.0)
 
