@@ -16,6 +16,7 @@ from typing import Final, Generic, TypeVar
 from sendengine.errors import NotSentError
 from sendengine.transport.direct.addresses import Address, Addresses
 from sendengine.transport.direct.sessions import ResumingContext
+from sendengine.transport.direct.spacing import Spacing
 from sendengine.transport.direct.wheel import Timed, Wheel
 from sendengine.transport.failures import FOREIGN, failure
 
@@ -43,7 +44,7 @@ class _Limit(Timed):
 class Dialer(Generic[_Protocol]):
     """Dials one host. Make it on a running loop; each dial runs in a task of its own."""
 
-    __slots__ = ("_addresses", "_greeted", "_host", "_loop", "_make", "_timeout_s", "_tls", "_wheel")
+    __slots__ = ("_addresses", "_greeted", "_host", "_loop", "_make", "_spacing", "_timeout_s", "_tls", "_wheel")
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class Dialer(Generic[_Protocol]):
         self._wheel = wheel
         self._greeted = greeted
         self._addresses = Addresses(host, port)
+        self._spacing = Spacing()
         self._loop = asyncio.get_running_loop()
 
     async def dial(self) -> _Protocol:
@@ -91,11 +93,15 @@ class Dialer(Generic[_Protocol]):
 
     async def _open(self) -> _Protocol:
         addresses = await self._addresses.next()
+        turn = None if self._tls is None else await self._spacing.turn()
         try:
             transport, protocol = await _first(self._attempt, addresses, loop=self._loop)
         except BaseException:
             self._addresses.forget()
             raise
+        finally:
+            if turn is not None:
+                turn.end()
         if self._tls is not None:
             wrapped = transport.get_extra_info("ssl_object")
             if isinstance(wrapped, ssl.SSLObject):
