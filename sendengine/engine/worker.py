@@ -71,6 +71,7 @@ class Worker:
                 endings.unanswered(lane, sealed, error)
             else:
                 endings.answered(lane, sealed, reply)
+                del reply  # each of thousands of workers would hold its last one for as long as it waits for the next
             self._sealed = None
             if lane.pool.must_shrink:
                 return
