@@ -47,12 +47,12 @@ def weigh(job: Job, *, content: bytes) -> int:
         if len(ids) == 1 and ids[0].isascii():
             return _OVERHEAD_BYTES + 3 + len(ids[0]) + len(content)
         return _OVERHEAD_BYTES + _bytes_of(ids) + 3 * len(ids) + len(content)
-    size_bytes = _OVERHEAD_BYTES + _bytes_of(job.user.ids)
+    ids = job.user.ids
+    size_bytes = _OVERHEAD_BYTES + (len(ids[0]) if len(ids) == 1 and ids[0].isascii() else _bytes_of(ids))
     for name, value in job.tags.items():
         size_bytes += len(name) + (len(value) if isinstance(value, str) else 0)
-    for changes in (job.properties, job.deltas):
-        if changes:
-            size_bytes += len(orjson.dumps(changes))
+    if job.properties or job.deltas:
+        size_bytes += sum(len(orjson.dumps(changes)) for changes in (job.properties, job.deltas) if changes)
     return size_bytes
 
 

@@ -227,7 +227,7 @@ class Admissions:
         since long turns cost permits.
         """
         self._submits += 1
-        if self._submits < _TURN:
+        if self._submits % _TURN:
             return False
         if self._submits < _HUNGRY_TURN and lane.waiting < _ENOUGH * lane.pace.lookahead:
             return False
@@ -389,4 +389,6 @@ def group_of(job: Job) -> EndpointGroup:
 
 
 def _receipt(job: Job, *, loop: asyncio.AbstractEventLoop, size_bytes: int, now_s: float) -> Receipt:
-    return Receipt(job, loop=loop, deadline_s=deadline_of(job, now_s=now_s), size_bytes=size_bytes)
+    has_deadline = job.expires_in_s is not None or job.expires_at is not None
+    deadline_s = deadline_of(job, now_s=now_s) if has_deadline else None
+    return Receipt(job, loop=loop, deadline_s=deadline_s, size_bytes=size_bytes)
