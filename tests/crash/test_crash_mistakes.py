@@ -4,8 +4,10 @@ import asyncio
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.crash.deaths import Strike, live_until
-from tests.crash.inputs import PACK, Line, write_campaign, write_jobs, write_settings
+from tests.crash.inputs import PACK, Line, poison, write_campaign, write_jobs, write_settings
 from tests.crash.judge import assert_nobody, deliveries
 from tests.crash.mischief import impatient
 from tests.crash.processes import Order, Victim, command, run, said
@@ -69,6 +71,22 @@ async def test_a_campaign_sent_from_two_state_directories_reaches_nobody_twice(t
         assert_everybody_once(scene)
         for folder in ("one", "two"):
             assert report_in(run_in(tmp_path / folder))["jobs"]["accepted"] == ROWS
+
+
+@pytest.mark.parametrize("bad", [1, 3])
+async def test_whoever_is_refused_beside_others_makes_nobody_be_reached_twice_from_two_state_directories(
+    tmp_path: Path, bad: int
+) -> None:
+    """The first pack is refused, or later ones are: both runs take the same packs apart in the same way."""
+    async with scene_in(tmp_path, poisoned=poison(bad)) as scene:
+        for name in ("one", "other"):
+            folder = tmp_path / name
+            folder.mkdir()
+            write_settings(folder, scene.server.base_url)
+            write_campaign(folder, ROWS, bad=bad)
+            assert await run(Order(folder, command, SEND)) == 3, said(folder)
+        assert set(deliveries(scene.server).values()) == {1}
+        assert len(deliveries(scene.server)) == ROWS - bad
 
 
 async def test_a_campaign_sent_from_two_state_directories_at_once_reaches_nobody_twice(tmp_path: Path) -> None:
