@@ -85,9 +85,14 @@ class Group:
         self.is_one |= later.is_one
 
     def cut(self, size_bytes: int) -> "Group":
-        """Leave at least one record, and further ones up to this size; return a group of the rest, to come after it."""
+        """Leave at least one record, and further ones up to this size; return a group of the rest, to come after it.
+
+        What nobody waits for stays here as a whole: what is removed together with it is gone when this is on disk.
+        """
         rest, kept_bytes = Group(), 0
         for record, put in list(self.puts.items()):
+            if put[1] is None:
+                continue
             kept_bytes += len(put[0])
             if kept_bytes <= size_bytes or kept_bytes == len(put[0]):
                 continue
@@ -98,6 +103,7 @@ class Group:
                 rest.archived[put[2]] = entry
         if not rest.puts:  # whoever waits for all of it waits for this
             return rest
+        self.replaced = [record for record in self.replaced if record in self.puts]  # the others still stand there
         rest.removed = [record for record in self.removed if record in rest.puts]
         self.removed = [record for record in self.removed if record not in rest.puts]
         rest.waiters, self.waiters = self.waiters, []
