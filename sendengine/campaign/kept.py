@@ -8,21 +8,25 @@ Units: rows are counted from 0; seconds on the running loop's clock.
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, Literal
 
 from sendengine.campaign.books import BOOKS, DAMAGE, LANES, Books, parse_books, parse_lanes, render_books, render_lanes
 from sendengine.campaign.handed import HandedRows
 from sendengine.campaign.manifest import Manifest
 from sendengine.campaign.recorder import Recorder
-from sendengine.campaign.rundir import JOURNAL, RunDir
+from sendengine.campaign.rundir import JOURNAL, REQUESTS, RunDir
+from sendengine.campaign.unbooked import is_known, unbooked
 from sendengine.campaign.work import Item
 from sendengine.core.jobs import Job
 from sendengine.engine.past import Past
 from sendengine.errors import StorageError
 from sendengine.journal.campaign_ledger import CampaignLedger
 from sendengine.journal.connection import Connect, connect_sqlite
+from sendengine.journal.frames import Record
 from sendengine.journal.outbox import Outbox
 from sendengine.journal.store import Collector, Contents, Store
+from sendengine.journal.threads import on_a_thread
 from sendengine.ports import Part, Recovered
 from sendengine.settings import JournalSettings
 from sendengine.telemetry.counters import LaneCounters, LaneRecord
@@ -46,10 +50,12 @@ async def open_keeping(
         contents = store.contents()
         if manifest.kind == "campaign":
             return CampaignKeeping(store, contents, manifest)
-        return JobsKeeping(store, contents, settings or JournalSettings(), rows=manifest.rows)
+        keeping = JobsKeeping(store, contents, settings or JournalSettings(), rows=manifest.rows)
+        await keeping.refuse_losses(contents.records, run_dir)
     except BaseException:
         await store.aclose()
         raise
+    return keeping
 
 
 class _Bookkeeping:
@@ -237,6 +243,20 @@ class JobsKeeping(_Kept):
     def damage(self) -> str | None:
         """Why the run cannot be brought to its end: a damaged journal does not tell which jobs have settled."""
         return self._damage
+
+    async def refuse_losses(self, records: Sequence[Record], run_dir: RunDir) -> None:
+        """See whether the journal knows what was sent, before anything is changed. Raises StorageError where not."""
+        if self._damage is not None:
+            await self._store.flush()  # so that a later process knows of it, too
+            return
+        size_bytes = 0 if self.earlier is None else self.earlier.sizes.get(REQUESTS, 0)
+        more = unbooked(run_dir.path / REQUESTS, size_bytes=size_bytes)
+        if more and not await on_a_thread(partial(is_known, more, records)):
+            raise StorageError(
+                f"{self._store.path} has lost what was written into it last: {REQUESTS} tells of requests that it does "
+                "not know, and they would be sent again; nothing was sent now. Put the journal back as it was, or send "
+                f"the jobs that have no line in {run_dir.path / REQUESTS}"
+            )
 
     def _damage_of(self, contents: Contents) -> str | None:
         """Say what is damaged, once and for all: a later process would find the rest whole, and read too much."""

@@ -29,6 +29,7 @@ from sendengine.journal.connection import (
 from sendengine.journal.database import Database, StoredGroup, write_group
 from sendengine.journal.frames import Record, framed
 from sendengine.journal.liveness import Liveness
+from sendengine.journal.making import make_file
 from sendengine.journal.reserve import Reserve
 from sendengine.journal.salvage import finish_salvage, salvage
 from sendengine.journal.schema import migrate
@@ -97,7 +98,7 @@ def _opened(
     path: Path, *, durability: Durability, connect: Connect, damaged: tuple[str, ...]
 ) -> tuple[Database, Found]:
     with errors_of(path):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, OURS_ALONE))
+        _see_that_it_is_there(path)
         survey = survey_log(path)
         connection = connect(path)
         try:
@@ -111,6 +112,17 @@ def _opened(
         except BaseException:
             connection.close()
             raise
+
+
+def _see_that_it_is_there(path: Path) -> None:
+    """Make the file where there is none. It is put into its place with its tables, so that one without is damaged."""
+    log = path.with_name(f"{path.name}-wal")
+    if not path.exists() and not (log.exists() and log.stat().st_size):
+        make_file(path)
+        return
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, OURS_ALONE))  # SQLite says less about what it meets
+    if not path.stat().st_size:
+        raise DamagedFileError(f"{path} is damaged: it is empty")
 
 
 def _frames_read(connection: Connection) -> int:

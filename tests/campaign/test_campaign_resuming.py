@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from sendengine import CreateNotification, InputError
+from sendengine import CreateNotification, InputError, StorageError
 from sendengine.campaign import house
 from sendengine.campaign import manifest as manifests
 from sendengine.campaign.kept import JobsKeeping, open_keeping
@@ -358,6 +358,38 @@ def test_a_jobs_file_whose_journal_is_damaged_sends_what_is_left_in_it_and_reads
         assert result.exit_code == 5
         assert "does not tell which rows of the input have been sent" in result.why
     assert max(Counter(user for user, _ in scene.server.updates).values()) == 1
+
+
+def test_a_jobs_file_whose_journal_was_set_back_is_not_sent_again(tmp_path: Path) -> None:
+    """As by a copy from before, or by a write-ahead log that is gone; it says nothing about that itself."""
+    scene = Scene(tmp_path, Server())
+    scene.begin(
+        jobs(tmp_path, *(note(f"u{n}") for n in range(60)), *(change(f"u{n}", tags={"level": 1}) for n in range(10)))
+    )
+    scene.live(killed_at=4)
+    before = {path.name: path.read_bytes() for path in scene.run_dir.path.glob("journal.db*")}
+    scene.live(killed_at=30)
+    for name, content in before.items():
+        (scene.run_dir.path / name).write_bytes(content)
+    reached, lines = scene.server.reached.copy(), scene.run_dir.read("requests.jsonl")
+    for _ in range(2):
+        with pytest.raises(StorageError, match=r"journal\.db has lost what was written into it last"):
+            scene.live()
+    assert (scene.server.reached, scene.run_dir.read("requests.jsonl")) == (reached, lines)
+
+
+def test_lines_that_a_killed_process_wrote_last_are_no_sign_of_a_loss(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, Server())
+    scene.begin(
+        jobs(tmp_path, *(note(f"u{n}") for n in range(60)), *(change(f"u{n}", tags={"level": 1}) for n in range(10)))
+    )
+    scene.live(killed_at=30)
+    with (scene.run_dir.path / "requests.jsonl").open("ab") as file:
+        file.write(b'{"outcome": "accep')
+    result = scene.live()
+    assert result is not None
+    assert result.exit_code == 0
+    assert scene.server.reached == Counter({f"u{n}": 1 for n in range(60)})
 
 
 def test_it_is_said_what_may_have_been_sent_and_what_is_too_late(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from sendengine import StorageError
+from sendengine.journal.making import make_file
 from sendengine.journal.schema import MIGRATIONS
 from sendengine.journal.store import Store
 from tests.support.stores import copied, held, put
@@ -262,3 +263,51 @@ async def test_damage_in_the_middle_of_the_write_ahead_log_is_told_from_its_torn
             (f"the write-ahead log of {copy} is damaged: {lost} groups of changes are lost",) if lost else ()
         )
         await opened.aclose()
+
+
+async def test_a_file_that_lost_everything_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    store = await Store.open(path)
+    await put(store, b"x")
+    await store.aclose()
+    path.write_bytes(b"")
+    store = await Store.open(path)
+    (damage,) = store.contents().damaged
+    assert f"{path} is damaged: it is empty" in damage
+    assert await put(store, b"y")
+    await store.aclose()
+    store = await Store.open(path)
+    assert store.contents().damaged == ()
+    await store.aclose()
+
+
+async def test_a_write_ahead_log_without_its_file_is_read_as_far_as_it_goes_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    store = await Store.open(path)
+    await put(store, b"x")
+    killed = copied(path, into=tmp_path / "killed")
+    await store.aclose()
+    killed.unlink()
+    store = await Store.open(killed)
+    assert store.contents().damaged
+    await store.aclose()
+    assert killed.with_name("a.db.damaged").exists()
+
+
+async def test_a_process_that_dies_while_it_makes_the_file_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.db"
+
+    def die(_: Path, __: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", die)
+        with pytest.raises(KeyboardInterrupt):
+            make_file(path)
+    (tmp_path / "a.db.fresh").write_bytes(b"half of it")
+    store = await Store.open(path)
+    assert store.contents().damaged == ()
+    await store.aclose()
+    assert os.listdir(tmp_path) == ["a.db"]  # noqa: PTH208 - names are all that is wanted
