@@ -15,8 +15,9 @@ from typing import Final
 import msgspec
 import orjson
 from msgspec import Struct
+from msgspec.structs import replace
 
-from sendengine.campaign.disk import as_storage_error, make_new
+from sendengine.campaign.disk import as_storage_error, make_new, replace_whole
 from sendengine.errors import StorageError
 
 FOLDER: Final = "begun"
@@ -27,13 +28,17 @@ RETRIES: Final = "retries"
 
 
 class Begun(Struct, frozen=True):
-    """A run that was begun: its name, and its directory; of a retry, the lines of the failures that it repeats."""
+    """A run that was begun: its name, and its directory; of a retry, the lines of the failures that it repeats.
+
+    A retry is entered before it ``is_made``: one that is not, and cannot be any more, has sent nothing.
+    """
 
     run: str
     directory: str
     name: str
     begun_at_s: float
     lines: tuple[int, ...] = ()
+    is_made: bool = True
 
 
 def campaign_identity(*, app_id: str, name: str, edition: int) -> str:
@@ -49,6 +54,10 @@ def jobs_identity(*, app_ids: Iterable[str], digest: str, edition: int) -> str:
 def retry_identity(*, run: str) -> str:
     """Return what identifies a retry; ``run`` is its own name."""
     return _identity("retry", run)
+
+
+class DamagedNoteError(StorageError):
+    """Something was begun, and what the note of it says cannot be read."""
 
 
 class Registry:
@@ -70,7 +79,17 @@ class Registry:
 
     def enter(self, identity: str, begun: Begun) -> bool:
         """Take note, durably, that a run begins; False where one was begun before. Raises StorageError."""
-        return make_new(self._path(identity), orjson.dumps(msgspec.to_builtins(begun)))
+        return make_new(self._path(identity), _written(begun))
+
+    def confirm(self, identity: str, begun: Begun) -> None:
+        """Take note, durably, that a run that was entered is made, and may be sent; raises StorageError."""
+        replace_whole(self._path(identity), _written(replace(begun, is_made=True)))
+
+    def set_aside(self, identity: str) -> Path:
+        """Keep a note that is damaged under another name, and return that; raises StorageError."""
+        path = self._path(identity)
+        with as_storage_error(path):
+            return path.replace(path.with_name(f"{path.name}.damaged"))
 
     def withdraw(self, identity: str) -> None:
         """Forget a run that was entered and then sent nothing; raises StorageError."""
@@ -82,12 +101,16 @@ class Registry:
         return self._folder / f"{identity}.json"
 
 
+def _written(begun: Begun) -> bytes:
+    return orjson.dumps(msgspec.to_builtins(begun))
+
+
 def _read(path: Path) -> Begun:
     try:
         with as_storage_error(path):
             return msgspec.json.decode(path.read_bytes(), type=Begun)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise StorageError(f"{path}: is damaged, and says that this was begun before: {error}") from None
+        raise DamagedNoteError(f"{path}: is damaged, and says that this was begun before: {error}") from None
 
 
 def _identity(*what: object) -> str:

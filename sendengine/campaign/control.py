@@ -5,6 +5,8 @@ It holds what is wanted, not steps: so a run that missed one order obeys all of 
 Units: ``rate`` is requests a second.
 """
 
+import time
+
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,6 +23,10 @@ class Order(Struct, frozen=True):
     rate: float | None = None
 
 
+class DamagedOrderError(StorageError):
+    """What is wanted cannot be read."""
+
+
 def read_order(run_dir: RunDir) -> Order:
     """Return what is wanted; nothing special where nobody has said anything. Raises StorageError."""
     if not run_dir.has(CONTROL):
@@ -28,7 +34,7 @@ def read_order(run_dir: RunDir) -> Order:
     try:
         return msgspec.json.decode(run_dir.read(CONTROL), type=Order)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise StorageError(f"{run_dir.path / CONTROL}: is damaged: {error}; remove it") from None
+        raise DamagedOrderError(f"{run_dir.path / CONTROL}: is damaged: {error}; remove it") from None
 
 
 def give_order(run_dir: RunDir, **wanted: object) -> Order:
@@ -41,5 +47,9 @@ def give_order(run_dir: RunDir, **wanted: object) -> Order:
 
 def forget_orders(run_dir: RunDir) -> None:
     """Begin as the settings say, whatever was wanted of an earlier process; orders keep counting up."""
-    if run_dir.has(CONTROL):
+    if not run_dir.has(CONTROL):
+        return
+    try:
         give_order(run_dir, is_paused=False, rate=None)
+    except DamagedOrderError:  # it says nothing any more; numbers go up all the same
+        run_dir.write(CONTROL, msgspec.json.encode(Order(number=int(time.time()))), is_durable=False)

@@ -8,11 +8,16 @@ Units: bytes.
 
 import os
 from collections.abc import Callable
+from logging import getLogger
 from pathlib import Path
+from typing import Final
 
 import orjson
 
 from sendengine.campaign.disk import as_storage_error, sync_directory, write_all
+
+_CLOSED: Final = -1  # what is written after that fails, and lands in no other file that has the number since
+_log = getLogger(__name__)
 
 
 class LineFile:
@@ -36,6 +41,8 @@ class LineFile:
             if is_durable:
                 sync_directory(path.parent)
         self.size_bytes = on_disk if size_bytes is None else min(size_bytes, on_disk)
+        if size_bytes is not None and on_disk < size_bytes:
+            _log.warning("%s has lost its end: %d of %d bytes are there", path, on_disk, size_bytes)
 
     def append(self, line: object) -> None:
         """Hold a line; ``line`` is anything that has a JSON form."""
@@ -69,7 +76,9 @@ class LineFile:
         try:
             self.flush()
         finally:
-            os.close(self._descriptor)
+            descriptor, self._descriptor = self._descriptor, _CLOSED
+            if descriptor != _CLOSED:
+                os.close(descriptor)
 
     def _write(self, content: bytes, place: int) -> None:
         write_all(self._descriptor, content, place=place)

@@ -83,6 +83,10 @@ class Report(Struct, kw_only=True):
     lanes: dict[str, LaneEntry] = field(default_factory=dict)
 
 
+class DamagedReportError(StorageError):
+    """A report that cannot be read."""
+
+
 def render(report: Report) -> bytes:
     """Write a report as ``report.json`` has it."""
     shown = msgspec.to_builtins(report)
@@ -91,11 +95,11 @@ def render(report: Report) -> bytes:
 
 
 def parse(content: bytes) -> Report:
-    """Read a report back; raises StorageError where it is damaged, or of a later version."""
+    """Read a report back; raises DamagedReportError, and StorageError where it is of a later version."""
     try:
         report = msgspec.json.decode(content, type=Report)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StorageError(f"report.json is damaged: {error}") from None
+        raise DamagedReportError(f"report.json is damaged: {error}") from None
     if report.schema != SCHEMA:
         raise StorageError(f"report.json has schema {report.schema}; this version of sendengine reads {SCHEMA}")
     return report

@@ -10,6 +10,7 @@ Units: instants are seconds since the epoch.
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from logging import getLogger
 from typing import Final
 from uuid import UUID, uuid5
 
@@ -25,7 +26,7 @@ from sendengine.core.jobs import CreateNotification, Job, UpdateUser
 from sendengine.core.onesignal import EndpointGroup
 from sendengine.core.requests import NotificationRequest
 from sendengine.core.wire import canonical, encode
-from sendengine.errors import InvalidJobError, StorageError
+from sendengine.errors import InvalidJobError
 from sendengine.journal.records import RequestEntry
 from sendengine.ports import Seal
 
@@ -33,6 +34,9 @@ NOT_KEPT: Final = "may have been sent, and the request is not in the journal any
 DELTAS: Final = "deltas may have been counted; --repeat-deltas repeats them all the same"
 OTHER: Final = "failed for another reason than asked for"
 RETRIED: Final = "retried before"
+DAMAGED: Final = "cannot be read any more"
+
+_log = getLogger(__name__)
 
 
 class Failure(Struct, frozen=True):
@@ -107,7 +111,11 @@ def plan_retry(
     left: Counter[str] = Counter()
     lines: list[int] = []
     by_key: dict[str, list[tuple[int, Job]]] = {}
-    for number, failure, job in failures_of(run_dir, size_bytes=kept.failures_bytes):
+    for number, known in failures_of(run_dir, size_bytes=kept.failures_bytes):
+        if known is None:
+            left[DAMAGED] += 1
+            continue
+        failure, job = known
         if number in retried:
             left[RETRIED] += 1
         elif reasons and not _is_chosen(failure, reasons):
@@ -132,17 +140,24 @@ def plan_retry(
     return Retry(tuple(new), tuple(replays), left, tuple(sorted(lines)))
 
 
-def failures_of(run_dir: RunDir, *, size_bytes: int | None = None) -> Iterator[tuple[int, Failure, Job]]:
-    """Read a run's failures, or so much of them, each with its line and its job; raises StorageError."""
-    if not run_dir.has(FAILURES):
-        return
-    for number, line in enumerate(run_dir.read(FAILURES)[:size_bytes].splitlines(), 1):
+def failures_of(run_dir: RunDir, *, size_bytes: int | None = None) -> Iterator[tuple[int, tuple[Failure, Job] | None]]:
+    """Read a run's failures, or so much of them, each with its line and its job; None for one that is damaged.
+
+    Raises StorageError where the file cannot be read.
+    """
+    path = run_dir.path / FAILURES
+    content = run_dir.read(FAILURES) if run_dir.has(FAILURES) else b""
+    if size_bytes is not None and len(content) < size_bytes:
+        _log.warning("%s: has lost its end, and what stood there is left out; put it back as it was", path)
+    for number, line in enumerate(content[:size_bytes].splitlines(), 1):
         try:
             failure = msgspec.json.decode(line, type=Failure)
             job = read_job(bytes(failure.job))
         except (msgspec.MsgspecError, UnicodeDecodeError, InvalidJobError) as error:
-            raise StorageError(f"{run_dir.path / FAILURES}: line {number} is damaged: {error}") from None
-        yield number, failure, job
+            _log.warning("%s: line %d is damaged, and left out: %s", path, number, error)
+            yield number, None
+        else:
+            yield number, (failure, job)
 
 
 def seal_of(replay: Replay, *, first: int) -> Seal:

@@ -118,6 +118,12 @@ class RunDir:
         with as_storage_error(path):
             return path.read_bytes()
 
+    def set_aside(self, file: str) -> Path:
+        """Keep a file that is damaged under another name, and return that; raises StorageError."""
+        path = self.path / file
+        with as_storage_error(path):
+            return path.replace(path.with_name(f"{file}.damaged"))
+
     def spool(self, source: BinaryIO) -> Path:
         """Copy a stream, such as standard input, into the directory, and return where; raises StorageError."""
         path = self.path / _SPOOLED

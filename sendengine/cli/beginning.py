@@ -10,13 +10,14 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from sendengine.campaign import manifest as manifests
-from sendengine.campaign.begun import RETRIES, Begun, Registry
+from sendengine.campaign.begun import RETRIES, Begun, DamagedNoteError, Registry
 from sendengine.campaign.inventory import describe
 from sendengine.campaign.manifest import Ending, Manifest
 from sendengine.campaign.run import RunOptions
-from sendengine.campaign.rundir import MANIFEST, RunDir
+from sendengine.campaign.rundir import JOURNAL, MANIFEST, RunDir
 from sendengine.campaign.saved import identity_of, manifest_of
 from sendengine.cli.carrying import command_line, resume_line
+from sendengine.cli.output import note
 from sendengine.cli.overview import Overview
 from sendengine.errors import InputError, StorageError
 from sendengine.settings import Settings
@@ -88,10 +89,17 @@ def begun_of(run_dir: RunDir, manifest: Manifest) -> Begun:
 def claim(run_dir: RunDir, manifest: Manifest, settings: Settings) -> None:
     """See that nobody else has begun the same: a run may have died before that was noted, and was sent anew since.
 
-    Raises InputError where another run has.
+    A note that is damaged is this run's where this run has begun to send; it is made anew then. Raises InputError where
+    another run has begun, and StorageError.
     """
     registry = registry_of(run_dir, manifest, settings)
-    found = registry.find(manifest.identity)
+    try:
+        found = registry.find(manifest.identity)
+    except DamagedNoteError as error:
+        if not run_dir.has(JOURNAL):
+            raise
+        note(f"warning: {error}; it is kept as {registry.set_aside(manifest.identity)}, and made anew")
+        found = None
     if found is None and registry.enter(manifest.identity, begun_of(run_dir, manifest)):
         return
     found = found or registry.find(manifest.identity)
@@ -100,6 +108,8 @@ def claim(run_dir: RunDir, manifest: Manifest, settings: Settings) -> None:
             f"{run_dir.run}: died before it sent anything, and the same was begun since as run {found.run}, which is "
             "the one to resume"
         )
+    if found is not None and not found.is_made:  # a retry, whose process died just before it could say so
+        registry.confirm(manifest.identity, found)
 
 
 def durability_of(settings: Settings) -> str:

@@ -6,7 +6,7 @@ import click
 
 from sendengine.campaign import manifest as manifests
 from sendengine.campaign.inventory import describe
-from sendengine.campaign.report import parse
+from sendengine.campaign.report import DamagedReportError, parse
 from sendengine.campaign.rundir import MANIFEST, REPORT, RunDir, find_runs
 from sendengine.cli.carrying import command_line, resume_line
 from sendengine.cli.options import json_option, runs_dir_option
@@ -24,7 +24,10 @@ def report_command(*, run: str, runs_dir: Path, is_json: bool) -> None:
     found = find_run(run, runs_dir)
     if not (found.path / REPORT).exists():
         raise InputError(_without_report(found))
-    report = parse(found.read(REPORT))
+    try:
+        report = parse(found.read(REPORT))
+    except DamagedReportError as error:
+        raise StorageError(f"{found.path}: {error}; to have it made anew: {resume_line(found)}") from None
     if (state := describe(found).state) in {"going on", "killed"}:
         how = f"was killed; to go on with it: {resume_line(found)}" if state == "killed" else "is going on"
         note(f"sendengine: {found.run}: was resumed since, and {how}")

@@ -7,7 +7,7 @@ import click
 
 from sendengine.campaign import manifest as manifests
 from sendengine.campaign.manifest import Manifest
-from sendengine.campaign.report import parse
+from sendengine.campaign.report import DamagedReportError, parse
 from sendengine.campaign.run import RunOptions
 from sendengine.campaign.rundir import JOURNAL, REPORT, REQUESTS, RunDir
 from sendengine.campaign.saved import check_age, saved_work, settings_for
@@ -72,9 +72,14 @@ def resume_command(
 
 
 def refuse_finished(run_dir: RunDir) -> None:
-    """Raise InputError where nothing is left to send."""
+    """Raise InputError where nothing is left to send. A report that is damaged says nothing, and is made anew."""
     if run_dir.has(REPORT):
-        code = parse(run_dir.read(REPORT)).exit_code
+        try:
+            code = parse(run_dir.read(REPORT)).exit_code
+        except DamagedReportError as error:
+            aside = run_dir.set_aside(REPORT)
+            note(f"warning: {run_dir.path}: {error}; it is kept as {aside.name}, and made anew")
+            return
         if code in {Exit.OK, Exit.NOT_ALL_ACCEPTED}:
             more = "" if code == Exit.OK else "; `sendengine retry` repeats what failed"
             raise InputError(f"{run_dir.run}: has finished, and nothing is left to send{more}")

@@ -97,7 +97,8 @@ def _begin(
 ) -> tuple[RunDir, Manifest]:
     """Make the new run, and take note of it in the old one's directory, whatever the state directory is.
 
-    The manifest comes last: without it nothing can be resumed, and the note of such a run counts for nothing.
+    The manifest comes after the note: without it nothing can be resumed, and the note of such a run counts for nothing,
+    also when its directory has been thrown away.
     """
     level = durability_of(settings)
     durability: Literal["durable", "relaxed"] = "relaxed" if level == "relaxed" else "durable"
@@ -110,9 +111,12 @@ def _begin(
         )
     )
     identity = retry_identity(run=new.run)
-    begun = Begun(new.run, str(new.path.absolute()), before.name, now.timestamp(), retry.lines)
-    Registry(old.path, folder=RETRIES).enter(identity, begun)
-    return new, save_manifest(new, before, retry, begun_at_s=now.timestamp(), durability=durability, identity=identity)
+    begun = Begun(new.run, str(new.path.absolute()), before.name, now.timestamp(), retry.lines, is_made=False)
+    registry = Registry(old.path, folder=RETRIES)
+    registry.enter(identity, begun)
+    manifest = save_manifest(new, before, retry, begun_at_s=now.timestamp(), durability=durability, identity=identity)
+    registry.confirm(identity, begun)
+    return new, manifest
 
 
 def _refuse_unfinished(old: RunDir, before: Manifest) -> None:
@@ -130,8 +134,7 @@ def _retries_of(old: RunDir) -> Sequence[Begun]:
 
 
 def _was_made(old: RunDir, begun: Begun) -> bool:
-    new = RunDir(old.path.parent / begun.run)
-    return new.has(MANIFEST) or not new.path.exists()  # thrown away since
+    return begun.is_made or RunDir(old.path.parent / begun.run).has(MANIFEST)
 
 
 def _retried_before(old: RunDir, last: Begun) -> str:

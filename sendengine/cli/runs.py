@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 from msgspec import to_builtins
 
+from sendengine.campaign.disk import as_storage_error, sync_directory
 from sendengine.campaign.inventory import RunInfo, describe, to_prune
-from sendengine.campaign.rundir import RunDir, find_runs
+from sendengine.campaign.rundir import MANIFEST, RunDir, find_runs
 from sendengine.cli.options import json_option, runs_dir_option
 from sendengine.cli.output import counted, note, say, show_json
 
@@ -52,9 +53,16 @@ def prune_command(*, runs_dir: Path, days: float, keep: int, is_forced: bool, is
     for info in chosen:
         say(_line(info))
         if not is_dry:
-            with RunDir(runs_dir / info.run).locked():
-                shutil.rmtree(runs_dir / info.run)
+            _throw_away(RunDir(runs_dir / info.run))
     note(f"{counted(len(chosen), 'run')} {'would be ' if is_dry else ''}thrown away, {len(found) - len(chosen):,} kept")
+
+
+def _throw_away(run_dir: RunDir) -> None:
+    """Take a run away; one that is left half is none that could be resumed, and is taken away the next time."""
+    with run_dir.locked(), as_storage_error(run_dir.path):
+        (run_dir.path / MANIFEST).unlink(missing_ok=True)
+        sync_directory(run_dir.path)
+        shutil.rmtree(run_dir.path)
 
 
 def _line(info: RunInfo) -> str:
