@@ -10,6 +10,7 @@ Units: instants are seconds since the epoch.
 import fcntl
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -111,7 +112,7 @@ async def requeue(slot: Slot, letters: Iterable[DeadLetter], *, repeat_deltas: b
             if (job := _rest(letter, carried.get(letter.name), slot.path)) is not None:
                 jobs.add(job, letter)
         gone = [_without(letter, needed) for letter in batch]
-        await outbox.put_back(jobs.entries, requests=requests, letters=gone)
+        await outbox.put_back(jobs.remembered(), requests=requests, letters=gone)
     await outbox.flush()
     return Requeued(len(repeated), len(counted), len(lost))
 
@@ -141,13 +142,25 @@ class _Jobs:
     """The jobs that are put back together; those that ride in a request are named there by their places."""
 
     def __init__(self, *, now_s: float) -> None:
-        self.entries: list[JobEntry] = []
+        self._entries: list[JobEntry] = []
+        self._letters: list[DeadLetter] = []
         self._now_s = now_s
 
     def add(self, job: Job, letter: DeadLetter) -> int:
         """Add one, and return its place."""
-        self.entries.append(JobEntry(job, letter.entry.app, self._now_s))
-        return len(self.entries) - 1
+        self._entries.append(JobEntry(job, letter.entry.app, self._now_s))
+        self._letters.append(letter)
+        return len(self._entries) - 1
+
+    def remembered(self) -> Sequence[JobEntry]:
+        """Return them. What comes of one that is all of its letter is remembered by the letter's key, if it has one."""
+        counts = Counter(letter.name for letter in self._letters)
+        return [
+            replace(entry, key=letter.entry.key, fingerprint=letter.entry.fingerprint)
+            if letter.entry.key is not None and counts[letter.name] == 1
+            else entry
+            for entry, letter in zip(self._entries, self._letters, strict=True)
+        ]
 
 
 def _replayed(

@@ -213,8 +213,7 @@ def test_what_was_certainly_not_sent_is_retried_under_new_keys(mock_url: str) ->
     assert run("send", "campaign.toml").exit_code == 3
     admin(mock_url, "config", method="POST", body={"default": {"poisoned": []}})
     old = runs()[0].name
-    (Path("runs") / "died").mkdir()  # before it had a manifest
-    begun = Begun("died", "died", "spring", 0.0, lines=(1,))
+    begun = Begun("died", "died", "spring", 0.0, lines=(1,), is_made=False)  # and its directory was thrown away
     Registry(Path("runs", old), folder=RETRIES).enter(retry_identity(run="died"), begun)
     left = run("retry", old, "--reason", "gave_up")
     assert (left.exit_code, "left out: 1 failure" in left.stderr) == (0, True)
@@ -271,4 +270,25 @@ def test_dead_letters_are_listed_and_put_back(mock_url: str) -> None:
     assert run("dead", "requeue").stdout.startswith("1 job put back")
     assert orjson.loads(run("dead", "list", "--json").stdout) == []
     assert asyncio.run(engine_sends()) == ["Accepted"]
+    assert ledger(mock_url)["recipients"] == 1
+
+
+def test_what_was_put_back_is_remembered_by_its_callers_key_with_what_came_of_it_then(mock_url: str) -> None:
+    settings(mock_url, more="[journal]\n")
+    note = CreateNotification(
+        to=external_id("poison"), channel="push", message={"contents": {"en": "Hi"}}, idempotency_key="order 1"
+    )
+
+    async def outcomes(*jobs: CreateNotification) -> list[str]:
+        async with SendEngine(load_settings("sendengine.toml")) as engine:
+            receipts = [found.receipt for found in engine.recovered]
+            receipts += [await engine.submit(job) for job in jobs]
+            return [type(await receipt).__name__ for receipt in receipts]
+
+    assert asyncio.run(outcomes(note)) == ["Rejected"]
+    admin(mock_url, "config", method="POST", body={"default": {"poisoned": []}})
+    assert asyncio.run(outcomes(note)) == ["Rejected"]  # remembered
+    assert run("dead", "requeue").stdout.startswith("1 job put back")
+    assert asyncio.run(outcomes()) == ["Accepted"]
+    assert asyncio.run(outcomes(note)) == ["Accepted"]
     assert ledger(mock_url)["recipients"] == 1
