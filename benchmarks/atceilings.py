@@ -9,6 +9,7 @@ from functools import partial
 from itertools import count
 from math import ceil, exp, log
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Final
@@ -23,6 +24,7 @@ from benchmarks.feeding import Filling, Meter
 from benchmarks.fresh import run_on
 from benchmarks.stamps import StampingTransport, Stamps, measured_job, number_of
 from benchmarks.workload import (
+    APP,
     CREATE,
     DOCUMENTED,
     H2,
@@ -52,13 +54,18 @@ _Z99: Final = 2.3263  # standard deviations to the 99th percentile
 
 
 class Situation(Struct, frozen=True, kw_only=True):
-    """A server's latency and wire, and what is asked of a client there; no ``least`` where connections must bind."""
+    """A server's latency and wire, and what is asked of a client there; no ``least`` where connections must bind.
+
+    ``most_connections`` is asked of HTTP/2, which has its turn alone where that ``is_h2_alone``.
+    """
 
     latency_ms: float = 0.0
     latency_p99_ms: float = 0.0
     is_tls: bool = False
     least: float | None
     is_cost_judged: bool = False
+    most_connections: int | None = None
+    is_h2_alone: bool = False
 
     @property
     def mean_s(self) -> float:
@@ -77,6 +84,8 @@ class Situation(Struct, frozen=True, kw_only=True):
     @property
     def contestants(self) -> list[str]:
         """Who has a turn: all, or the engine alone where connections bind."""
+        if self.is_h2_alone:
+            return [H2]
         ours = [name for name in TRANSPORTS if name != H2 or self.is_tls]
         return [*ours, BARE] if self.least is not None else ours[:1]
 
@@ -102,13 +111,19 @@ class Task(Struct, frozen=True):
 
 
 class Sent(Struct, frozen=True):
-    """What a client says of its turn, while jobs were given; ``bound_by`` is the notifications' lane's."""
+    """What a client says of its turn, while jobs were given; ``bound_by`` is the notifications' lane's.
+
+    ``connections`` are those open at the end, None where nobody counts them; ``resident_mb`` is the most memory that
+    its process had.
+    """
 
     requests: int
     cpu_s: float
     cores: float
     longest_pause_ms: float
     bound_by: dict[str, float]
+    connections: int | None
+    resident_mb: float
 
 
 class Timed(Struct, frozen=True):
@@ -160,12 +175,18 @@ async def _engine(task: Task) -> Sent:
             requests = sum(each.requests for each in counters.values())
             lane = counters.get(lane_name(CREATE), LaneCounters())  # missing where nothing was sent
             bound_by = {str(cause): share for cause, share in lane.bound_by.items()}
+            connections = engine.stats().apps[APP].connections
             for filling in fillings:
                 filling.stop()
             await engine.abort()
             for filling in fillings:
                 filling.check("abandoned")
-            return Sent(requests, cpu_s, cores, engine.stats().longest_pause_s * 1e3, bound_by)
+            pause_ms = engine.stats().longest_pause_s * 1e3
+            return Sent(requests, cpu_s, cores, pause_ms, bound_by, connections, _resident_mb())
+
+
+def _resident_mb() -> float:
+    return getrusage(RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # which is in KiB on Linux
 
 
 async def _bare(task: Task) -> Sent:
@@ -175,7 +196,7 @@ async def _bare(task: Task) -> Sent:
         lag.start()
         counts = await asyncio.gather(*(paced(session, task, group, meter) for group in DOCUMENTED))
         lag.stop()
-        return Sent(sum(counts), meter.cpu_s, meter.cores, lag.longest_s * 1e3, {})
+        return Sent(sum(counts), meter.cpu_s, meter.cores, lag.longest_s * 1e3, {}, None, _resident_mb())
 
 
 async def paced(session: ClientSession, task: Task, group: EndpointGroup, meter: Meter) -> int:

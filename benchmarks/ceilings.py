@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Annotated, Final, Literal
 
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from benchmarks.atceilings import BARE, Sent, Situation, Task, Timed, drive, time_arrivals
 from benchmarks.benchmark import Benchmark, Loop, Positive, Rounds
@@ -21,21 +21,23 @@ from benchmarks.drawing import latency_drawing, rate_drawing
 from benchmarks.fresh import in_fresh_process
 from benchmarks.mocked import THROTTLED, MeasuredMock, Requests
 from benchmarks.report import Report, Row, at_least, at_most, ratios, row
-from benchmarks.workload import CERTIFICATE, CREATE, DOCUMENTED, UPDATE
+from benchmarks.workload import CERTIFICATE, CREATE, DOCUMENTED, H2, UPDATE
 from sendengine.mockserver import AppConfig, LaneLimit, MockConfig
 
 _MOST: Final[Mapping[str, float]] = {"direct": 0.5, "aiohttp": 1.25}
 _COST: Final = "µs CPU a request"
+_RESIDENT_MB: Final = 250.0  # with 14,000 requests in flight
 _BINDING: Final = 0.5  # of the time: what has held the lane back
 
-CaseName = Literal["0", "100", "300", "lognormal", "2000", "every"]
+CaseName = Literal["0", "100", "300", "lognormal", "2000", "2000-h2", "every"]
 
 CASES: Final[Mapping[str, Situation]] = {
     "0": Situation(least=0.985),
     "100": Situation(latency_ms=100, least=0.985, is_cost_judged=True),
     "300": Situation(latency_ms=300, least=0.98),
-    "lognormal": Situation(latency_ms=300, latency_p99_ms=2000, is_tls=True, least=0.98),
+    "lognormal": Situation(latency_ms=300, latency_p99_ms=2000, is_tls=True, least=0.98, most_connections=60),
     "2000": Situation(latency_ms=2000, least=None),
+    "2000-h2": Situation(latency_ms=2000, is_tls=True, least=0.98, most_connections=150, is_h2_alone=True),
 }
 
 
@@ -55,6 +57,8 @@ class Turn(Sent, frozen=True):
             _COST: self.cpu_s / max(1, self.requests) * 1e6,
             "cores": self.cores,
             "longest pause ms": self.longest_pause_ms,
+            "resident MB": self.resident_mb,
+            **({} if self.connections is None else {"connections": float(self.connections)}),
         }
 
 
@@ -104,9 +108,7 @@ class Ceilings(Benchmark, frozen=True, kw_only=True):
         }
         refused = sum(requests.statuses.count(THROTTLED) for requests in lanes.values())
         arrivals_s = {group.value: lanes[group].accepted_s for group in DOCUMENTED}
-        return Turn(
-            sent.requests, sent.cpu_s, sent.cores, sent.longest_pause_ms, sent.bound_by, shares, refused, arrivals_s
-        )
+        return Turn(**structs.asdict(sent), shares=shares, refused=refused, arrivals_s=arrivals_s)
 
     def _sum_up(
         self, report: Report, name: str, found: Mapping[str, list[Turn]], timed: Mapping[str, list[Timed]]
@@ -153,6 +155,11 @@ class Ceilings(Benchmark, frozen=True, kw_only=True):
         for group in DOCUMENTED:
             share = found.figures[group.value].low
             report.checks.append(at_least(f"{who}: {group.value}, share", share, situation.least))
+        if situation.most_connections is not None and who.endswith(H2):
+            report.checks.append(
+                at_most(f"{who}: connections", found.figures["connections"].high, situation.most_connections)
+            )
+            report.checks.append(at_most(f"{who}: resident MB", found.figures["resident MB"].high, _RESIDENT_MB))
 
     def _config(self, situation: Situation) -> MockConfig:
         create, update = (LaneLimit(rate=ceil(DOCUMENTED[group] * self.scale)) for group in (CREATE, UPDATE))

@@ -30,6 +30,7 @@ from benchmarks import (
 )
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.arrivals import arrive, instants, percentiles_ms
+from benchmarks.atceilings import BARE
 from benchmarks.benchmark import Benchmark, configured, options_of
 from benchmarks.fresh import in_fresh_process
 from benchmarks.machine import this_machine
@@ -49,6 +50,7 @@ from benchmarks.report import (
     spread,
 )
 from benchmarks.sink import Sink
+from benchmarks.workload import H2
 from sendengine.mockserver import MockConfig
 from tests.benchmarks.local_servers import LocalMock, LocalSink
 
@@ -303,3 +305,9 @@ def test_recipients_of_a_campaign_are_written_once_each(tmp_path: Path) -> None:
     campaign.write_recipients(tmp_path / "s.csv", 1000, order="shuffled")
     lines = (tmp_path / "s.csv").read_text(encoding="ascii").splitlines()[1:]
     assert sorted(lines) == sorted(f"user-{number},DE" for number in range(1000)) != lines
+
+
+def test_at_two_seconds_http2_has_its_turn_alone_and_http1_one_that_connections_bind() -> None:
+    assert ceilings.CASES["2000-h2"].contestants == [H2]
+    assert ceilings.CASES["2000"].contestants == ["direct"]
+    assert ceilings.CASES["lognormal"].contestants == ["direct", "aiohttp", H2, BARE]
