@@ -47,7 +47,7 @@ from sendengine.ports import Journal, Observer, Transport
 from sendengine.settings import AppSettings, Settings, read_key
 from sendengine.telemetry.counters import LaneCounters
 from sendengine.telemetry.snapshots import EngineStats
-from sendengine.transport import bounded_connections, open_transport
+from sendengine.transport import bounded_connections, transport_opener
 
 TransportFactory = Callable[[AppSettings, str], Transport]
 """Makes an app's transport from its settings and its API key."""
@@ -303,15 +303,13 @@ class SendEngine:
             is_rejecting=settings.application_limit_policy == "reject",
             when_room=lambda: self._kick(name),
         )
-        if self._open_transport is not None:
-            transport = self._open_transport(settings, api_key)
-        else:
-            transport = open_transport(settings, api_key, self._settings.transport)
+        if self._open_transport is None:
+            self._open_transport = transport_opener(self._settings.transport)
         return App(
             name,
             settings=settings,
             api_key=api_key,
-            transport=transport,
+            transport=self._open_transport(settings, api_key),
             guard=guard,
             when_changed=self._app_changed,
         )

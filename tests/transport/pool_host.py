@@ -4,6 +4,7 @@ import asyncio
 
 from sendengine.errors import NotSentError
 from sendengine.ports import Reply, WireRequest
+from sendengine.transport.direct.bound import ConnectionBound
 from sendengine.transport.direct.contract import Connection
 from sendengine.transport.direct.pool import Pool
 from tests.transport.scripted import turns
@@ -47,6 +48,10 @@ class FakeConnection:
     def abandon(self, reply: asyncio.Future[Reply]) -> None:
         raise NotImplementedError
 
+    def retire(self) -> None:
+        assert not self.is_claimed, "nobody uses it"
+        self.break_()
+
     def cut(self) -> None:
         self.break_()
 
@@ -67,8 +72,8 @@ class FakeConnection:
 class Host:
     """Lets itself be dialed when it is told to."""
 
-    def __init__(self, *, max_connections: int = 10) -> None:
-        self.pool = Pool(self.dial, max_connections=max_connections)
+    def __init__(self, *, max_connections: int = 10, bound: ConnectionBound | None = None) -> None:
+        self.pool = Pool(self.dial, max_connections=max_connections, bound=bound)
         self.dials: list[asyncio.Future[bool]] = []  # under way
         self.most_dials = 0
         self.opened: list[FakeConnection] = []

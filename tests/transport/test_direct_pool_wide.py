@@ -51,6 +51,9 @@ class WideConnection:
     def abandon(self, reply: asyncio.Future[Reply]) -> None:
         raise NotImplementedError
 
+    def retire(self) -> None:
+        raise NotImplementedError
+
     def cut(self) -> None:
         self.resize(0)
         self.is_gone = True

@@ -59,6 +59,10 @@ class Connection(Protocol):
         """Nobody waits for this reply any more, if it is not there yet."""
         ...
 
+    def retire(self) -> None:
+        """Take nothing new; close after the last reply, or now where none is awaited."""
+        ...
+
     def cut(self) -> None:
         """Close at once, since the transport does."""
         ...

@@ -25,6 +25,7 @@ from math import ceil, inf
 from typing import Final
 
 from sendengine.errors import NotSentError
+from sendengine.transport.direct.bound import ConnectionBound
 from sendengine.transport.direct.contract import Connection, DismissedError
 from sendengine.transport.direct.pacing import SCOUTS, Pacing
 from sendengine.transport.failures import words
@@ -43,6 +44,7 @@ class Pool:
 
     __slots__ = (
         "_ahead",
+        "_bound",
         "_calls",
         "_dial",
         "_dialing",
@@ -66,17 +68,24 @@ class Pool:
     )
 
     def __init__(
-        self, dial: Callable[[], Awaitable[Connection]], *, max_connections: int, width: int | None = 1
+        self,
+        dial: Callable[[], Awaitable[Connection]],
+        *,
+        max_connections: int,
+        width: int | None = 1,
+        bound: ConnectionBound | None = None,
     ) -> None:
         """``dial`` opens a connection, which reports by `lost` when it is gone; it raises NotSentError.
 
-        ``width`` is how many exchanges a connection will carry; None where that is not known.
+        ``width`` is how many exchanges one will carry, None where that is not known; ``bound`` several pools share.
         """
         self.width = width
         self.capacity = 0  # how many exchanges the open connections carry at once
         self.busy = 0  # exchanges that have claimed their room, on connections that count them here
         self._dial = dial
         self._max = max_connections
+        self._bound = ConnectionBound(max_connections) if bound is None else bound
+        self._bound.join(self)
         self._loop = asyncio.get_running_loop()
         self._open: dict[Connection, int] = {}  # with the room that is counted in ``capacity``
         self._rooms: dict[int, int] = {}  # how many of them have so much, where they have any
@@ -192,10 +201,28 @@ class Pool:
         self._free.pop(connection, None)
         self._pacing.forget(connection)
         self._recount(self._open.pop(connection, 0), 0)
-        if self._waiting:
-            self._dial_more()
+        self._bound.gone(connection)
         if not self._open:
             self._emptied.set()
+
+    @property
+    def claimed(self) -> int:
+        """How many connections are open, or being opened."""
+        return len(self._open) + self._dialing
+
+    def give_up(self) -> Connection | None:
+        """Let go of a connection without which there is room for all that is under way, the one used longest ago."""
+        spare = 0 if self._waiting else self.capacity - self.busy
+        connection = next((connection for connection in self._free if connection.room <= spare), None)
+        if connection is not None:
+            self._pacing.forget(connection)  # it is not the server that ends it
+            connection.retire()
+        return connection
+
+    def go_on(self) -> None:
+        """There may be room for another connection: open what somebody waits for."""
+        if self._waiting:
+            self._dial_more()
 
     def refuse(self, why: str) -> None:
         """Tell those who wait that a connection is of no use after all, unless another may come free or be opened."""
@@ -208,8 +235,7 @@ class Pool:
         while not self._is_closed and self.capacity < count and not self._pacing.is_resting:
             before, capacity = len(self._open), self.capacity
             missing = min(SCOUTS, count) if self.width is None else ceil((count - capacity) / self.width)
-            if self._pacing.is_slow:
-                missing = min(missing, self._pacing.at_once)
+            missing = min(missing, self._pacing.at_once) if self._pacing.is_slow else missing
             await self._warming.reach(min(before + missing, self._max))
             if self.capacity <= capacity:
                 return
@@ -232,6 +258,7 @@ class Pool:
         if self._open:
             self._emptied.clear()
             await self._emptied.wait()
+        self._bound.leave(self)
         await asyncio.sleep(0)  # uvloop closes a socket one step after it says so
 
     async def _wait(self, number: int, *, is_first: bool) -> Connection:
@@ -249,7 +276,7 @@ class Pool:
 
     @property
     def _has_room(self) -> bool:
-        return len(self._open) + self._dialing < self._max and not self._is_closed
+        return self.claimed < self._max and not self._is_closed and self._bound.has_room
 
     def _recount(self, before: int, room: int) -> None:
         """Take note that a connection has so much room, and had as much before."""
@@ -298,6 +325,8 @@ class Pool:
             task = self._loop.create_task(self._dial_one())
             self._dials[task] = self._calls
             task.add_done_callback(self._dialed)
+        if missing > 0 and self._waiting and not self._bound.has_room:
+            self._bound.ask(self, missing)
         self._reckon()
 
     def _dialed(self, task: asyncio.Task[None]) -> None:
@@ -310,6 +339,7 @@ class Pool:
                 self._pacing.came_to_nothing(is_alone=not self.capacity)
             self._refuse(error, calls)
         self._dial_more()
+        self._bound.freed()
 
     def _refuse(self, error: BaseException, calls: int) -> None:
         """Tell of a dial that began when there had been ``calls`` calls."""
@@ -356,6 +386,7 @@ class Pool:
         finally:
             self._dialing -= 1
             self._dial_more()
+            self._bound.freed()
         return True
 
     def _leave(self, waiter: asyncio.Future[Connection]) -> None:

@@ -16,6 +16,7 @@ from sendengine.errors import NotSentError, SettingsError
 from sendengine.ports import Permit, Reply, WireRequest
 from sendengine.settings import TransportSettings
 from sendengine.transport.direct.authority import ascii_host, default_port
+from sendengine.transport.direct.bound import ConnectionBound
 from sendengine.transport.direct.contract import Connection
 from sendengine.transport.direct.dialing import Dialer
 from sendengine.transport.direct.http1.connection import Http1Connection, http1_class
@@ -37,10 +38,19 @@ _GONE: Final = "the connection was closed before the request was written"
 class DirectTransport:
     """`sendengine.ports.Transport` over HTTP/2 or HTTP/1.1. Make it on a running event loop; close it with `aclose`.
 
-    Raises SettingsError where the key cannot stand in a header, ``ca_file`` cannot be read, or a proxy is asked for.
+    ``bound`` is for the connections of several transports together. Raises SettingsError where the key cannot stand in
+    a header, ``ca_file`` cannot be read, or a proxy is asked for.
     """
 
-    def __init__(self, *, base_url: str, api_key: str, settings: TransportSettings, max_connections: int) -> None:
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        api_key: str,
+        settings: TransportSettings,
+        max_connections: int,
+        bound: ConnectionBound | None = None,
+    ) -> None:
         if settings.proxy is not None:
             raise SettingsError(
                 'transport.proxy: needs transport.kind = "aiohttp"; the direct transport has no proxies'
@@ -74,7 +84,7 @@ class DirectTransport:
         )
         known = foreknown(settings.protocol, has_tls=has_tls)
         width = None if known is None else ASSUMED_STREAMS if known == "h2" else 1
-        self._pool = Pool(self._dial, max_connections=max_connections, width=width)
+        self._pool = Pool(self._dial, max_connections=max_connections, width=width, bound=bound)
 
     def __repr__(self) -> str:
         return f"<DirectTransport {self._base_url}, {self.open_connections} open>"

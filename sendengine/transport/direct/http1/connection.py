@@ -154,6 +154,10 @@ class Http1Connection(asyncio.BaseProtocol, Timed):
         elif reply.done() and not reply.cancelled():
             reply.exception()  # seen
 
+    def retire(self) -> None:
+        """Close, where no reply is awaited; the pool asks no other."""
+        self._close()
+
     def cut(self) -> None:
         """Close, as the transport does."""
         self._lose("the transport was closed before the reply came")

@@ -162,7 +162,7 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         elif not self._is_flushing:
             self._flush_soon()
         if sender.next_number > frames.LAST_STREAM:
-            self._drain()
+            self.retire()
         return reply
 
     def abandon(self, reply: "asyncio.Future[Reply]") -> None:
@@ -175,6 +175,15 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
                 return
         if reply.done() and not reply.cancelled():
             reply.exception()  # seen
+
+    def retire(self) -> None:
+        """Take nothing new; close after the last reply."""
+        if not self._is_draining:
+            self._is_draining = True
+            self._liveness.retire()
+            self._size_up()
+            if not self._streams:
+                self._leave(NO_ERROR, self._control.farewell or _OLD)
 
     def cut(self) -> None:
         """Close at once, as the transport does."""
@@ -195,10 +204,10 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
             self._flush_soon()
             self._free(ended)
         if self._liveness.is_useless(now_s):
-            self._drain()
+            self.retire()
             self._pool.refuse(NO_STREAMS)
         elif self._liveness.is_old(now_s):
-            self._drain()
+            self.retire()
         if self._liveness.must_ask(now_s, is_busy=bool(self._streams)):
             self._sender.put(self._liveness.ping(now_s))
             self._weigh()
@@ -318,18 +327,9 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         if self._greeted is not None and not self._greeted.done():
             self._greeted.set_result(None)
         if self._control.farewell is not None:
-            self._drain()
+            self.retire()
         else:
             self._size_up()
-
-    def _drain(self) -> None:
-        """Take nothing new; close after the last reply."""
-        if not self._is_draining:
-            self._is_draining = True
-            self._liveness.retire()
-            self._size_up()
-            if not self._streams:
-                self._leave(NO_ERROR, self._control.farewell or _OLD)
 
     def _lose(self, why: str) -> None:
         """Close without a word."""

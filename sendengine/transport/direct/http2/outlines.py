@@ -13,10 +13,12 @@ from typing import Final
 from sendengine.transport.direct.http2.blocks import length_at, read_head
 from sendengine.transport.direct.http2.faults import StreamFaultError
 from sendengine.transport.direct.http2.literals import LENGTH_FOLLOWS, end_of_string, rest_of_integer, string_at
+from sendengine.transport.direct.http2.tables import PlainBlocks
 
 _MOST_LESSONS: Final = 100  # on one connection; where heads differ that much, walking each costs less
 _LONGEST_KEPT: Final = 4096  # bytes of a head; none is that long
 _INDEXED: Final = 0x80
+_INCREMENTAL: Final = 0x40
 _INDEX_OF_LENGTH: Final = 28
 
 Head = tuple[int, int, bool, int]
@@ -32,13 +34,19 @@ _Field = tuple[bytes, bytes | None, bool]
 class HeadReader:
     """Does what `read_head` does, for one connection."""
 
-    __slots__ = ("_outlines",)
+    __slots__ = ("_blocks", "_outlines", "block")
 
     def __init__(self) -> None:
+        self.block = b""  # that was read last, with all fields in full
         self._outlines: dict[int, _Outline] = {}  # by the first byte, which tells the usual status from others
+        self._blocks = PlainBlocks()
 
     def read(self, block: bytes) -> Head:
         """Read a head as `read_head` does; raises what that raises."""
+        blocks = self._blocks
+        if blocks.has_table:
+            block = blocks.plain(block)
+        self.block = block
         outline = self._outlines.get(block[0]) if block else None
         if outline is not None and outline.head is not None:
             try:
@@ -46,24 +54,34 @@ class HeadReader:
             except (IndexError, ValueError, StreamFaultError):  # where a value was stands something else
                 head = None
             if head is not None:
+                if outline.fills_table:
+                    blocks.note(block)
                 return head
+        if not blocks.has_table:
+            self.block = block = blocks.plain(block)
         head = read_head(block)
+        outline = self._outlines.get(block[0])
         if outline is None:
             outline = self._outlines[block[0]] = _Outline()
         outline.learn(block, head)
         return head
 
+    def plain(self, block: bytes) -> bytes:
+        """Take a block that is no head, and return it with all fields in full. Raises ConnectionFaultError."""
+        return self._blocks.plain(block)
+
 
 class _Outline:
     """What heads have in common that begin with the same byte."""
 
-    __slots__ = ("_end", "_fields", "_lessons", "_stretches", "head")
+    __slots__ = ("_end", "_fields", "_lessons", "_stretches", "fills_table", "head")
 
     def __init__(self) -> None:
         self._fields: list[_Field] = []  # of the head that was learned last
         self._stretches: list[_Stretch] = []
         self._end = b""  # the last stretch, after which nothing follows
         self.head: Head | None = None  # what all have in common
+        self.fills_table = False  # where the server keeps one, although we have none
         self._lessons = 0
 
     def compare(self, block: bytes, head: Head) -> Head | None:
@@ -99,6 +117,7 @@ class _Outline:
                 for (name, value, is_length), (_, before, _) in zip(found, known, strict=True)
             ]
         self._fields = found
+        self.fills_table = any(_INCREMENTAL <= name[0] < _INDEXED for name, _, _ in found)
         has_two = sum(is_length for _, _, is_length in found) > 1  # which must be the same, so each head is walked
         self.head = None if has_two else head
         self._compile(block[: head[3]])

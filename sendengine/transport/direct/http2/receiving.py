@@ -162,7 +162,7 @@ class Receiver:
             return None
         if head[0] >= _FINAL:
             stream.head = head
-            stream.block = block
+            stream.block = self._heads.block
             self._has_replied = True
             return head
         if head[0] == _SWITCHING:
@@ -266,6 +266,7 @@ class Receiver:
         if stream is None:
             self._control.count_nothing()
             self._check_over(number)
+            self._heads.plain(block)
         elif stream.head is None:
             head = self._begin(stream, block)
             if is_last and head is not None:
@@ -274,7 +275,7 @@ class Receiver:
                 self._lose(stream, StreamFaultError("the stream ended with an interim reply"))
         else:
             try:
-                check_trailers(block)
+                check_trailers(self._heads.plain(block))
             except StreamFaultError as fault:
                 self._lose(stream, fault)
                 return
