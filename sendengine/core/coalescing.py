@@ -278,13 +278,33 @@ def without_uncertain_deltas(change_set: ChangeSet[M]) -> tuple[ChangeSet[M] | N
     return ChangeSet(again, is_closed=True) if again else None, ambiguous
 
 
-def leave_out(change_set: ChangeSet[M], is_gone: Callable[[M], bool]) -> tuple[ChangeSet[M] | None, list[Change[M]]]:
-    """Return a set without the changes of the members that are gone (None where none is left), and those changes."""
+def leave_out(
+    change_set: ChangeSet[M], is_gone: Callable[[M], bool], *, was_sent: bool = False
+) -> tuple[ChangeSet[M] | None, list[Change[M]]]:
+    """Return a set without the changes of the members that are gone (None where none is left), and those changes.
+
+    Where the set ``was_sent``, and may have been received, what stays writes no older value over one that may be
+    there by now: a tag or property that a change which is gone set later keeps that later value.
+    """
     gone = [change for change in change_set.changes if is_gone(change.member)]
     if not gone:
         return change_set, []
-    kept = [change for change in change_set.changes if not is_gone(change.member)]
-    return ChangeSet(kept, is_closed=change_set.is_closed) if kept else None, gone
+    kept: list[Change[M]] = []
+    later = Merged({}, {}, {})
+    for change in reversed(change_set.changes):
+        if not is_gone(change.member):
+            kept.append(_outlasted(change, later) if was_sent else change)
+        else:
+            later.tags = {**change.tags, **later.tags}
+            later.properties = {**change.properties, **later.properties}
+    return ChangeSet(kept[::-1], is_closed=change_set.is_closed) if kept else None, gone
+
+
+def _outlasted(change: Change[M], later: Merged) -> Change[M]:
+    """Return a change to the same tags and properties, with the values that came later."""
+    tags = {tag: later.tags.get(tag, value) for tag, value in change.tags.items()}
+    properties = {name: later.properties.get(name, value) for name, value in change.properties.items()}
+    return replace(change, tags=tags, properties=properties)
 
 
 def _change(update: _Update[M]) -> Change[M]:

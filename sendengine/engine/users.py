@@ -236,7 +236,7 @@ class UserSource:
         """
         origin = _origin(sealed)
         user = origin.user
-        rest, gone = leave_out(origin.changes, lambda receipt: _is_over(receipt, now_s))
+        rest, gone = leave_out(origin.changes, lambda receipt: _is_over(receipt, now_s), was_sent=sealed.maybe_sent)
         over = {change.member for change in gone}
         later = user.leave_out(lambda receipt: receipt in over)
         self._waiting -= sum(change.is_last for change in later)

@@ -122,7 +122,7 @@ def test_counts_add_up_and_purchases_append() -> None:
         deltas(session_count=2),
         deltas(session_time=30, purchases=(PEN,)),
     ]
-    change_set = only(pending(*jobs))
+    change_set = only(pending(*jobs, cap=100))
     assert body(change_set) == {"deltas": {"session_count": 3, "session_time": 30, "purchases": [BOOK, PEN]}}
     assert change_set.size == 4
 
@@ -300,6 +300,29 @@ def test_members_that_are_gone_are_left_out_and_the_others_merge_without_them() 
     assert [change.member for change in gone] == [1]
     assert leave_out(change_set, lambda member: member == 7) == (change_set, [])
     assert leave_out(change_set, lambda member: member < 9)[0] is None
+
+
+def test_what_stays_of_a_set_that_may_have_been_received_turns_no_value_back() -> None:
+    jobs = (
+        UpdateUser(USER, {"a": 1, "b": 1, "c": 1}, {"language": "en"}),
+        UpdateUser(USER, {"b": 2, "c": 2, "d": 2}, {"language": "de", "country": "DE"}),
+        tags(c=3),
+        UpdateUser(USER, {"a": 4, "c": 4}, {"country": "AT"}),
+        tags(a=5),
+    )
+    change_set = only(pending(*jobs, cap=100))
+    rest, gone = leave_out(change_set, lambda member: member in {1, 3}, was_sent=True)
+    assert rest is not None
+    assert [dict(change.tags) for change in rest.changes] == [
+        {"a": "4", "b": "2", "c": "4"},
+        {"c": "4"},
+        {"a": "5"},
+    ]
+    assert body(rest) == {"tags": {"a": "5", "b": "2", "c": "4"}, "properties": {"language": "de"}}
+    assert [change.member for change in gone] == [1, 3]
+    unsent, _ = leave_out(change_set, lambda member: member in {1, 3})
+    assert unsent is not None
+    assert body(unsent) == {"tags": {"a": "5", "b": "1", "c": "3"}, "properties": {"language": "en"}}
 
 
 def test_members_that_are_gone_leave_everything_that_waits() -> None:

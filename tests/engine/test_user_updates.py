@@ -386,3 +386,22 @@ def test_a_deadline_ends_its_own_job_and_not_those_that_were_merged_with_it(tmp_
     lost, repeat = transport.arrivals
     assert (lost.tags, repeat.tags) == ({"a": "1", "b": "2"}, {"b": "2"})
     assert repeat.at_s - lost.at_s >= 20
+
+
+def test_what_may_have_taken_effect_is_not_turned_back_by_the_repeat_of_what_came_before_it(tmp_path: Path) -> None:
+    transport = first([ReplyLostError("reset")])
+
+    async def main() -> list[Outcome]:
+        async with make_engine(tmp_path, transport, retry=RetrySettings(lost_reply_wait_s=20)) as engine:
+            engine.pause()
+            patient = await engine.submit(UpdateUser(external_id("u"), tags={"a": 1, "b": 1}))
+            short = await engine.submit(UpdateUser(external_id("u"), tags={"b": 2, "c": 2}, expires_in_s=5))
+            engine.unpause()
+            return [await settled(patient), await settled(short)]
+
+    accepted, gave_up = run_virtually(main())
+    assert isinstance(accepted, Accepted)
+    assert isinstance(gave_up, GaveUp)
+    assert gave_up.maybe_sent
+    lost, repeat = transport.arrivals
+    assert (lost.tags, repeat.tags) == ({"a": "1", "b": "2", "c": "2"}, {"a": "1", "b": "2"})
