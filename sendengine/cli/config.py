@@ -29,7 +29,7 @@ def check_command(*, config: Path, is_json: bool) -> None:
     Exits 2 where something is wrong.
     """
     settings = load_settings(config)
-    findings = tuple(check_sources(settings)) + tuple(check_file(settings, config))
+    findings = (*check_sources(settings), *check_apps(settings), *check_file(settings, config))
     is_right = all(finding.is_right for finding in findings)
     if is_json:
         show_json({"ok": is_right, "file": str(config), "findings": findings})
@@ -74,6 +74,19 @@ def check_sources(settings: Settings) -> Iterator[Finding]:
             yield Finding(is_right=False, text=f"apps.{name}: {error}")
         else:
             yield Finding(is_right=True, text=f"apps.{name}: the key is there (from {key_source(app).rstrip(',')})")
+
+
+def check_apps(settings: Settings) -> Iterator[Finding]:
+    """Find an app that has two tables, whose ceilings would be reached twice at once."""
+    names: dict[tuple[str, str], str] = {}
+    for name, app in settings.apps.items():
+        first = names.setdefault((app.app_id.lower(), app.base_url.lower()), name)
+        if first != name:
+            yield Finding(
+                is_right=False,
+                text=f"apps.{name}.app_id: is the app of apps.{first} too, and OneSignal counts all requests of an app "
+                "together; keep one table for it",
+            )
 
 
 def check_file(settings: Settings, path: Path) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from typing import Final, Literal, TypeAlias
 from msgspec import Struct
 
 from sendengine.errors import SettingsError
-from sendengine.settings.kinds import FieldError, field_kinds, parse, table_in, table_of_each
+from sendengine.settings.kinds import FieldError, field_kinds, is_table, parse, table_in, table_of_each
 from sendengine.settings.model import KEY_SOURCES, STATE_DIR, Settings
 
 DEFAULT_FILE: Final = "sendengine.toml"
@@ -92,6 +92,11 @@ def _from_file(path: Path, *, is_needed: bool) -> Layers:
     for name in _empty_tables(document):
         layers[name,] = Entry({}, "file", place)
     for key, value in _flattened(document, ()):
+        if value == {}:
+            _check_table(key, place)
+            if key[0] == "apps" and len(key) > 1:
+                layers[key[:2]] = Entry({}, "file", place)  # there is such an app, whatever else is said of it
+            continue
         _table_at(key, place)
         layers[key] = Entry(_anchored(key, value, folder), "file", place)
     return layers
@@ -104,7 +109,7 @@ def _empty_tables(document: Mapping[str, object]) -> Iterator[str]:
 
 def _flattened(document: Mapping[str, object], above: Key) -> Iterator[tuple[Key, object]]:
     for name, value in document.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from _flattened(value, (*above, name))
         else:
             yield (*above, name), value
@@ -157,6 +162,21 @@ def _parsed(key: Key, value: SettingValue, place: str) -> object:
         return parse(table, key[-1], value)
     except FieldError as error:
         raise SettingsError(f"{spelled(key)} {place}: {error.problem}") from None
+
+
+def _check_table(key: Key, place: str) -> None:
+    """Raise SettingsError where a table that says nothing is none that may be there."""
+    table: object = Settings
+    for depth, name in enumerate(key):
+        if inner := table_of_each(table):
+            table = inner
+            continue
+        kinds = field_kinds(table) if is_table(table) else {}
+        if name not in kinds:
+            raise _unknown(key[: depth + 1], kinds, place)
+        table = table_in(kinds[name]) or kinds[name]
+    if not (is_table(table) or table_of_each(table)):
+        raise SettingsError(f"{spelled(key)} {place}: is no table; give it a value")
 
 
 def _table_at(key: Key, place: str, table: type[Struct] = Settings, depth: int = 0) -> type[Struct]:

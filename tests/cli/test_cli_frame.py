@@ -205,6 +205,18 @@ def test_config_check_finds_a_key_that_others_can_read_and_a_missing_certificate
     assert CANARY not in result.output
 
 
+def test_config_check_finds_an_app_that_has_two_tables() -> None:
+    file = Path("s.toml")
+    tables = [
+        f'[apps.{name}]\napp_id = "{id_}"\napi_key = "k"\n' for name, id_ in (("a", APP_ID), ("b", APP_ID.upper()))
+    ]
+    file.write_text("".join(tables))
+    file.chmod(0o600)
+    result = run("config", "check", "--config", "s.toml")
+    assert result.exit_code == 2
+    assert "fail  apps.b.app_id: is the app of apps.a too" in result.stdout
+
+
 def test_config_show_names_values_and_where_they_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
     run("init", "--app-id", APP_ID)
     monkeypatch.setenv("SENDENGINE_TRANSPORT__MAX_CONNECTIONS", "1000")

@@ -85,6 +85,11 @@ def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
         ("journal = true", "journal in {}: is a table and has no value of its own; it has durability, "),
         ("[journal]\ndurability = 'safe'", 'must be "durable" or "relaxed" or "memory", got \'safe\''),
         ("[journal]\nkeep_dead_s = -1", "must be a number of seconds from 0 to 31,622,400 (366 days), got -1"),
+        ("[transprot]", "transprot in {}: there is no such setting; did you mean transport?"),
+        ("[transport.tls]", "transport.tls in {}: there is no such setting; [transport] has kind, "),
+        ("[transport.kind]", "transport.kind in {}: is no table; give it a value"),
+        ("[apps.other]", "apps.other.app_id in {}: missing; give apps.other its app_id"),
+        ("[apps.other.ceilings]", "apps.other.app_id in {}: missing; give apps.other its app_id"),
         ("[journal]\nmax_age_s = 5", "journal.max_age_s in {}: there is no such setting; did you mean max_age_high_s?"),
     ],
 )
