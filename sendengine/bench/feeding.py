@@ -4,7 +4,8 @@ Units: seconds on the running loop's clock; ``at_s`` are seconds since the begin
 
 Method: an open model. A job's latency counts from its intended start, even where the loop was late or the engine had
 no room: what could not be submitted stays in its stream's schedule, and waits. Jobs that are due are submitted
-together, at most every two milliseconds, which costs little at any rate.
+together, at most every two milliseconds, which costs little at any rate. Where more are due than can be submitted at
+once, the engine gets its turn after every millisecond of submitting: a loop that is away for longer costs it permits.
 """
 
 import asyncio
@@ -22,7 +23,8 @@ from sendengine.telemetry.histogram import Histogram
 
 _TICK_S: Final = 0.002  # a turn of an idle loop costs 40 µs, which is 2 % of a core so
 _LONGEST_PAUSE_S: Final = 0.1  # so soon does it see that it is to stop
-_BATCH: Final = 128  # submits between two turns of the loop: a millisecond or two
+_TURN_S: Final = 0.001  # of submitting between two turns of the loop, shared by the streams
+_BATCH: Final = 128  # submits of a stream between two turns, however quick they are
 
 Submit = Callable[[Job], Receipt]
 """`SendEngine.submit_nowait`."""
@@ -105,7 +107,8 @@ class Feeder:
 
     def _submit_batch(self, stream: Stream | Flood, at_s: float) -> bool:
         due = stream.due(at_s=at_s, under_way=self.under_way)
-        for _ in range(min(due, _BATCH)):
+        until_s = self.at_s + _TURN_S / len(self._streams)
+        for number in range(1, due + 1):
             job = stream.take()
             try:
                 receipt = self._submit(job)
@@ -118,7 +121,9 @@ class Feeder:
             tally = self._tally((group_of(job), job.urgency))
             tally.submitted += 1
             receipt.add_done_callback(partial(self._settle, tally, meant_s))
-        return due > _BATCH
+            if number == _BATCH or now_s >= until_s:
+                return due > number
+        return False
 
     def _tally(self, kind: Kind) -> Tally:
         found = self.tallies.get(kind)

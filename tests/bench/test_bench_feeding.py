@@ -2,6 +2,7 @@
 
 import asyncio
 from itertools import repeat
+from typing import ClassVar
 
 import pytest
 
@@ -67,6 +68,30 @@ def test_jobs_go_at_their_rate_and_latency_is_the_servers() -> None:
         assert tally.latency.percentile_ms(50) == pytest.approx(100, rel=0.02)
         assert tally.latency.max_ms == pytest.approx(100, abs=1)
         assert feeder.late.max_ms == pytest.approx(0, abs=1)
+
+    run_virtually(main())
+
+
+def test_the_engine_has_its_turn_after_a_millisecond_however_much_is_due() -> None:
+    class Slow(Sink):
+        """A submit takes a tenth of a millisecond; ``turns`` counts the submits of each turn of the loop."""
+
+        turns: ClassVar[list[int]] = [0]
+
+        def submit(self, job: Job) -> Receipt:
+            loop = asyncio.get_running_loop()
+            assert isinstance(loop, VirtualLoop)
+            loop.now_s += 0.0001
+            if not self.turns[-1]:
+                loop.call_soon(self.turns.append, 0)
+            self.turns[-1] += 1
+            return super().submit(job)
+
+    async def main() -> None:
+        sink = Slow(latency_s=None)
+        feeder = Feeder(sink.submit, [stream(rate=1_000_000, seconds=0.1), stream(rate=1_000_000, seconds=0.1)])
+        await feeder.offer(0.1)
+        assert max(sink.turns) in range(10, 13)  # five of each stream, and what float seconds lose
 
     run_virtually(main())
 
