@@ -1,7 +1,8 @@
 """Everything of a send that comes before the first request: read, check, plan, and see what it is going to do."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,25 +36,38 @@ class Choices(Struct, frozen=True, kw_only=True):
 
 
 class RunPlace:
-    """A run's directory: made when it is first needed, and taken away again where nothing was begun."""
+    """A run's directory: made when it is first needed, and taken away again where nothing was begun.
 
-    __slots__ = ("_made", "_runs_dir")
+    It is locked as soon as it is made, so that nobody takes it for what a dead process left: to read an input, or to
+    ask a person, may take long.
+    """
+
+    __slots__ = ("_lock", "_made", "_runs_dir")
 
     def __init__(self, runs_dir: Path) -> None:
         self._runs_dir = runs_dir
         self._made: RunDir | None = None
+        self._lock = ExitStack()
 
     def get(self, name: str) -> RunDir:
         """Return it; ``name`` becomes part of its name where it is made now. Raises StorageError."""
         if self._made is None:
             self._made = RunDir.make(self._runs_dir, name=name, now=datetime.now(UTC))
+            self._lock.enter_context(self._made.locked())
         return self._made
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let it be free for others afterwards."""
+        with self._lock:
+            yield
 
     def drop(self) -> None:
         """Take it away, if it was made."""
         if self._made is not None:
             shutil.rmtree(self._made.path, ignore_errors=True)
             self._made = None
+        self._lock.close()
 
 
 def prepare(choices: Choices, place: RunPlace, *, is_exact: bool, is_asked: bool) -> Overview:

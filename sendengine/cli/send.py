@@ -144,7 +144,7 @@ def _send(choices: Choices, place: RunPlace, options: RunOptions, *, is_sure: bo
     except BaseException:
         place.drop()
         raise
-    with run_dir.locked():
+    with place.held():
         try:
             manifest = None if beginning is None else _entered(beginning, place, run_dir, options)
             return carry_out(_session(shown, run_dir, options, manifest), is_json=is_json)

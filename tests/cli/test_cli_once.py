@@ -6,6 +6,7 @@ from typing import cast
 
 import pytest
 
+from sendengine.cli.preparing import RunPlace
 from tests.cli.sending import admin, campaign, jobs, report, run, runs
 
 pytestmark = pytest.mark.usefixtures("sending_folder")
@@ -92,3 +93,15 @@ def test_share_and_rate_show_in_the_report() -> None:
     assert run("send", "campaign.toml", "--share", "0.5", "--rate", "100").exit_code == 0
     lane = cast("dict[str, float]", report()["lanes"]["shop/create_notification"])
     assert lane["ceiling"] == 100
+
+
+def test_a_run_that_still_reads_its_input_is_not_thrown_away() -> None:
+    place = RunPlace(Path("runs"))
+    folder = place.get("jobs")
+    assert run("runs", "prune", "--older-than", "0", "--force").exit_code == 0
+    assert runs() == [folder.path]
+    with place.held():
+        assert folder.is_going_on
+    assert not folder.is_going_on
+    assert run("runs", "prune", "--older-than", "0").exit_code == 0
+    assert runs() == []
