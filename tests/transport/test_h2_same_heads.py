@@ -14,6 +14,7 @@ from typing import Final
 import pytest
 
 from sendengine.ports import Reply, Transport
+from sendengine.transport.direct.http2.tables import refers_to_table
 from tests.transport.conftest import TransportMaker, h2_only, on_asyncio
 from tests.transport.h2_asking import LOST, answered, ask
 from tests.transport.h2_frames import Kind, block, data, head, headers, indexed, literal, remembered
@@ -104,6 +105,8 @@ async def test_a_head_means_the_same_after_others_like_it(open_transport: Transp
     kinds = set()
     for _ in range(ROUNDS):
         raw = changed(chance, typical(WARM + 1))
+        if refers_to_table(raw):
+            continue  # what a server has added to a table that we do not want is there only where it has done so
         at_first = await end_of(open_transport, raw, before=0)
         assert await end_of(open_transport, raw, before=WARM) == at_first, raw
         kinds.add(at_first[0])

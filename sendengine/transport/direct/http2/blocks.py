@@ -2,9 +2,10 @@
 
 Units: bytes.
 
-Method: we announce a table of 0 bytes, so a block refers to the static table alone and is read without any state. The
-walk looks at every name and every length, and skips the values; names that were seen before cost one look-up in a
-dictionary. `sendengine.transport.direct.http2.fields` reads a value when somebody asks for it.
+Method: we announce a table of 0 bytes, so a block refers to the static table alone and is read without any state; to
+servers that fill a table all the same sees `sendengine.transport.direct.http2.tables`, before the walk. That looks at
+every name and every length, and skips the values; names that were seen before cost one look-up in a dictionary.
+`sendengine.transport.direct.http2.fields` reads a value when somebody asks for it.
 
 Decided here: a value that nobody asks for is not looked at, so a fault within it (Huffman's code, a line end) goes
 unseen; it can do no harm, for lack of a table that it could spoil.

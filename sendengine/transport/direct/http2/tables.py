@@ -33,16 +33,12 @@ Entry = tuple[bytes, bytes]
 class PlainBlocks:
     """One connection's header blocks, in the order in which they come, with all fields in full."""
 
-    __slots__ = ("_recent", "_table")
+    __slots__ = ("_recent", "_table", "has_table")
 
     def __init__(self) -> None:
+        self.has_table = False  # the server has one, so that every block must be rendered anew
         self._recent: deque[bytes] = deque(maxlen=MOST_ENTRIES)  # which may have filled a table
         self._table: DynamicTable | None = None
-
-    @property
-    def has_table(self) -> bool:
-        """Whether the server has a table, so that every block must be rendered anew."""
-        return self._table is not None
 
     def note(self, block: bytes) -> None:
         """Keep a block that refers to no table and may fill one."""
@@ -58,7 +54,7 @@ class PlainBlocks:
             return block
         try:
             if self._table is None:
-                self._table = DynamicTable()
+                self._table, self.has_table = DynamicTable(), True
                 for before in self._recent:
                     self._table.expand(before)
                 self._recent.clear()
