@@ -42,6 +42,11 @@ class Keeping(Protocol):
         """Why the run cannot be brought to its end, although what its journal still holds is sent; None usually."""
         ...
 
+    @property
+    def is_anew(self) -> bool:
+        """Whether what was done is lost: all of it is done again in the same order, and comes to the same requests."""
+        ...
+
     def open(self, recorder: Recorder, lanes: Callable[[], Mapping[str, LaneCounters]]) -> None:
         """From now on, write the books with whatever else is written; before the engine is entered."""
         ...

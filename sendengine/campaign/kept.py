@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from logging import getLogger
 from typing import Final, Literal
 
 from sendengine.campaign.books import BOOKS, DAMAGE, LANES, Books, parse_books, parse_lanes, render_books, render_lanes
@@ -31,6 +32,7 @@ from sendengine.ports import Part, Recovered
 from sendengine.settings import JournalSettings
 from sendengine.telemetry.counters import LaneCounters, LaneRecord
 
+_log = getLogger(__name__)
 Lanes = Callable[[], Mapping[str, LaneCounters]]
 _LANES_EVERY_S: Final = 1.0
 
@@ -49,7 +51,9 @@ async def open_keeping(
     try:
         contents = store.contents()
         if manifest.kind == "campaign":
-            return CampaignKeeping(store, contents, manifest)
+            campaign = CampaignKeeping(store, contents, manifest)
+            campaign.look_for_losses(run_dir)
+            return campaign
         keeping = JobsKeeping(store, contents, settings or JournalSettings(), rows=manifest.rows)
         await keeping.refuse_losses(contents.records, run_dir)
     except BaseException:
@@ -150,6 +154,11 @@ class _Kept:
         """What an earlier process left that the engine does not tell by itself; None where it tells all."""
         return None
 
+    @property
+    def is_anew(self) -> bool:
+        """Whether what was done is lost, and all of it is done again."""
+        return False
+
     def open(self, recorder: Recorder, lanes: Lanes) -> None:
         """From now on, write the books with whatever has settled."""
         self._books.open(recorder, lanes)
@@ -174,6 +183,23 @@ class CampaignKeeping(_Kept):
         if (self._books.earlier is None) != self.journal.is_fresh:  # one of both was damaged, and is gone
             self._books.forget()
             self.journal.begin_anew()
+
+    def look_for_losses(self, run_dir: RunDir) -> None:
+        """See whether the journal knows how far the run was, before anything is changed; raises StorageError."""
+        size_bytes = 0 if self.earlier is None else self.earlier.sizes.get(REQUESTS, 0)
+        more = unbooked(run_dir.path / REQUESTS, size_bytes=size_bytes)
+        if more.end and not self.journal.may_have_sent(more.end - 1):
+            _log.warning(
+                "%s has lost what was written into it last: %s tells of rows that it does not know; all is repeated "
+                "under its old keys", self._store.path, REQUESTS
+            )  # fmt: skip
+            self._books.forget()
+            self.journal.begin_anew(is_set_back=True)
+
+    @property
+    def is_anew(self) -> bool:
+        """Whether what was done is lost: it is repeated under its old keys, and what is refused again parted alike."""
+        return self.journal.is_anew
 
     @property
     def left_behind(self) -> str | None:

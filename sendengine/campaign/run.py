@@ -246,9 +246,8 @@ class Run:
                 await task
         if self._halt is not None:
             return
-        if (
-            self._work.is_campaign and not self._is_open and past is None
-        ):  # one with a past may wait, and proves nothing
+        proves = past is None or (self._keeping is not None and self._keeping.is_anew)  # one with a past may wait
+        if self._work.is_campaign and not self._is_open and proves:
             self._judging = over
             await over.wait()
         elif is_first_of_app and not self._work.is_campaign:

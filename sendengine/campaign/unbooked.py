@@ -8,8 +8,9 @@ under other keys.
 Units: bytes; rows are counted from 0.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -18,15 +19,21 @@ from sendengine.campaign.disk import as_storage_error
 from sendengine.journal.frames import Record
 from sendengine.journal.records import JOB, REQUEST, UnreadableRecordError, read_job, read_request
 
+_MOST_BYTES: Final = 4_194_304  # a group has less; a journal that lost more than that has lost what was last, too
+
 
 class Unbooked(Struct, frozen=True):
-    """What was accepted, as lines tell that are not booked: the keys of requests, the rows of what has no key."""
+    """What was accepted, as lines tell that are not booked: keys of requests, and the rows of what has no key.
+
+    ``end`` is the row behind the last of all of them.
+    """
 
     keys: frozenset[str] = frozenset()
-    rows: frozenset[int] = frozenset()
+    keyless_rows: frozenset[int] = frozenset()
+    end: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.keys or self.rows)
+        return bool(self.keys or self.keyless_rows)
 
 
 class _Line(Struct, frozen=True):
@@ -36,23 +43,21 @@ class _Line(Struct, frozen=True):
 
 
 def unbooked(path: Path, *, size_bytes: int) -> Unbooked:
-    """Read the lines behind ``size_bytes``; one that is torn or damaged says nothing. Raises StorageError."""
+    """Read the last lines behind ``size_bytes``; one that is torn or damaged says nothing. Raises StorageError."""
     if not path.exists():
         return Unbooked()
     with as_storage_error(path), path.open("rb") as file:
-        file.seek(size_bytes)
+        file.seek(max(size_bytes, path.stat().st_size - _MOST_BYTES))
         lines = [line for line in map(_read, file.read().splitlines()) if line is not None]
     accepted = [line for line in lines if line.outcome == "accepted"]
     keys = frozenset(line.key for line in accepted if line.key is not None)
-    rows = frozenset(
-        row - 1 for line in accepted if line.key is None for first, last in line.rows for row in range(first, last + 1)
-    )
-    return Unbooked(keys, rows)
+    keyless_rows = frozenset(_rows(line for line in accepted if line.key is None))
+    return Unbooked(keys, keyless_rows, max((last for line in accepted for _, last in line.rows), default=0))
 
 
 def is_known(what: Unbooked, records: Iterable[Record]) -> bool:
     """Whether all of it stands in what a journal holds; for a thread: it reads every record."""
-    keys, rows = set(what.keys), set(what.rows)
+    keys, rows = set(what.keys), set(what.keyless_rows)
     for record in records:
         try:
             if record.kind == REQUEST:
@@ -64,6 +69,10 @@ def is_known(what: Unbooked, records: Iterable[Record]) -> bool:
         except UnreadableRecordError:
             continue
     return not keys and not rows
+
+
+def _rows(lines: Iterable[_Line]) -> Iterator[int]:
+    return (row - 1 for line in lines for first, last in line.rows for row in range(first, last + 1))
 
 
 def _read(line: bytes) -> _Line | None:

@@ -79,7 +79,8 @@ class CampaignLedger:
 
     ``restart`` is where reading the file goes on: the end of an item behind which packing can begin anew, before
     which everything has settled. ``is_fresh`` says that no earlier process wrote what has settled.
-    ``first_sent_at_s`` is None where nothing was ever sent.
+    ``first_sent_at_s`` is None where nothing was ever sent. ``is_anew`` says that what was done is lost, so that it is
+    done again.
     """
 
     def __init__(self, store: Store, contents: Contents) -> None:
@@ -98,6 +99,7 @@ class CampaignLedger:
         self._frontier = Frontier(self._read_frontier(contents))
         self._read_records(contents)
         self._from = self._frontier.durable
+        self.is_anew = self._from == _ALL
         store.collect(self._collect)
 
     # Beside the engine
@@ -106,10 +108,19 @@ class CampaignLedger:
         """Whether an item has settled."""
         return self._settled.covers(first, end)
 
-    def begin_anew(self) -> None:
-        """Forget what has settled, because the books of it are lost: all of it is repeated under its old keys."""
+    def begin_anew(self, *, is_set_back: bool = False) -> None:
+        """Forget what has settled: all of it is repeated under its old keys.
+
+        Its books are lost, or the journal ``is_set_back`` and does not even know how far the campaign was.
+        """
         self._settled = Stretches()
         self.restart = 0
+        self.is_anew = True
+        self._from = _ALL if is_set_back else self._from
+
+    def may_have_sent(self, row: int) -> bool:
+        """Whether a row may have been sent by an earlier process, as far as is known."""
+        return row < self._from
 
     def begun(self, first: int, end: int) -> Begun | None:
         """What an earlier process did of an item; None where nothing of it can have been sent."""

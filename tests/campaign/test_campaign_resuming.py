@@ -360,6 +360,34 @@ def test_a_jobs_file_whose_journal_is_damaged_sends_what_is_left_in_it_and_reads
     assert max(Counter(user for user, _ in scene.server.updates).values()) == 1
 
 
+@pytest.mark.parametrize("loss", ["empty", "set back"])
+def test_a_campaign_that_lost_its_journal_parts_again_in_the_same_way_what_is_refused(
+    tmp_path: Path, loss: str
+) -> None:
+    def picky(arrival: Arrival) -> Answer:
+        return refuse() if {"poison", "bad"}.intersection(arrival.ids) else accept(arrival)
+
+    people = [f"u{n}" for n in range(200)]
+    scene = Scene(tmp_path, Server(picky), cap=8)
+    scene.begin(greeting(tmp_path, ["poison", *people[:100], "bad", *people[100:]]))
+    before: dict[str, bytes] = {}
+
+    def look(arrivals: int, _: Run) -> None:
+        if arrivals == 1:
+            before.update({path.name: path.read_bytes() for path in scene.run_dir.path.glob("journal.db*")})
+
+    scene.live(killed_at=35, when_seen=look)
+    assert len(scene.server.reached) > 100
+    for path in scene.run_dir.path.glob("journal.db*"):
+        path.write_bytes(before.get(path.name, b"") if loss == "set back" else b"")
+    result = scene.live()
+    assert result is not None
+    assert result.exit_code == 3
+    assert scene.server.reached == Counter(dict.fromkeys(people, 1))
+    assert scene.counts == {"accepted": 200, "rejected": 2}
+    assert len(scene.lines("failures.jsonl")) == 2
+
+
 def test_a_jobs_file_whose_journal_was_set_back_is_not_sent_again(tmp_path: Path) -> None:
     """As by a copy from before, or by a write-ahead log that is gone; it says nothing about that itself."""
     scene = Scene(tmp_path, Server())

@@ -1,5 +1,6 @@
 """Callers' idempotency keys: what is on the wire for them, and what a second use of one means."""
 
+from collections import Counter
 from pathlib import Path
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from sendengine import (
     segments,
 )
 from sendengine.engine import keys
-from sendengine.engine.keys import KeyTable, fingerprint, portion_key, wire_key
+from sendengine.engine.keys import KeyTable, chance_of, fingerprint, portion_key, wire_key
 from sendengine.engine.receipts import Receipt as ReceiptType
 from sendengine.settings import BatchingSettings
 from tests.support.engines import APP_ID, CREATE, SOON, assert_nothing_leaked, lane_of, make_engine, note, settled
@@ -228,3 +229,25 @@ def test_keys_of_our_own_are_uuids_and_all_different(tmp_path: Path) -> None:
 
     run_virtually(main())
     assert len({UUID(arrival.key) for arrival in transport.arrivals}) == 20
+
+
+def test_who_sends_the_same_again_from_another_process_makes_the_same_pieces_of_what_is_refused(tmp_path: Path) -> None:
+    """A trial's recipients are drawn, and drawn alike: nobody is named twice under different keys."""
+    transport = FakeTransport(lambda arrival: refuse() if "bad" in arrival.ids else accept(arrival))
+    ids = [*(f"u{number}" for number in range(40)), "bad", "v", "w"]
+
+    async def main() -> None:
+        for _ in range(3):
+            async with make_engine(tmp_path, transport) as engine:
+                await settled(await engine.submit(note(*ids, idempotency_key="k")))
+
+    run_virtually(main())
+    taken = {arrival.key: arrival.ids for arrival in transport.arrivals if "bad" not in arrival.ids}
+    assert Counter(name for named in taken.values() for name in named) == Counter(set(ids) - {"bad"})
+
+
+def test_what_is_drawn_with_a_key_lies_between_nought_and_one() -> None:
+    drawn = [chance_of(str(number)) for number in range(1000)]
+    assert all(0 <= chance < 1 for chance in drawn)
+    assert len({int(chance * 10) for chance in drawn}) == 10
+    assert chance_of("a") == chance_of("a")
