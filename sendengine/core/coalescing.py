@@ -24,9 +24,12 @@ M = TypeVar("M")
 
 
 class ChangeSet(Generic[M]):
-    """A request's worth of changes to one user, in order; it holds at least one. Closed, it takes no more."""
+    """A request's worth of changes to one user, in order; it holds at least one. Closed, it takes no more.
 
-    __slots__ = ("_changes", "_most", "_updates", "_whole", "is_closed")
+    ``maybe_received_at_s`` is when a request that held all of it may have been received; None where none was.
+    """
+
+    __slots__ = ("_changes", "_most", "_updates", "_whole", "is_closed", "maybe_received_at_s")
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class ChangeSet(Generic[M]):
         whole: Modifications | None = None,
     ) -> None:
         self.is_closed = is_closed
+        self.maybe_received_at_s: float | None = None
         self._changes = changes
         self._updates = updates  # where nothing was parted: the changes are made of them when somebody asks
         self._whole = whole
@@ -162,11 +166,12 @@ class PendingChanges(Generic[M]):
             self.waits = False
         return first
 
-    def put_back_front(self, sets: Iterable[ChangeSet[M]]) -> None:
+    def put_back_front(self, sets: Iterable[ChangeSet[M]], *, maybe_received_at_s: float | None = None) -> None:
         """Let sets that were taken, or made of one that was, wait before everything else, as they are."""
         returned = list(sets)
         for change_set in returned:
             change_set.is_closed = True
+            change_set.maybe_received_at_s = maybe_received_at_s
         self._sets = [*returned, *(self._sets or ())]
         self.waits = self.waits or bool(returned)
 
@@ -297,7 +302,11 @@ def leave_out(
         else:
             later.tags = {**change.tags, **later.tags}
             later.properties = {**change.properties, **later.properties}
-    return ChangeSet(kept[::-1], is_closed=change_set.is_closed) if kept else None, gone
+    if not kept:
+        return None, gone
+    rest = ChangeSet(kept[::-1], is_closed=change_set.is_closed)
+    rest.maybe_received_at_s = change_set.maybe_received_at_s
+    return rest, gone
 
 
 def _outlasted(change: Change[M], later: Merged) -> Change[M]:

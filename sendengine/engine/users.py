@@ -177,10 +177,9 @@ class UserSource:
         return None if user is None else self._seal(user, now_s=now_s)
 
     def _next(self, queue: deque[_User]) -> _User | None:
-        is_high = queue is self._high
         while queue:
             user = queue.popleft()
-            if is_high:
+            if queue is self._high:
                 user.queued_high = False
             else:
                 user.queued_normal = False
@@ -238,10 +237,9 @@ class UserSource:
         user = origin.user
         rest, gone = leave_out(origin.changes, lambda receipt: _is_over(receipt, now_s), was_sent=sealed.maybe_sent)
         over = {change.member for change in gone}
-        later = user.leave_out(lambda receipt: receipt in over)
-        self._waiting -= sum(change.is_last for change in later)
+        self._waiting -= sum(change.is_last for change in user.leave_out(over.__contains__))
         if rest is not None:
-            self._put_back(user, [rest])
+            self._put_back(user, [rest], sealed)
         self._release(origin, sealed, now_s=now_s)
         ids = user.ids
         outcome = GaveUp(OVERDUE, sealed.attempts, maybe_sent=True, not_sent=ids) if sealed.maybe_sent else Expired(ids)
@@ -259,7 +257,7 @@ class UserSource:
         origin = _origin(sealed)
         at_tag_cap = verdict.fault is Fault.TAG_CAP
         if verdict.status in _DIVISIBLE and (sets := take_apart(origin.changes, tag_cap=at_tag_cap)):
-            self._put_back(origin.user, sets)
+            self._put_back(origin.user, sets, sealed)
             self._release(origin, sealed, now_s=now_s)
             return Resolution(origin.ambiguous, is_replaced=True)
         outcome = Rejected(verdict.status, verdict.errors, sealed.attempts, origin.user.ids)
@@ -311,7 +309,7 @@ class UserSource:
             if receipt.deadline_s is not None and not receipt.parts:
                 deadline_s = receipt.deadline_s if deadline_s is None else min(deadline_s, receipt.deadline_s)
         self._waiting -= len(members) - len(changes.going_on)
-        return Sealed.of(
+        sealed = Sealed.of(
             _request(self._app_id, user, changes),
             shares=shares,
             origin=_Origin(user, changes),
@@ -319,6 +317,8 @@ class UserSource:
             deadline_s=deadline_s,
             now_s=now_s,
         )
+        sealed.maybe_received_at_s = changes.maybe_received_at_s
+        return sealed
 
     def _finish(self, sealed: Sealed, settled: list[Settled], *, now_s: float) -> list[Settled]:
         """The request is over; a job that goes on in a later one is owed one portion more."""
@@ -346,8 +346,8 @@ class UserSource:
             self._count += 1
             heappush(self._cooling, (until_s, self._count, user))
 
-    def _put_back(self, user: _User, sets: Sequence[ChangeSet[Receipt]]) -> None:
-        user.put_back_front(sets)
+    def _put_back(self, user: _User, sets: Sequence[ChangeSet[Receipt]], sealed: Sealed) -> None:
+        user.put_back_front(sets, maybe_received_at_s=sealed.maybe_received_at_s)
         self._waiting += sum(change.is_last for part in sets for change in part.changes)
 
     def _cool(self, now_s: float) -> None:

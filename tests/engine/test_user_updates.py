@@ -405,3 +405,22 @@ def test_what_may_have_taken_effect_is_not_turned_back_by_the_repeat_of_what_cam
     assert gave_up.maybe_sent
     lost, repeat = transport.arrivals
     assert (lost.tags, repeat.tags) == ({"a": "1", "b": "2", "c": "2"}, {"a": "1", "b": "2"})
+
+
+def test_what_may_have_been_received_never_ends_as_expired_however_it_was_taken_apart(tmp_path: Path) -> None:
+    transport = first([ReplyLostError("reset")])
+
+    async def main() -> list[Outcome]:
+        async with make_engine(tmp_path, transport, retry=RetrySettings(lost_reply_wait_s=20)) as engine:
+            engine.pause()
+            updates = [UpdateUser(external_id("u"), tags={"a": n}, expires_in_s=n) for n in (5, 8, 30)]
+            receipts = [await engine.submit(update) for update in updates]
+            engine.unpause()
+            return [await settled(receipt) for receipt in receipts]
+
+    first_over, second_over, accepted = run_virtually(main())
+    for outcome in (first_over, second_over):
+        assert isinstance(outcome, GaveUp)
+        assert outcome.maybe_sent
+    assert isinstance(accepted, Accepted)
+    assert [arrival.tags for arrival in transport.arrivals] == [{"a": "30"}] * 2
