@@ -50,12 +50,13 @@ def is_onesignal(host: str) -> bool:
 
 def _split(table: str, name: str, url: str, *, example: str) -> SplitResult:
     problem = f"must be a URL such as {example}"
-    if any(character.isspace() for character in url):
+    if any(character.isspace() or not character.isprintable() for character in url):
         raise FieldError(table, name, problem)
     try:
         parts = urlsplit(url)
         is_right = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # a port that is none, a bracket that is open, a label that no name can have
         raise FieldError(table, name, problem) from None
     if not is_right:
         raise FieldError(table, name, problem)

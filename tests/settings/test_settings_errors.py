@@ -114,6 +114,8 @@ def test_an_error_names_key_file_fault_and_remedy(tmp_path: Path, text: str, err
         ),
         ('base_url = "api.onesignal.com"', "apps.shop.base_url in {}: must be a URL such as https://api.onesignal.com"),
         ('base_url = "https://api.onesignal.com:x"', "must be a URL such as https://api.onesignal.com"),
+        ('base_url = "https://api..onesignal.com"', "must be a URL such as https://api.onesignal.com"),
+        ('base_url = "https://api.onesignal.com/\\u0000"', "must be a URL such as https://api.onesignal.com"),
         ('base_url = "https://u:p@api.onesignal.com"', "may have a host, a port and a path, and nothing else"),
         ('base_url = "https://api.onesignal.com/?a=b"', "may have a host, a port and a path, and nothing else"),
         (
