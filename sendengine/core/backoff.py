@@ -34,7 +34,6 @@ MAX_TRIM: Final = 0.03
 
 LEAST_HOLD_S: Final = 1.0  # the window that is counted; "Retry-After: 0" would only be refused again
 REOPEN_SHARE: Final = 0.7
-REOPEN_AT_TOP: Final = 0.95  # where all but the whole ceiling was accepted, and nobody else wants a part
 REOPEN_HALVING_S: Final = 0.35  # half of what is missing comes back in this time
 REOPENED_S: Final = 4.0  # and all of it after this
 
@@ -121,7 +120,7 @@ class BackoffController:
         "_depth",
         "_epoch_s",
         "_floor",
-        "_held_back",
+        "_is_gentle",
         "_limit",
         "_meter",
         "_missing_retry_after_s",
@@ -149,7 +148,7 @@ class BackoffController:
         self._depth = _depth(self._calm)
         self._climb = self._first_climb()
         self._climbed_s = 0.0
-        self._held_back = 0.0 if self._limit is None else 1 - REOPEN_SHARE  # of the rate, where the gate opens
+        self._is_gentle = self._limit is not None
         self._pace = self._climb.base
         self._reported: Cause = "recovered" if self._limit is None else "reopened"
         self._seen_s = now_s
@@ -187,7 +186,6 @@ class BackoffController:
         else:
             self._yield(accepted, was_at_top=was_at_top, cost_s=until_s - sent_at_s)
         change = RateChange(cause, "app", self._pace, self._climb.base, until_s - received_at_s)
-        self._held_back = 1 - (REOPEN_AT_TOP if cause == "misaligned" else REOPEN_SHARE)
         self._close(until_s, now_s=received_at_s)
         return change
 
@@ -277,7 +275,8 @@ class BackoffController:
         self.gate_until_s = until_s
         self._epoch_s = now_s
         self._climbed_s = 0.0
-        self._pace = max(self._floor, self._climb.base * (1 - self._held_back))
+        self._is_gentle = True
+        self._pace = max(self._floor, self._climb.base * REOPEN_SHARE)
         self._reported = "contended"
 
     def _target(self) -> float:
@@ -285,9 +284,9 @@ class BackoffController:
 
     def _reopened_share(self, now_s: float) -> float:
         opened_for_s = now_s - self.gate_until_s
-        if not self._held_back or opened_for_s >= REOPENED_S:
+        if not self._is_gentle or opened_for_s >= REOPENED_S:
             return 1.0
-        return 1 - self._held_back * exp2(-opened_for_s / REOPEN_HALVING_S)
+        return 1 - (1 - REOPEN_SHARE) * exp2(-opened_for_s / REOPEN_HALVING_S)
 
     def _stage(self, now_s: float) -> Cause | None:
         if now_s < self.gate_until_s:

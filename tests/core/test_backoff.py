@@ -186,17 +186,6 @@ def test_it_reopens_gently() -> None:
     assert 0.84 * change.new_rate < later < 0.92 * change.new_rate  # half of the gap, and a little climb
 
 
-def test_after_a_refusal_at_the_ceiling_the_second_after_the_hold_is_used_almost_whole() -> None:
-    controller = make()
-    feed(controller, rate=5940, start_s=0, end_s=12)
-    change = refuse(controller, 12.0)
-    assert change is not None
-    assert change.cause == "misaligned"
-    paces = [controller.pace(now_s=13.0 + step / 100) for step in range(100)]
-    assert sum(paces) / 100 >= 0.97 * change.new_rate  # a twentieth × 0.35 s / ln 2 is lost: 0.025
-    assert max(paces) <= change.new_rate
-
-
 def test_it_climbs_back_to_the_ceiling_when_nobody_refuses_any_more() -> None:
     controller = make()
     feed(controller, rate=3000, start_s=0, end_s=2)
