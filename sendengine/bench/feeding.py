@@ -23,7 +23,7 @@ from sendengine.telemetry.histogram import Histogram
 
 _TICK_S: Final = 0.002  # a turn of an idle loop costs 40 µs, which is 2 % of a core so
 _LONGEST_PAUSE_S: Final = 0.1  # so soon does it see that it is to stop
-_TURN_S: Final = 0.001  # of submitting between two turns of the loop, shared by the streams
+_TURN_S: Final = 0.001  # of submitting between two turns of the loop, shared by the streams as they need it
 _BATCH: Final = 128  # submits of a stream between two turns, however quick they are
 
 Submit = Callable[[Job], Receipt]
@@ -102,12 +102,16 @@ class Feeder:
 
     def _submit_due(self, at_s: float) -> bool:
         """Submit what is due, up to a batch of each stream; True where more could go at once."""
-        behind = [self._submit_batch(stream, at_s) for stream in self._streams]
+        due = [max(0, stream.due(at_s=at_s, under_way=self.under_way)) for stream in self._streams]
+        turn_s = _TURN_S / max(1, sum(due))
+        behind = [
+            self._submit_batch(stream, count, at_s, turn_s=count * turn_s)
+            for stream, count in zip(self._streams, due, strict=True)
+        ]
         return any(behind)
 
-    def _submit_batch(self, stream: Stream | Flood, at_s: float) -> bool:
-        due = stream.due(at_s=at_s, under_way=self.under_way)
-        until_s = self.at_s + _TURN_S / len(self._streams)
+    def _submit_batch(self, stream: Stream | Flood, due: int, at_s: float, *, turn_s: float) -> bool:
+        until_s = self.at_s + turn_s
         for number in range(1, due + 1):
             job = stream.take()
             try:
