@@ -175,13 +175,13 @@ async def _engine(task: Task) -> Sent:
             requests = sum(each.requests for each in counters.values())
             lane = counters.get(lane_name(CREATE), LaneCounters())  # missing where nothing was sent
             bound_by = {str(cause): share for cause, share in lane.bound_by.items()}
-            connections = engine.stats().apps[APP].connections
+            stats = engine.stats()
+            connections, pause_ms = stats.apps[APP].connections, stats.longest_pause_s * 1e3
             for filling in fillings:
                 filling.stop()
             await engine.abort()
             for filling in fillings:
                 filling.check("abandoned")
-            pause_ms = engine.stats().longest_pause_s * 1e3
             return Sent(requests, cpu_s, cores, pause_ms, bound_by, connections, _resident_mb())
 
 
