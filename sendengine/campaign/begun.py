@@ -17,7 +17,7 @@ import orjson
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sendengine.campaign.disk import as_storage_error, make_new, replace_whole
+from sendengine.campaign.disk import as_storage_error, make_new, replace_whole, set_aside
 from sendengine.errors import StorageError
 
 FOLDER: Final = "begun"
@@ -87,9 +87,7 @@ class Registry:
 
     def set_aside(self, identity: str) -> Path:
         """Keep a note that is damaged under another name, and return that; raises StorageError."""
-        path = self._path(identity)
-        with as_storage_error(path):
-            return path.replace(path.with_name(f"{path.name}.damaged"))
+        return set_aside(self._path(identity))
 
     def withdraw(self, identity: str) -> None:
         """Forget a run that was entered and then sent nothing; raises StorageError."""

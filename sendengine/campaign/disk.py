@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sendengine.errors import StorageError
+from sendengine.journal.whole_file import sync_directory
 
 
 @contextlib.contextmanager
@@ -74,10 +75,7 @@ def _draft(path: Path, content: bytes, *, is_durable: bool) -> Iterator[Path]:
         raise
 
 
-def sync_directory(folder: Path) -> None:
-    """Make the names in a directory durable; raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def set_aside(path: Path) -> Path:
+    """Keep a file that is damaged under another name, and return that; raises StorageError."""
+    with as_storage_error(path):
+        return path.replace(path.with_name(f"{path.name}.damaged"))

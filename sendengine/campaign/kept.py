@@ -17,7 +17,7 @@ from sendengine.campaign.handed import HandedRows
 from sendengine.campaign.manifest import Manifest
 from sendengine.campaign.recorder import Recorder
 from sendengine.campaign.rundir import JOURNAL, REQUESTS, RunDir
-from sendengine.campaign.unbooked import is_known, unbooked
+from sendengine.campaign.unbooked import Unbooked, is_known, unbooked
 from sendengine.campaign.work import Item
 from sendengine.core.jobs import Job
 from sendengine.engine.past import Past
@@ -159,6 +159,11 @@ class _Kept:
         """Whether what was done is lost, and all of it is done again."""
         return False
 
+    def _unbooked(self, run_dir: RunDir) -> Unbooked:
+        """What was accepted behind the books; raises StorageError."""
+        size_bytes = 0 if self.earlier is None else self.earlier.sizes.get(REQUESTS, 0)
+        return unbooked(run_dir.path / REQUESTS, size_bytes=size_bytes)
+
     def open(self, recorder: Recorder, lanes: Lanes) -> None:
         """From now on, write the books with whatever has settled."""
         self._books.open(recorder, lanes)
@@ -186,8 +191,7 @@ class CampaignKeeping(_Kept):
 
     def look_for_losses(self, run_dir: RunDir) -> None:
         """See whether the journal knows how far the run was, before anything is changed; raises StorageError."""
-        size_bytes = 0 if self.earlier is None else self.earlier.sizes.get(REQUESTS, 0)
-        more = unbooked(run_dir.path / REQUESTS, size_bytes=size_bytes)
+        more = self._unbooked(run_dir)
         if more.end and not self.journal.may_have_sent(more.end - 1):
             _log.warning(
                 "%s has lost what was written into it last: %s tells of rows that it does not know; all is repeated "
@@ -275,8 +279,7 @@ class JobsKeeping(_Kept):
         if self._damage is not None:
             await self._store.flush()  # so that a later process knows of it, too
             return
-        size_bytes = 0 if self.earlier is None else self.earlier.sizes.get(REQUESTS, 0)
-        more = unbooked(run_dir.path / REQUESTS, size_bytes=size_bytes)
+        more = self._unbooked(run_dir)
         if more and not await on_a_thread(partial(is_known, more, records)):
             raise StorageError(
                 f"{self._store.path} has lost what was written into it last: {REQUESTS} tells of requests that it does "

@@ -14,7 +14,8 @@ from typing import Final
 
 import orjson
 
-from sendengine.campaign.disk import as_storage_error, sync_directory, write_all
+from sendengine.campaign.disk import as_storage_error, write_all
+from sendengine.journal.whole_file import sync_directory
 
 _CLOSED: Final = -1  # what is written after that fails, and lands in no other file that has the number since
 _log = getLogger(__name__)

@@ -20,9 +20,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
-from sendengine.campaign.disk import as_storage_error, replace_whole, sync_directory
+from sendengine.campaign.disk import as_storage_error, replace_whole, set_aside
 from sendengine.campaign.linefiles import LineFile
 from sendengine.errors import InputError
+from sendengine.journal.whole_file import sync_directory
 
 REPORT: Final = "report.json"
 MANIFEST: Final = "manifest.json"
@@ -120,9 +121,7 @@ class RunDir:
 
     def set_aside(self, file: str) -> Path:
         """Keep a file that is damaged under another name, and return that; raises StorageError."""
-        path = self.path / file
-        with as_storage_error(path):
-            return path.replace(path.with_name(f"{file}.damaged"))
+        return set_aside(self.path / file)
 
     def spool(self, source: BinaryIO) -> Path:
         """Copy a stream, such as standard input, into the directory, and return where; raises StorageError."""

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 from msgspec import to_builtins
 
-from sendengine.campaign.disk import as_storage_error, sync_directory
+from sendengine.campaign.disk import as_storage_error
 from sendengine.campaign.inventory import RunInfo, describe, to_prune
 from sendengine.campaign.rundir import MANIFEST, RunDir, find_runs
 from sendengine.cli.options import json_option, runs_dir_option
 from sendengine.cli.output import counted, note, say, show_json
+from sendengine.journal.whole_file import sync_directory
 
 
 @click.group("runs")

@@ -269,13 +269,13 @@ class NotificationSource:
     def _key_of(self, receipt: Receipt, job: CreateNotification, ids: tuple[str, ...]) -> str:
         if receipt.alone is not None:
             return receipt.alone[1]
-        if job.idempotency_key is None:
+        root = self._root_of(receipt)
+        if root is None:
             return self._new_key()
-        key = wire_key(self._app_id, job.idempotency_key)
-        return key if not job.to.is_listed or len(ids) == len(job.to.ids) else portion_key(key, ids)
+        return root if not job.to.is_listed or len(ids) == len(job.to.ids) else portion_key(root, ids)
 
     def _root_of(self, receipt: Receipt) -> str | None:
-        """The wire form of a job's key, from which those of the pieces of its refused request follow; None without one.
+        """The wire form of a job's key, from which those of its requests and of their pieces follow; None without one.
 
         Such a job goes alone. Whoever sends it once more, from another process, thereby makes the same pieces.
         """

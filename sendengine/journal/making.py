@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sendengine.journal.connection import OURS_ALONE, connect_sqlite, prepare
 from sendengine.journal.schema import migrate
+from sendengine.journal.whole_file import sync_directory
 
 
 def make_file(path: Path) -> None:
@@ -28,8 +29,4 @@ def make_file(path: Path) -> None:
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_directory(path.parent)

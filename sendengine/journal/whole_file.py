@@ -60,7 +60,7 @@ def replace(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         copy.replace(path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError as error:
         raise _cannot("write", path, error) from error
 
@@ -98,7 +98,8 @@ def _take(lock: int, path: Path) -> None:
     raise StorageError(f"{path} is locked by another process for {LOCK_TRIES * LOCK_PAUSE_S:.0f} s; is one stopped?")
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Have the names in a directory on disk; raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
