@@ -87,7 +87,7 @@ class Lane:
         )
         self._breaker = retries.breaker
         self._budget = retries.budget
-        self._returns = Returns(retries)
+        self.returns = Returns(retries)
         self._deadlines = SealedDeadlines()
         self._parked: list[Sealed] = []  # of a channel that is held
         self.approaching = 0  # taken, and waiting for the disk, a connection or a permit
@@ -125,7 +125,7 @@ class Lane:
         busy = pool.busy
         if self.approaching + busy >= self.pace.lookahead and not self._high_is_waiting():
             return
-        ready = self.source.waiting + self._returns.count  # those who come will see what there is to do, or when
+        ready = self.source.waiting + self.returns.count  # those who come will see what there is to do, or when
         if busy >= ready and busy >= ready + self.source.spread:
             return
         now_s = self.time()
@@ -149,7 +149,7 @@ class Lane:
         self.pace.close()
         self.limiter.close_gate()
         self._alarm.cancel()
-        for sealed in (*self._returns.drain_all(), *self._parked):
+        for sealed in (*self.returns.drain_all(), *self._parked):
             self._abandon(sealed)
         self._parked = []
         self._withdraw_all()
@@ -163,12 +163,12 @@ class Lane:
     @property
     def waiting(self) -> int:
         """Jobs and requests that wait to be sent for the first time or again."""
-        return self.source.waiting + self._returns.count + len(self._parked)
+        return self.source.waiting + self.returns.count + len(self._parked)
 
     @property
     def oldest_s(self) -> float | None:
         """Since when the oldest of what waits has waited; None where nothing does."""
-        both = (self.source.oldest_s, self._returns.oldest_s)
+        both = (self.source.oldest_s, self.returns.oldest_s)
         return min((since_s for since_s in both if since_s is not None), default=None)
 
     @property
@@ -254,7 +254,7 @@ class Lane:
             return
         if self.custody is not None:
             self.custody.landed(sealed)
-        self._returns.push(sealed)
+        self.returns.push(sealed)
         self._deadlines.watch(sealed)
         self.kick()
 
@@ -273,13 +273,13 @@ class Lane:
             self.custody.landed(sealed)
         earliest_s = sealed.sent_at_s + self.source.pause_s if sealed.first_sent_at_s is not None else 0.0
         soon_s = at_s if not_before_s is None else not_before_s
-        self._returns.push_later(sealed, at_s=max(at_s, earliest_s), not_before_s=max(soon_s, earliest_s))
+        self.returns.push_later(sealed, at_s=max(at_s, earliest_s), not_before_s=max(soon_s, earliest_s))
         self._deadlines.watch(sealed)
         self.kick()
 
     def outage_over(self, *, now_s: float) -> None:
         """Requests that wait only because nothing was answered may go as soon as that is safe."""
-        self._returns.expedite(now_s=now_s)
+        self.returns.expedite(now_s=now_s)
 
     def close(
         self, sealed: Sealed, resolution: Resolution, *, now_s: float, outcome: Outcome | None, took: Took | None = None
@@ -312,7 +312,7 @@ class Lane:
 
     def has_ready(self, *, now_s: float) -> bool:
         """Whether a request may be taken now, as far as can be told without taking it."""
-        if self._returns.count and self._returns.is_due(now_s=now_s):
+        if self.returns.count and self.returns.is_due(now_s=now_s):
             return True
         due_s = self.source.next_due_s(now_s=now_s)
         return due_s is not None and due_s <= now_s
@@ -321,7 +321,7 @@ class Lane:
         """Whether a high job may pass the bound on what approaches, which is for normal ones."""
         if not self.intake.high_jobs or self.approaching + self.pool.busy >= 3 * self.pace.lookahead:
             return False
-        return self.source.has_high or self._returns.is_high
+        return self.source.has_high or self.returns.is_high
 
     def _choose(self, *, now_s: float) -> Sealed | None:
         """The next request that may go; those whose channel is held, and those rejected, are passed on the way."""
@@ -337,13 +337,13 @@ class Lane:
             elif self.app.guard.rejects:
                 endings.turn_away(self, sealed, why=_LIMIT_REACHED, now_s=now_s)
             else:
-                self._returns.push(sealed)
+                self.returns.push(sealed)
                 self._deadlines.watch(sealed)
                 return None
         return None
 
     def _next(self, *, now_s: float) -> Sealed | None:
-        returns = self._returns
+        returns = self.returns
         self._pulls += 1
         prefer_normal = self._pulls % _NORMAL_TURN == 0
         if returns.count:
@@ -364,7 +364,7 @@ class Lane:
             if sealed in self._parked:
                 self._parked.remove(sealed)
             else:
-                self._returns.drop()
+                self.returns.drop()
             endings.expired(self, sealed, now_s=now_s)
 
     def _abandon(self, sealed: Sealed) -> None:
@@ -388,8 +388,8 @@ class Lane:
     def _next_try_s(self, now_s: float) -> float | None:
         """The next instant at which something may go that may not go now; in an outage, as a probe."""
         due_s = self.source.next_due_s(now_s=now_s)
-        if self._returns.count:
-            due_s = earliest(due_s, self._returns.next_s())
+        if self.returns.count:
+            due_s = earliest(due_s, self.returns.next_s())
         probe_s = self._breaker.next_probe_at_s
         if due_s is not None and probe_s is not None:
             due_s = max(due_s, probe_s)

@@ -108,7 +108,7 @@ def bound_by(lane: Lane, *, now_s: float) -> Cause | None:
     """What keeps a lane from going faster at this moment; None while there is nothing to do."""
     if not lane.waiting and not lane.approaching:
         return "input" if lane.in_flight else None
-    if lane.app.is_paused or not lane.pace.is_open or lane.retries.is_outage:
+    if lane.app.is_paused or not lane.pace.is_open or lane.retries.is_outage or _repeats_from_s(lane, now_s=now_s):
         return "hold"
     if lane.source.is_guarded and lane.app.guard.is_short:
         return "guard"
@@ -159,4 +159,11 @@ def _hold(lane: Lane, *, now_s: float) -> tuple[str | None, float | None]:
         return "nothing is answered", lane.retries.next_probe_at_s
     if lane.source.is_guarded and guard.blocked_until_s > now_s:
         return "the application limit has no room", guard.blocked_until_s
-    return None, None
+    repeats_from_s = _repeats_from_s(lane, now_s=now_s)
+    return (None if repeats_from_s is None else "what waits was tried before"), repeats_from_s
+
+
+def _repeats_from_s(lane: Lane, *, now_s: float) -> float | None:
+    """When something may go again, where all that is left was tried before and may not go yet; None elsewhere."""
+    due_s = None if lane.source.waiting or lane.in_flight else lane.returns.next_s()
+    return due_s if due_s is not None and due_s > now_s else None

@@ -15,6 +15,7 @@ from sendengine import (
     LaneStats,
     Outcome,
     Rejected,
+    ReplyLostError,
     RequestRecord,
     SendEngine,
     UpdateUser,
@@ -94,6 +95,28 @@ def test_stats_tell_a_hold_its_reason_and_its_end(tmp_path: Path) -> None:
     after = run_virtually(main())
     assert (after.hold, after.hold_until_s) == (None, None)
     assert after.replies == {200: 1, 429: 1}
+
+
+def test_a_lane_with_nothing_but_repeats_left_says_when_the_first_goes(tmp_path: Path) -> None:
+    transport = first([ReplyLostError("gone")])
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            receipt = await engine.submit(note("a"))
+            await asyncio.sleep(10)
+            stats = engine.stats()
+            lane = stats.lanes[CREATE]
+            assert lane.hold == "what waits was tried before"
+            assert lane.hold_until_s is not None
+            assert lane.hold_until_s - stats.taken_at_s == pytest.approx(90.1, abs=0.2)
+            await engine.submit(note("b"))  # the lane itself is open
+            await asyncio.sleep(0.5)
+            assert transport.arrivals[-1].number == 2
+            await settled(receipt)
+            assert engine.counters()[CREATE].bound_by["hold"] > 0.9
+            assert engine.stats().lanes[CREATE].hold is None
+
+    run_virtually(main())
 
 
 def test_counters_name_what_bounded_a_lane(tmp_path: Path) -> None:
