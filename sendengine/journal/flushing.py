@@ -17,11 +17,12 @@ from logging import getLogger
 from typing import Final, TypeAlias
 
 from sendengine.errors import StorageError
-from sendengine.journal.connection import DiskFullError, afresh
+from sendengine.journal.connection import DiskFullError
 from sendengine.journal.database import Batch, Database, Written
 from sendengine.journal.group import ArchiveName, Done, Group, Put, put_before
 from sendengine.journal.liveness import Liveness
 from sendengine.journal.reserve import Reserve
+from sendengine.journal.telling import Telling
 from sendengine.journal.writer import Writer
 
 GROUP_RECORDS: Final = 512
@@ -32,7 +33,6 @@ LAZY_S: Final = 0.15  # of the quarter second; the rest is for the group before 
 AGAIN_S: Final = 1.0
 
 _PAGES_OF_A_GROUP: Final = 24_576  # what a group writes besides its records, about
-_TOLD_AT_ONCE: Final = 64  # waiters in one step of the loop
 _SMOOTHING: Final = 0.2
 _log = getLogger(__name__)
 
@@ -57,6 +57,7 @@ class Flusher:
         "_next_id",
         "_reserve",
         "_seq",
+        "_tell",
         "_timer",
         "_unchecked_bytes",
         "_writer",
@@ -103,6 +104,7 @@ class Flusher:
         self._lazy_timer: asyncio.TimerHandle | None = None
         self._again: asyncio.TimerHandle | None = None
         self._landed: list[asyncio.Future[None]] = []
+        self._tell = Telling(self._loop)
 
     def holds_at_most(self, records: int) -> bool:
         """Whether no more records than these count, and none is on its way."""
@@ -357,19 +359,6 @@ class Flusher:
     def _trouble(self) -> None:
         if self.when_trouble is not None:
             self.when_trouble()
-
-    # Telling
-
-    def _tell(self, waiters: Sequence[Done], error: StorageError | None) -> None:
-        told = 0
-        try:
-            for told, done in enumerate(waiters[:_TOLD_AT_ONCE], 1):  # noqa: B007 - how far it came is used below
-                done(None if error is None else afresh(error))
-        except asyncio.InvalidStateError:  # a future's `set_result`; whoever waited for it has been cancelled
-            pass
-        finally:  # where one of them raises, too
-            if told < len(waiters):
-                self._loop.call_soon(self._tell, waiters[told:], error)
 
     async def _landing(self) -> None:
         landed = self._loop.create_future()

@@ -17,6 +17,7 @@ from sendengine.core.outcomes import Accepted, Outcome, Unreachable
 from sendengine.errors import StorageError
 from sendengine.journal.connection import Connect, Durability, connect_sqlite
 from sendengine.journal.frames import Record
+from sendengine.journal.giving_way import gives_way
 from sendengine.journal.group import ArchiveName
 from sendengine.journal.keepsakes import Keepsakes, look_for_shares
 from sendengine.journal.letters import (
@@ -265,7 +266,10 @@ class Outbox:
             return
         gone: list[int] = []
         if request is not None and (entry := self._requests.pop(request, None)) is not None:
-            gone.append(request)
+            if gives_way(portions):
+                self._store.remove(request, is_ordered=True)
+            else:
+                gone.append(request)
             if entry.seal.key is not None and may_have_been_sent(portions):
                 self._kept.note(self._keep(request, entry), entry.seal, jobs=self._jobs)
         for portion in portions:

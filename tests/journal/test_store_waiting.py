@@ -1,13 +1,16 @@
 """Whoever waits for a store is told in the end, whatever others do meanwhile."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 
 from sendengine import StorageError
+from sendengine.journal.flushing import GROUP_RECORDS
 from sendengine.journal.outbox import Outbox
 from sendengine.journal.store import Store
+from sendengine.journal.telling import TOLD_AT_ONCE
 from sendengine.journal.writer import Writer
 from tests.support.stores import Disk, Told, a_job, held, put
 from tests.support.virtual_loop import run_virtually
@@ -153,3 +156,23 @@ async def test_what_is_asked_of_a_thread_that_has_ended_fails(tmp_path: Path) ->
     assert all(answer is None or isinstance(answer, StorageError) for answer in answers)
     with pytest.raises(StorageError, match="closed"):
         await store._writer.run(lambda: None)
+
+
+async def test_who_waits_is_told_in_the_order_of_asking_although_the_next_group_lands_meanwhile(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "a.db")
+    told: list[int] = []
+    landed = threading.Event()
+
+    def note(number: int) -> None:
+        told.append(number)
+        if number == TOLD_AT_ONCE:  # the second group is on its way: wait until the loop has heard of it
+            store._writer.start(landed.set, done=lambda _: None, failed=print)
+            assert landed.wait(BOUND_S)
+
+    for number in range(2 * GROUP_RECORDS):
+        store.take(1, b"x", lambda _, number=number: note(number))  # type: ignore[misc]
+    async with asyncio.timeout(BOUND_S):
+        await store.flush()
+        await store.aclose()
+    assert landed.is_set()
+    assert told == list(range(2 * GROUP_RECORDS))
