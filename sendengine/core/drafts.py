@@ -4,14 +4,15 @@ Units: ``_s`` is seconds on a monotonic clock; sizes are bytes of JSON.
 
 Method: a *line* holds the *drafts* of a message (packs not yet sealed) in order. A recipient goes into the first
 draft with room or, where one names it already, into the draft behind the last that does. So the recipients of an open
-draft are among those of the open draft before it: the first fills first, and nothing has to be searched.
+draft are among those of the open draft before it: the first fills first, and nothing has to be searched. A message's
+first job waits as a *solo*, without a line, until a second one comes: many messages have but one.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
 from math import inf
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import orjson
 from msgspec import Struct, field
@@ -75,13 +76,15 @@ class Draft(Struct, Generic[M], eq=False):
     shares: list[Share[M] | None] = field(default_factory=list)
     before: "Draft[M] | None" = None
     after: "Draft[M] | None" = None
+    became: ClassVar[None] = None  # unlike a solo
 
 
 class Solo(Struct, Generic[M], eq=False, gc=False):
-    """A job that goes as it is, in a pack that nobody joins: no line looks after its recipients.
+    """A job in a pack that nobody has joined: no line looks after its recipients.
 
-    A full pack costs a fifth of the time so, and less than half of the memory; ``is_gone``: sealed, or left.
-    ``rendered`` are many recipients as a JSON array, which had to be made to weigh them.
+    Full packs that go alone cost a fifth of the time so, and less than half of the memory. One with ``has_room`` is
+    its message's first job, and ``became`` a line's first draft when the second came. ``is_gone``: sealed, left, or
+    became a draft. ``rendered`` are many recipients as a JSON array, which had to be made to weigh them.
     """
 
     group: PackKey
@@ -93,7 +96,9 @@ class Solo(Struct, Generic[M], eq=False, gc=False):
     deadline_s: float
     is_high: bool
     rendered: bytes = b""
+    has_room: bool = False
     is_gone: bool = False
+    became: Draft[M] | None = None
 
 
 Queued = Draft[M] | Solo[M]
@@ -129,8 +134,6 @@ class Line(Struct, Generic[M], eq=False):
 
     def spread(self, ids: tuple[str, ...], *, now_s: float) -> list[Part[M]]:
         """Give every recipient a place, and return the drafts that they went into and which went where."""
-        if len(ids) == 1 and self.open is None:
-            return [(self._first(ids, now_s), ids)]
         if self.holders is None:
             self._index()
         if len(ids) == 1:
@@ -141,6 +144,15 @@ class Line(Struct, Generic[M], eq=False):
         for name in ids:
             parts.setdefault(self._place(name, now_s), []).append(name)
         return [(draft, tuple(names)) for draft, names in parts.items()]
+
+    def adopt(self, solo: Solo[M]) -> Draft[M]:
+        """Let the line, which has no draft yet, begin with the one that a job with room becomes."""
+        draft = self._append(solo.opened_at_s, arrival=solo.arrival)
+        draft.size_bytes, draft.deadline_s = solo.size_bytes, solo.deadline_s
+        draft.recipients, draft.members = len(solo.ids), 1
+        draft.shares.append(Share(solo.member, solo.ids))
+        solo.became, solo.is_gone = draft, True
+        return draft
 
     def pull(self, draft: Draft[M], *, slot: int) -> Share[M]:
         """Take a share out of its draft. Raises LookupError where it left before."""
@@ -224,16 +236,6 @@ class Line(Struct, Generic[M], eq=False):
     def _holders(self) -> dict[str, Draft[M]]:
         return self.holders or {}
 
-    def _first(self, ids: tuple[str, ...], now_s: float) -> Draft[M]:
-        """Give the only recipient so far a place."""
-        draft = self._append(now_s)
-        draft.recipients = 1
-        draft.size_bytes += json_bytes(ids)
-        self._hold(ids[0], draft)
-        if self.caps.recipients == 1:
-            self.filled += self.close(draft)
-        return draft
-
     def _place(self, name: str, now_s: float) -> Draft[M]:
         """Give one recipient a place in the first draft with room behind all that name it."""
         holder = self._holders.get(name)
@@ -284,8 +286,9 @@ class Line(Struct, Generic[M], eq=False):
         elif self.holders is not None:
             self.holders.update(dict.fromkeys(part, draft))
 
-    def _append(self, now_s: float) -> Draft[M]:
-        draft = Draft(self, next(self.arrivals), now_s, len(self.group.content), before=self.tail)
+    def _append(self, now_s: float, *, arrival: int | None = None) -> Draft[M]:
+        arrival = next(self.arrivals) if arrival is None else arrival
+        draft = Draft(self, arrival, now_s, len(self.group.content), before=self.tail)
         if self.tail is None:
             self.head = draft
         else:

@@ -3,7 +3,7 @@
 import pytest
 
 from sendengine.core.drafts import PackKey
-from tests.core.packing_lane import EVERYONE, HO, Lane, shares
+from tests.core.packing_lane import EVERYONE, HI, HO, Lane, shares
 
 
 def test_jobs_with_the_same_message_share_a_pack_that_goes_when_it_has_lingered() -> None:
@@ -238,3 +238,49 @@ def test_of_the_ripe_normal_packs_the_one_opened_first_goes_first() -> None:
     lane.add("f", alone=True)
     lane.now_s = 10
     assert lane.take_all() == ["a", "b", "c d e", "f"]
+
+
+def test_a_messages_first_job_keeps_its_place_and_its_linger_when_others_join_it() -> None:
+    lane = Lane()
+    for now_s, ids, group in ((0, "a", HI), (1, "b", HO), (2, "c", HI)):
+        lane.now_s = now_s
+        lane.add(ids, group=group)
+    assert lane.packer.next_due_s() == 10
+    assert lane.packer.oldest_s() == 0
+    lane.now_s = 11
+    assert lane.take_all() == ["a c", "b"]
+
+
+def test_when_a_messages_first_job_left_the_next_one_is_first() -> None:
+    lane = Lane()
+    assert lane.packer.withdraw(lane.add("a")) == ("a",)
+    lane.add("b")
+    lane.now_s = 10
+    assert lane.take_all() == ["b"]
+
+
+@pytest.mark.parametrize(("leaving", "left"), [("a", "b"), ("b", "a")])
+def test_the_first_two_of_a_message_leave_alone(leaving: str, left: str) -> None:
+    lane = Lane()
+    members = {ids: lane.add(ids) for ids in ("a", "b")}
+    assert lane.packer.withdraw(members[leaving]) == (leaving,)
+    lane.now_s = 10
+    assert lane.take_all() == [left]
+    assert len(lane.packer) == lane.packer.recipients == 0
+
+
+def test_the_deadline_of_a_messages_first_job_counts_for_the_pack_that_others_join() -> None:
+    lane = Lane()
+    lane.add("a", deadline_s=20)
+    lane.add("b")
+    pack = lane.packer.take(now_s=10)
+    assert pack is not None
+    assert (pack.ids, pack.deadline_s) == (("a", "b"), 20)
+
+
+def test_a_first_job_and_another_to_the_same_recipient_go_in_two_packs() -> None:
+    lane = Lane()
+    for ids in ("a", "a", "b"):
+        lane.add(ids)
+    lane.now_s = 10
+    assert lane.take_all() == ["a b", "a"]

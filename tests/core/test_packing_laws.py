@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sendengine.core.drafts import Pack, PackKey, Share
-from sendengine.core.packing import DEADLINE_MARGIN_S, Packer
+from sendengine.core.packing import Packer
+from sendengine.core.queues import DEADLINE_MARGIN_S
 
 MAX_RECIPIENTS, MAX_BYTES, LINGER_S = 4, 40, 2.0
 GROUPS = [PackKey(content, "push", "alias", "external_id") for content in (b"{}", b'{"a":1}')]

@@ -1,6 +1,10 @@
 """Who leaves a pack that is not full: near a deadline, past it, withdrawn, or drained. Times are seconds."""
 
-from sendengine.core.drafts import PackKey
+from weakref import ref
+
+import pytest
+
+from sendengine.core.drafts import Line, PackKey
 from sendengine.core.packing import Packer
 from tests.core.packing_lane import EVERYONE, HI, HO, Lane
 
@@ -176,6 +180,7 @@ def test_recipients_of_full_packs_are_forgotten_while_their_message_waits_on() -
     for index in range(30):
         lane.add(f"a{index}")
     (line,) = [shard[HI] for shard in lane.packer._lines[0] if shard]  # looks inside: it shows nowhere else
+    assert isinstance(line, Line)
     assert not line.holders
 
 
@@ -186,7 +191,7 @@ def test_the_queues_forget_those_who_expired_behind_one_who_stays() -> None:
         lane.now_s = float(index)
         lane.add("a", alone=True, deadline_s=index + 0.5)
         assert len(lane.packer.expire(index + 0.5)) == 1
-    assert len(lane.packer._alone) < 1100  # looks inside: what is forgotten shows nowhere else
+    assert len(lane.packer._queues._alone) < 1100  # looks inside: what is forgotten shows nowhere else
     assert lane.take_all() == ["stays"]
 
 
@@ -199,3 +204,19 @@ def test_a_recipient_whose_second_job_expired_still_stands_in_a_request_once() -
         packer.add(member, group=group, ids=("a",), alone=False, high=False, deadline_s=deadline_s, now_s=0.0)
     packs = [packer.take(now_s=5.0), packer.take(now_s=5.0)]
     assert [pack.ids for pack in packs if pack is not None] == [("a",), ("a",)]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("high", [True, False])
+def test_who_was_taken_is_kept_by_nothing(alone: bool, high: bool) -> None:
+    class Member:
+        """Its fate can be watched."""
+
+    packer: Packer[Member] = Packer(max_recipients=10, max_bytes=10_000, linger_s=1.0)
+    member = Member()
+    group = PackKey(b"{}", "push", "alias", "external_id")
+    packer.add(member, group=group, ids=("a",), alone=alone, high=high, deadline_s=None, now_s=0)
+    assert packer.take(now_s=5) is not None
+    fate = ref(member)
+    del member
+    assert fate() is None
