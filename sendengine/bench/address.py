@@ -10,7 +10,7 @@ Units: ``_s`` is seconds.
 
 import asyncio
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
@@ -40,11 +40,11 @@ class _Host(Struct, frozen=True):
     canonical: str
 
 
-async def check_address(base_url: str, *, allowed: Sequence[str]) -> str:
+async def check_address(base_url: str, *, allowed: Callable[[], Sequence[str]]) -> str:
     """Return the URL without a slash at its end, if a benchmark may go there.
 
-    ``allowed`` is ``bench.addresses`` of the settings. Raises SettingsError, which says why not and how to mend it.
-    Cancelling it leaves a look-up to end by itself.
+    ``allowed`` reads ``bench.addresses`` of the settings, and is asked only where the address needs it. Raises
+    SettingsError, which says why not and how to mend it. Cancelling it leaves a look-up to end by itself.
     """
     host, port, url = _taken_apart(base_url)
     if is_onesignal(host):
@@ -57,7 +57,7 @@ async def check_address(base_url: str, *, allowed: Sequence[str]) -> str:
     if all(address.is_loopback for address in found.addresses):
         return url
     await _check_not_api(url, found)
-    if not _is_listed(host, port, found.addresses, allowed):
+    if not _is_listed(host, port, found.addresses, allowed()):
         raise SettingsError(
             f"{url}: is neither this machine nor on the list; if it is a test server of yours, write "
             f'addresses = ["{_bracketed(host)}:{port}"] under [bench] in the settings, and name them with --config'

@@ -18,6 +18,7 @@ from sendengine.telemetry.histogram import Histogram
 SCHEMA: Final = 1
 FILE: Final = "bench.json"
 _PROGRAM: Final = "sendengine bench"
+_FINE: Final = frozenset({"accepted", "unreachable"})
 
 
 class Latency(Struct, frozen=True, kw_only=True):
@@ -67,6 +68,11 @@ class Lane(Struct, frozen=True, kw_only=True):
     latency: dict[str, Latency]
     reply: Latency
     server: Server | None = None
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether all that was offered was accepted, or reached nobody, and anything was."""
+        return bool(self.outcomes) and self.outcomes.keys() <= _FINE and not self.unsettled
 
 
 class Cpu(Struct, frozen=True, kw_only=True):

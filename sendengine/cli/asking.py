@@ -10,6 +10,7 @@ from typing import Final
 import click
 from msgspec import Struct
 
+from sendengine.cli import output
 from sendengine.cli.output import note
 from sendengine.errors import InputError
 
@@ -33,7 +34,7 @@ class Expectation(Struct, frozen=True):
 
 def is_terminal() -> bool:
     """Whether a person can be asked and can see the question."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
+    return output.is_terminal(sys.stdin) and output.is_terminal(sys.stderr)
 
 
 def confirm(*, name: str, recipients: int | None, is_sure: bool) -> bool:

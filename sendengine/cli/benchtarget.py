@@ -51,12 +51,24 @@ class Asked(Struct, frozen=True, kw_only=True):
         """Whether a mock server is started for it."""
         return self.address is None and self.app is None
 
+    @property
+    def median_ms(self) -> float:
+        """The median latency of the mock server that is ours."""
+        return LATENCY_MS if self.latency_ms is None else self.latency_ms
+
     def check(self) -> None:
         """Raise SettingsError where it asks for what cannot be had together."""
         if not self.is_ours and (self.latency_ms is not None or self.latency_p99_ms is not None):
             raise SettingsError(
                 "--latency-ms and --latency-p99-ms are of the mock server that bench starts itself; start one with "
                 "`sendengine mock --latency-ms …` and give its address, or leave --address and --app out"
+            )
+        if self.is_named and not self.config.exists():
+            raise SettingsError(f"{self.config}: there is no such file; correct --config, or leave it out")
+        if self.latency_p99_ms and self.latency_p99_ms <= self.median_ms:
+            raise SettingsError(
+                f"--latency-p99-ms {self.latency_p99_ms:g}: must be above the median, which --latency-ms says is "
+                f"{self.median_ms:g}; leave it out for a constant latency"
             )
         if self.app is not None and self.plan is not None:
             raise SettingsError(f"--plan: apps.{self.app} has a plan of its own in the settings; leave --plan out")
@@ -108,7 +120,7 @@ async def opened(asked: Asked, *, state_dir: Path) -> AsyncIterator[Target]:
         return
     app = settings.apps[name]
     try:
-        url = await check_address(asked.address or app.base_url, allowed=_allowed(asked))
+        url = await check_address(asked.address or app.base_url, allowed=lambda: _allowed(asked))
     except SettingsError as error:
         where = "" if asked.address is not None else f"apps.{name}.base_url in {asked.config}: "
         raise SettingsError(f"{where}{error}") from None
@@ -155,7 +167,7 @@ def _mock(asked: Asked) -> MockConfig:
     app = AppConfig(name="Bench", plan=asked.plan or PLAN, create_notification=limit, update_user=limit)
     return MockConfig(
         default=app,
-        latency_ms=LATENCY_MS if asked.latency_ms is None else asked.latency_ms,
+        latency_ms=asked.median_ms,
         latency_p99_ms=asked.latency_p99_ms or 0.0,
         application_limit="off",
         keep_updates=False,

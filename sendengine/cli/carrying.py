@@ -1,11 +1,13 @@
 """Carries a prepared run out, and tells what came of it: the part that `send`, `resume` and `retry` have in common."""
 
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import click
 
+from sendengine.campaign.run import RunResult
 from sendengine.campaign.rundir import FAILURES, MANIFEST, REQUESTS, RunDir
 from sendengine.cli import summary
 from sendengine.cli.exits import Exit
@@ -28,15 +30,19 @@ def carry_out(session: Session, *, is_json: bool) -> int:
         if not session.run_dir.has(MANIFEST):
             raise
         raise StorageError(f"{error}; when that is mended, go on: {_how_to_go_on(session)}") from error
-    folder = session.run_dir.path
-    if is_json:
-        show_json(summary.as_json(result.report, folder=folder, why=result.why))
-    else:
-        for line in summary.summary_lines(result.report, folder=folder, why=result.why):
-            say(line)
+    with suppress(BrokenPipeError):  # where nobody reads on, the exit code and the report still tell
+        _show(result, session.run_dir.path, is_json=is_json)
     if result.exit_code in _UNFINISHED and session.run_dir.has(MANIFEST):
         note(f"Go on: {_how_to_go_on(session)}")
     return result.exit_code
+
+
+def _show(result: RunResult, folder: Path, *, is_json: bool) -> None:
+    if is_json:
+        show_json(summary.as_json(result.report, folder=folder, why=result.why))
+        return
+    for line in summary.summary_lines(result.report, folder=folder, why=result.why):
+        say(line)
 
 
 def _how_to_go_on(session: Session) -> str:

@@ -48,8 +48,12 @@ class Commands(click.Group):
 def cli() -> None:
     """Send through OneSignal's REST API as fast as its documented ceilings allow, and never faster.
 
-    Exit codes: 0 all accepted; 2 usage, settings or input invalid, nothing sent; 3 finished, some not accepted; 4
-    stopped by a guard; 5 storage failed; 75 stopped early, resumable; 130 second Ctrl-C.
+    INPUT is a campaign (.toml), a file of jobs (.jsonl, .jsonl.gz), or - for jobs on standard input. RUN is a run's
+    name, the start of it, its directory, "latest", or the name of a campaign that only one run sends.
+
+    Exit codes: 0 all accepted, or unreachable; 1 a fault of sendengine itself; 2 usage, settings or input invalid,
+    nothing sent; 3 finished, some not accepted; 4 stopped by a guard; 5 storage failed; 75 stopped early, resumable;
+    130 second Ctrl-C.
     """
 
 

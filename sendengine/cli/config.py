@@ -24,9 +24,9 @@ def config_group() -> None:
 @config_option
 @json_option
 def check_command(*, config: Path, is_json: bool) -> None:
-    """Check the settings and where the keys come from; nothing goes over the network.
+    """Check the settings, and that each key is there.
 
-    Exits 2 where something is wrong.
+    Nothing goes over the network. Exits 2 where something is wrong.
     """
     settings = load_settings(config)
     findings = (*check_sources(settings), *check_apps(settings), *check_file(settings, config))
@@ -44,7 +44,10 @@ def check_command(*, config: Path, is_json: bool) -> None:
 @config_option
 @json_option
 def show_command(*, config: Path, is_json: bool) -> None:
-    """Show every setting with the value that counts and where it comes from; keys are masked."""
+    """Show every setting with its value and where that comes from.
+
+    Keys and passwords are masked.
+    """
     entries = effective(config)
     if is_json:
         show_json(

@@ -1,6 +1,5 @@
 """``sendengine dead``: the jobs that embedded engines gave up, in the journals of the state directory."""
 
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +27,10 @@ reason_option = click.option(
 
 @click.group("dead")
 def dead_group() -> None:
-    """List, export and put back jobs that engines gave up; a journal that a live engine holds is left alone."""
+    """List, export and put back jobs that engines gave up.
+
+    A journal that a live engine holds is left alone.
+    """
 
 
 @dead_group.command("list")
@@ -51,9 +53,12 @@ def list_command(*, config: Path, reasons: tuple[str, ...], is_json: bool) -> No
 @config_option
 @reason_option
 def export_command(*, config: Path, reasons: tuple[str, ...]) -> None:
-    """Write them as lines of JSON, which `sendengine send` takes where they were certainly not sent."""
+    """Write them as lines of JSON.
+
+    `sendengine send` takes those that were certainly not sent.
+    """
     for line in run(lambda: _lines(load_settings(config), reasons)):
-        sys.stdout.write(orjson.dumps(line).decode() + "\n")
+        say(orjson.dumps(line).decode())
 
 
 @dead_group.command("requeue")
@@ -61,9 +66,9 @@ def export_command(*, config: Path, reasons: tuple[str, ...]) -> None:
 @reason_option
 @click.option("--repeat-deltas", is_flag=True, help="Repeat deltas that may have been counted already.")
 def requeue_command(*, config: Path, reasons: tuple[str, ...], repeat_deltas: bool) -> None:
-    """Put them back; the next engine that starts with this state directory sends them.
+    """Put them back, for the next engine to send.
 
-    What may have been sent goes again whole, under its old key.
+    That is the next one with this state directory. What may have been sent goes again whole, under its old key.
     """
     back = run(lambda: _requeue_all(load_settings(config), reasons, repeat_deltas=repeat_deltas))
     if back:

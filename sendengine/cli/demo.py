@@ -39,9 +39,10 @@ _LATENCY_MS: Final = 100.0
 @runs_dir_option
 @json_option
 def demo_command(*, recipients: int, jobs: int, runs_dir: Path, is_json: bool) -> None:
-    """Send a campaign and a file of mixed jobs to a mock server, as fast as the documented ceilings allow.
+    """Send two inputs to a mock server, and check the reports.
 
-    Nothing leaves this machine. Exits 0 where the reports equal what the mock server counted.
+    A campaign and a file of mixed jobs, as fast as the documented ceilings allow. Nothing leaves this machine. Exits 0
+    where the reports equal what the mock server counted, and 1 where they differ.
     """
     with TemporaryDirectory(prefix="sendengine-demo-") as folder:
         inputs = (write_campaign(Path(folder), APP, count=recipients), write_jobs(Path(folder), count=jobs))

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from sendengine.cli.output import note
+from sendengine.cli.output import is_terminal, note
 from sendengine.cli.progress import Glance, Teller
 
 LIVE_EVERY_S: Final = 0.5
@@ -28,9 +28,10 @@ Look = Callable[[], Glance]
 async def shown(look: Look, *, is_live: bool | None = None) -> AsyncIterator[None]:
     """Show what ``look`` returns for as long as the block runs, and once more at its end; on standard error.
 
-    ``is_live`` None asks standard error whether it is a terminal.
+    ``is_live`` None asks standard error whether it is a terminal that can be drawn on.
     """
-    is_live = sys.stderr.isatty() if is_live is None else is_live
+    if is_live is None:
+        is_live = is_drawable()
     teller = Teller(now_s=asyncio.get_running_loop().time())
     task = asyncio.create_task(_live(look, teller) if is_live else _lines(look, teller))
     try:
@@ -40,12 +41,17 @@ async def shown(look: Look, *, is_live: bool | None = None) -> AsyncIterator[Non
         await asyncio.gather(task, return_exceptions=True)
 
 
+def is_drawable() -> bool:
+    """Whether standard error is a terminal that can be drawn on, as one with ``TERM=dumb`` cannot."""
+    return is_terminal(sys.stderr) and not Console(stderr=True).is_dumb_terminal
+
+
 async def _live(look: Look, teller: Teller) -> None:
     loop = asyncio.get_running_loop()
     console = Console(stderr=True, highlight=False)
 
     def text() -> Text:
-        return Text(teller.screen(look(), now_s=loop.time()), no_wrap=True, overflow="crop")
+        return Text(teller.screen(look(), now_s=loop.time()), overflow="fold")  # a narrow terminal loses nothing
 
     with Live(text(), console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=True) as live:
         try:

@@ -24,9 +24,10 @@ from sendengine.settings import AppSettings, Settings, TransportSettings, load_s
 @runs_dir_option
 @json_option
 def doctor_command(*, name: str | None, config: Path, runs_dir: Path, is_json: bool) -> None:
-    """Check this machine and the way to OneSignal: settings, file descriptors, disk, DNS, TLS, clock.
+    """Check this machine and the way to OneSignal.
 
-    Exits 2 where a check fails; warnings do not change the exit code.
+    Settings, file descriptors, disk, DNS, TLS, clock. Exits 2 where a check fails; warnings do not change the exit
+    code.
     """
     checks = run(lambda: _diagnose(name, config, runs_dir))
     if is_json:

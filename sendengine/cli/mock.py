@@ -27,6 +27,7 @@ from sendengine.mockserver import (
     summary_lines,
 )
 from sendengine.mockserver.options import OptionValue
+from sendengine.mockserver.server import cannot_listen
 from sendengine.telemetry.collector import tune_collector
 from sendengine.transport import bounded_connections
 
@@ -56,7 +57,9 @@ def _option(switch: Option) -> Callable[[_Command], _Command]:
 
 
 def _shown(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else f"{value}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(str(each) or '""' for each in value)
+    return f"{value}"
 
 
 @click.command("mock")
@@ -84,10 +87,10 @@ def mock_command(
     is_json: bool,
     **given: OptionValue,
 ) -> None:
-    """Serve a OneSignal on this machine that enforces its limits, and misbehaves on request.
+    """Serve a OneSignal on this machine that enforces its limits.
 
-    Prints its base URL, and at Ctrl-C what it has seen. By default any app id and any key will do. HTTP/1.1 and HTTP/2
-    are spoken on the same port.
+    It misbehaves on request. Prints its base URL, and at Ctrl-C what it has seen. By default any app id and any key
+    will do. HTTP/1.1 and HTTP/2 are spoken on the same port.
     """
     if tls_key is not None and tls_cert is None:
         raise click.UsageError("--tls-key: needs --tls-cert")
@@ -100,10 +103,10 @@ def mock_command(
         ssl = server_context(certificate, tls_key) if certificate is not None else None
         try:
             run(lambda: _serve(config, host=host, port=port, ssl=ssl, made=made, is_json=is_json))
+        except BrokenPipeError:  # nobody reads what it says
+            raise
         except OSError as error:
-            raise SettingsError(
-                f"{host}:{port}: cannot listen: {error.strerror}; choose another --port, or 0"
-            ) from None
+            raise SettingsError(f"{cannot_listen(host, port, error)}; choose another --host or --port") from None
 
 
 def _spelled(parameter: str) -> str:

@@ -1,5 +1,6 @@
 """Options that several commands share; they stand after the command."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -41,16 +42,39 @@ def share_of(text: str) -> float:
     return share
 
 
+def number_of(what: str, *, most: float, hint: str = "", is_zero_fine: bool = False) -> Callable[[str], float]:
+    """Make a reader of numbers above 0 that says what they are of, and the most that makes sense."""
+
+    def number(text: str) -> float:
+        try:
+            found = float(text)
+        except ValueError:
+            found = -1.0
+        if 0 < found <= most or (found == 0 and is_zero_fine):
+            return found
+        low = "from 0" if is_zero_fine else "above 0"
+        raise click.BadParameter(f"{text!r} is no number of {what} {low} and up to {most:,.0f}{hint}")
+
+    return number
+
+
+def _some_share_of(text: str) -> float:
+    if not (share := share_of(text)):
+        raise click.BadParameter(f"{text!r} must be above 0")
+    return share
+
+
+requests_per_s: Final = number_of("requests/s", most=1e9)
 yes_option: Final = click.option("--yes", "is_sure", is_flag=True, help="Do not ask.")
 share_option: Final = click.option(
     "--share",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=_some_share_of,
     metavar="PART",
-    help="Use this part of the ceilings, above 0 and at most 1; never above the settings.",
+    help="Use this part of the ceilings and of the application limit: 60%, or 0.6; never above the settings.",
 )
 rate_option: Final = click.option(
     "--rate",
-    type=click.FloatRange(0, min_open=True),
+    type=requests_per_s,
     metavar="N",
     help="At most N requests/s in each lane; never above the settings.",
 )

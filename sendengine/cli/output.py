@@ -1,39 +1,60 @@
-"""How the command line writes: results on standard output, everything said about them on standard error."""
+"""How the command line writes: results on standard output, everything said about them on standard error.
 
+A result that cannot be written is an error. What is said about it never is one: a log on a full disk, or a reader that
+has gone, must not keep a run from going on, nor from being stopped.
+"""
+
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 import click
 import orjson
 from msgspec import to_builtins
 
-from sendengine.errors import InputError, SendEngineError
+from sendengine.errors import InputError, SendEngineError, StorageError
 
 _FAULTS_SHOWN: Final = 20
 _JSON: Final = orjson.OPT_NON_STR_KEYS
 
 
 def say(text: str = "") -> None:
-    """Write a line of the result."""
-    click.echo(text)
+    """Write a line of the result; raises BrokenPipeError where nobody reads on, and StorageError."""
+    try:
+        click.echo(text)
+    except OSError as error:
+        _let_go(sys.stdout)
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise StorageError(f"standard output cannot be written: {error.strerror}") from None
 
 
 def note(text: str) -> None:
     """Write a line about what is going on, which is no part of the result; above the progress where that is live."""
-    sys.stderr.write(f"{text}\n")  # click.echo would go past the live progress, which then wipes the line
-    sys.stderr.flush()
+    if sys.stderr is None:  # it was closed before we began
+        return
+    try:
+        sys.stderr.write(f"{text}\n")  # click.echo would go past the live progress, which then wipes the line
+        sys.stderr.flush()
+    except OSError:
+        _let_go(sys.stderr)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person is at the other end of a standard stream, which is None where it was closed before we began."""
+    return stream is not None and stream.isatty()
 
 
 def show_json(value: object) -> None:
     """Write the result as JSON, for programs."""
-    click.echo(orjson.dumps(value, option=_JSON | orjson.OPT_INDENT_2, default=_plain).decode())
+    say(orjson.dumps(value, option=_JSON | orjson.OPT_INDENT_2, default=_plain).decode())
 
 
 def show_json_line(value: object) -> None:
     """Write a result as one line of JSON, at once: more may follow."""
-    click.echo(orjson.dumps(value, option=_JSON, default=_plain).decode())
+    say(orjson.dumps(value, option=_JSON, default=_plain).decode())
 
 
 def show_error(error: SendEngineError) -> None:
@@ -73,6 +94,13 @@ def duration(seconds: float) -> str:
         return f"{rest_s} s"
     hours, minutes_left = divmod(minutes, 60)
     return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest_s} s"
+
+
+def _let_go(stream: TextIO) -> None:
+    """Send what nobody can take to nowhere from now on: what is left in the buffer would change the exit code."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _plain(value: object) -> object:

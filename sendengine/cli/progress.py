@@ -14,7 +14,7 @@ from sendengine.telemetry.snapshots import EngineStats, LaneStats
 _BAR_WIDTH: Final = 48
 _SPAN_S: Final = 3.0  # what "now" means: long enough to be calm, short enough to see a hold
 _ETA_SPAN_S: Final = 30.0
-_HEAD: Final = " " * 28 + "    now/s  ceiling  in flight   waiting   p50 ms   p99 ms   429s  retries"
+_HEAD: Final = " now/s ceiling in flight waiting p50 ms p99 ms  429s retries"  # 60 columns, as narrow as terminals are
 
 
 class LaneGlance(Struct, frozen=True):
@@ -100,16 +100,17 @@ class Teller:
 
     def screen(self, glance: Glance, *, now_s: float) -> str:
         """Several lines for a terminal, the same number every time as long as the lanes are the same."""
-        left_s = self._left_s(glance, now_s=now_s)
-        gone = duration(now_s - self._started_at_s)
-        lines = [f"{glance.name}  {_done(glance)}, {gone} gone{_left(left_s)}", _bar(glance), _HEAD]
+        lines = [f"{glance.name}  {_done(glance)}", _bar(glance), _HEAD]
         for lane in glance.lanes:
             rate = self._rate(lane, now_s=now_s)
+            lines.append(f"{lane.name}  {lane.hold}".rstrip())
             lines.append(
-                f"{lane.name[:27]:<28}{rate:>9,.0f}{ceiling(lane.ceiling):>9}{lane.in_flight:>11,}{lane.waiting:>10,}"
-                f"{lane.p50_ms:>9,.0f}{lane.p99_ms:>9,.0f}{lane.throttled:>7,}{lane.retries:>9,}"
+                f"{rate:>6,.0f} {ceiling(lane.ceiling):>7} {lane.in_flight:>9,} {lane.waiting:>7,}"
+                f" {lane.p50_ms:>6,.0f} {lane.p99_ms:>6,.0f} {lane.throttled:>5,} {lane.retries:>7,}"
             )
-            lines.append(f"  {lane.hold}" if lane.hold else "")
+        left_s = self._left_s(glance, now_s=now_s)
+        gone = duration(now_s - self._started_at_s)
+        lines.append(f"{gone} gone{_left(left_s)}")  # short, since a terminal writes ^C behind it
         return "\n".join(lines)
 
     def line(self, glance: Glance, *, now_s: float) -> str:

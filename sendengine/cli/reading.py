@@ -11,6 +11,8 @@ import click
 
 from sendengine.campaign.rundir import RunDir
 from sendengine.campaign.work import STANDARD_INPUT, LoadedInput, load_input
+from sendengine.cli.output import is_terminal
+from sendengine.errors import InputError
 from sendengine.settings import Settings
 
 _EVERY_S: Final = 0.5
@@ -23,6 +25,8 @@ def read_input(source: str, settings: Settings, *, name: str | None, spool: Call
     """
     path = Path(source)
     if source == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise InputError(f"{source}: standard input is closed; name a file, or pipe the jobs in")
         path = spool().spool(sys.stdin.buffer)
         name = name or "standard-input"
     with _Ticker() as ticker:
@@ -39,7 +43,7 @@ class _Ticker:
     """Tells a terminal how many rows have been read, twice a second; anything else is told nothing."""
 
     def __init__(self) -> None:
-        self._is_told = sys.stderr.isatty()
+        self._is_told = is_terminal(sys.stderr)
         self._next_s = monotonic() + _EVERY_S
 
     def __enter__(self) -> Self:

@@ -20,7 +20,10 @@ from sendengine.errors import InputError, StorageError
 @runs_dir_option
 @json_option
 def report_command(*, run: str, runs_dir: Path, is_json: bool) -> None:
-    """Show the report of a finished run: its name or the start of it, a campaign's name, its directory, or "latest"."""
+    """Show the report of a run that has finished or was stopped.
+
+    RUN is its name, the start of it, its directory, "latest", or the name of a campaign that only one run sends.
+    """
     found = find_run(run, runs_dir)
     if not (found.path / REPORT).exists():
         raise InputError(_without_report(found))

@@ -48,10 +48,11 @@ def resume_command(
     is_sure: bool,
     is_json: bool,
 ) -> None:
-    """Go on with a run: its name, the start of its name, its directory, or "latest".
+    """Go on with a run that was stopped or killed.
 
-    It sends what the run was begun with, whatever the settings have become: what was accepted is not sent again, and
-    what may have been is repeated under its old key. Refused where the input has changed since.
+    RUN is its name, the start of it, its directory, "latest", or the name of a campaign that only one run sends. It
+    sends what the run was begun with, whatever the settings have become: what was accepted is not sent again, and what
+    may have been is repeated under its old key. Refused where the input has changed since.
     """
     run_dir = find_run(run, runs_dir)
     settings = load_settings(config)

@@ -61,10 +61,11 @@ def retry_command(  # noqa: PLR0913 - the options of a command line
     is_sure: bool,
     is_json: bool,
 ) -> None:
-    """Repeat what failed in a run: its name, the start of its name, its directory, or "latest".
+    """Repeat what failed in a run, as a run of its own.
 
-    What may have been sent goes again whole, under its old key; what certainly was not, as new jobs. It is a run of its
-    own, which counts jobs.
+    RUN is its name, the start of it, its directory, "latest", or the name of a campaign that only one run sends. What
+    may have been sent goes again whole, under its old key; what certainly was not, as new jobs. It is a run of its own,
+    which counts jobs.
     """
     old = find_run(run, runs_dir)
     settings = load_settings(config)

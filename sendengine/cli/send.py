@@ -1,5 +1,6 @@
 """``sendengine send``: shows what an input is going to do, asks, sends it, and reports."""
 
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,7 +44,7 @@ _SAMPLES: Final = 3
 @click.option("--name", help="What a jobs file is called in its report.  [default: the file's name]")
 @click.option("--dry-run", "is_dry", is_flag=True, help="Show what would be sent, and send nothing.")
 @click.option("--expect", type=click.IntRange(0), metavar="N", help="Stop unless there are N recipients (or jobs).")
-@click.option("--within", type=share_of, default="0%", metavar="PART", help="By how much --expect may be missed: 2%.")
+@click.option("--within", type=share_of, metavar="PART", help="By how much --expect may be missed: 2%.")
 @click.option("--test", metavar="ID,ID", help="Send the campaign to these recipients alone, under keys of their own.")
 @click.option("--edition", type=click.IntRange(1), default=1, show_default=True, help="2 sends the same once more.")
 @share_option
@@ -68,7 +69,7 @@ def send_command(  # noqa: PLR0913 - the options of a command line
     name: str | None,
     is_dry: bool,
     expect: int | None,
-    within: float,
+    within: float | None,
     test: str | None,
     edition: int,
     share: float | None,
@@ -79,19 +80,20 @@ def send_command(  # noqa: PLR0913 - the options of a command line
     is_sure: bool,
     is_json: bool,
 ) -> None:
-    """Send a campaign or a jobs file (- is standard input), and leave a report.
+    """Send an input, and leave a report.
 
-    On a terminal it shows what it is going to do, and asks. Ctrl-C lets what is on the wire finish and exits 75; a
-    second one gives it up and exits 130; `sendengine resume` goes on with either. A campaign, or a jobs file of the
-    same content, that was begun before is refused.
+    INPUT is a campaign (.toml), a file of jobs (.jsonl, .jsonl.gz), or - for jobs on standard input. On a terminal it
+    shows what it is going to do, and asks. Ctrl-C lets what is on the wire finish and exits 75; a second one gives it
+    up and exits 130; `sendengine resume` goes on with either. A campaign, or a jobs file of the same content, that was
+    begun before is refused.
     """
     choices = Choices(
         source=source,
         config=config,
         name=name,
-        test=tuple(part.strip() for part in (test or "").split(",") if part.strip()),
+        test=() if test is None else _ids(test),
         edition=edition,
-        expectation=None if expect is None else Expectation(expect, within),
+        expectation=_expectation(expect, within),
         share=share,
         rate=rate,
         skip_invalid=skip_invalid,
@@ -103,6 +105,22 @@ def send_command(  # noqa: PLR0913 - the options of a command line
     place = RunPlace(runs_dir)
     code = _send(choices, place, options, is_sure=is_sure, is_json=is_json)
     raise click.exceptions.Exit(code)
+
+
+def _ids(test: str) -> Sequence[str]:
+    """Read the recipients of a test: a variable of a shell that is empty must not send to everybody."""
+    ids = tuple(part.strip() for part in test.split(",") if part.strip())
+    if not ids:
+        raise click.UsageError("--test: names nobody; give ids with commas between, or leave it out to send to all")
+    return ids
+
+
+def _expectation(expect: int | None, within: float | None) -> Expectation | None:
+    if expect is None:
+        if within is not None:
+            raise click.UsageError("--within: needs --expect, since it says by how much that may be missed")
+        return None
+    return Expectation(expect, within or 0.0)
 
 
 def _look(choices: Choices, *, is_json: bool) -> None:

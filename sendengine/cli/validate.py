@@ -18,9 +18,10 @@ from sendengine.settings import load_settings
 @config_option
 @json_option
 def validate_command(*, source: str, config: Path, is_json: bool) -> None:
-    """Check a campaign or a jobs file (- is standard input), and count what is in it; nothing is sent.
+    """Check an input, and count what is in it; nothing is sent.
 
-    Exits 2 where a row cannot be sent.
+    INPUT is a campaign (.toml), a file of jobs (.jsonl, .jsonl.gz), or - for jobs on standard input. Exits 2 where a
+    row cannot be sent.
     """
     loaded = read_for_a_look(source, load_settings(config))
     if is_json:

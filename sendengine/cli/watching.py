@@ -19,7 +19,7 @@ from sendengine.campaign.rundir import STATUS, RunDir
 from sendengine.campaign.status import LaneStatus, Status, read_status
 from sendengine.cli.carrying import resume_line
 from sendengine.cli.exits import Exit
-from sendengine.cli.options import json_option, runs_dir_option
+from sendengine.cli.options import json_option, requests_per_s, runs_dir_option
 from sendengine.cli.output import ceiling, duration, note, say, show_json, show_json_line
 from sendengine.cli.report import find_run
 from sendengine.errors import InputError
@@ -35,7 +35,7 @@ _LOOK_S: Final = 0.1
 @click.option("--watch", "is_watching", is_flag=True, help="Show it every second, until the run ends.")
 @json_option
 def status_command(*, run: str, runs_dir: Path, is_watching: bool, is_json: bool) -> None:
-    """Show how far a run is; of the latest one where none is named."""
+    """Show how far a run is, the latest where none is named."""
     run_dir = find_run(run, runs_dir)
     for status, is_going_on in _looks(run_dir, is_watching=is_watching):
         if is_json:
@@ -50,7 +50,7 @@ def status_command(*, run: str, runs_dir: Path, is_watching: bool, is_json: bool
 @click.argument("run", metavar="RUN")
 @runs_dir_option
 def pause_command(*, run: str, runs_dir: Path) -> None:
-    """Let a run put nothing new on the wire until `sendengine continue`."""
+    """Let a run put nothing new on the wire until it is continued."""
     _ask(find_run(run, runs_dir), "paused", is_paused=True)
 
 
@@ -64,10 +64,13 @@ def continue_command(*, run: str, runs_dir: Path) -> None:
 
 @click.command("rate")
 @click.argument("run", metavar="RUN")
-@click.argument("rate", metavar="N", type=click.FloatRange(0, min_open=True))
+@click.argument("rate", metavar="N", type=requests_per_s)
 @runs_dir_option
 def rate_command(*, run: str, rate: float, runs_dir: Path) -> None:
-    """Let a run send at most N requests/s in each lane; never above the settings."""
+    """Let a run send at most N requests/s in each lane.
+
+    Never above the settings, nor above the run's own --rate and --share. A run that is resumed starts as these say.
+    """
     _ask(find_run(run, runs_dir), f"sending at most {rate:,g} requests/s in each lane", rate=rate)
 
 

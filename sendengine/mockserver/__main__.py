@@ -21,14 +21,14 @@ from sendengine.errors import SettingsError
 from sendengine.mockserver.certificates import server_context
 from sendengine.mockserver.config import MockConfig, parse_config
 from sendengine.mockserver.faults import parse_fault
-from sendengine.mockserver.server import MockServer, serve
+from sendengine.mockserver.server import MockServer, cannot_listen, serve
 from sendengine.mockserver.tuning import fast_loop, tune_process
 
 _USAGE: Final = 2
 
 
 def main() -> int:
-    """Run the server; 2 for impossible settings."""
+    """Run the server; 2 for impossible settings, and where it cannot listen."""
     arguments = _parser().parse_args()
     try:
         config = _config(arguments.config_json, arguments.fault)
@@ -36,8 +36,14 @@ def main() -> int:
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return _USAGE
-    with asyncio.Runner(loop_factory=fast_loop) as runner:
-        runner.run(_run(config, arguments, ssl))
+    try:
+        with asyncio.Runner(loop_factory=fast_loop) as runner:
+            runner.run(_run(config, arguments, ssl))
+    except BrokenPipeError:  # nobody reads what it says
+        raise
+    except OSError as error:
+        sys.stderr.write(f"{cannot_listen(arguments.host, arguments.port, error)}; choose another --host or --port\n")
+        return _USAGE
     return 0
 
 

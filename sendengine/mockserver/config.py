@@ -249,7 +249,7 @@ def parse_config(text: str | bytes) -> MockConfig:
     try:
         return msgspec.json.decode(text, type=MockConfig)
     except msgspec.DecodeError as error:
-        raise SettingsError(f"mock server: {error}") from None
+        raise SettingsError(f"mock server: {problem_in(error)}") from None
 
 
 def checked(config: _T) -> _T:
@@ -265,7 +265,14 @@ def convert(values: object, kind: type[_T], *, strict: bool = True) -> _T:
     try:
         return msgspec.convert(values, kind, strict=strict)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"mock server: {error}") from None
+        raise SettingsError(f"mock server: {problem_in(error)}") from None
+
+
+def problem_in(error: msgspec.DecodeError) -> str:
+    """Say where first, and then what: ``latency_ms: Expected `float` >= 0.0``."""
+    problem, _, place = str(error).partition(" - at `$")
+    where = place.rstrip("`").lstrip(".")
+    return f"{where}: {problem}" if where else problem
 
 
 def patched(config: MockConfig, patch: Mapping[str, object], *, strict: bool = True) -> MockConfig:

@@ -5,16 +5,19 @@ Units: seconds on one monotonic clock, handed in; a fault's own instants count f
 
 from collections.abc import Sequence
 from random import Random
+from typing import Final, get_args
 
 import msgspec
 
 from sendengine.errors import SettingsError
-from sendengine.mockserver.config import Fault, FaultKind, Lane
+from sendengine.mockserver.config import Fault, FaultKind, Lane, problem_in
 
 _WITHOUT_EFFECT: frozenset[FaultKind] = frozenset(
     {"503", "503_text", "503_empty", "502_html", "500", "408", "403_html", "400", "404", "409", "429",
      "reset_before", "close_before", "refused_stream"},
 )  # fmt: skip
+KINDS: Final[tuple[FaultKind, ...]] = get_args(FaultKind)
+_FIELDS: Final = tuple(name for name in Fault.__struct_fields__ if name != "kind")
 _OUTAGES: frozenset[FaultKind] = frozenset({"outage_reset", "outage_refuse"})
 
 
@@ -30,18 +33,21 @@ def parse_fault(text: str) -> Fault:
     """
     head, *rest = text.split(",")
     kind, _, probability = head.partition(":")
+    if kind not in KINDS:
+        raise SettingsError(f"fault {text!r}: there is no kind {kind!r}; there are {', '.join(KINDS)}")
     values: dict[str, str] = {"kind": kind}
     if probability:
         values["probability"] = probability
     for part in rest:
         name, equals, value = part.partition("=")
-        if not equals:
-            raise SettingsError(f"fault {text!r}: {part!r} is not name=value")
+        if not equals or name.strip() not in _FIELDS:
+            known = ", ".join(_FIELDS)
+            raise SettingsError(f"fault {text!r}: {part!r} is not name=value, where name is one of {known}")
         values[name.strip()] = value.strip()
     try:
         return msgspec.convert(values, Fault, strict=False)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"fault {text!r}: {error}") from None
+        raise SettingsError(f"fault {text!r}: {problem_in(error)}") from None
 
 
 class FaultPlan:

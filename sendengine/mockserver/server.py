@@ -4,6 +4,7 @@ Units: instants are seconds since the server started or was reset.
 """
 
 import asyncio
+import os
 import ssl as tls
 from collections.abc import Callable
 from contextlib import suppress
@@ -74,7 +75,7 @@ class MockServer:
     @property
     def base_url(self) -> str:
         """Where clients find the server, without a slash at the end."""
-        return f"{'https' if self._ssl else 'http'}://{self._host}:{self._port}"
+        return f"{'https' if self._ssl else 'http'}://{_bracketed(self._host)}:{self._port}"
 
     @property
     def port(self) -> int:
@@ -244,6 +245,16 @@ async def serve(
             on_ready(server)
         await (stop or asyncio.Event()).wait()
         return server.summary()
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> str:
+    """Say for a person why a server cannot listen; an event loop's own words repeat the address."""
+    reason = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else error.strerror
+    return f"{_bracketed(host)}:{port}: cannot listen: {reason}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _changed(config: MockConfig, changes: dict[str, object]) -> MockConfig:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from sendengine.errors import SettingsError
+from sendengine.settings.kinds import NO_HOME
 from sendengine.settings.model import AppSettings, key_variable
 
 _COMMAND_TIMEOUT_S: Final = 30.0
@@ -67,6 +68,8 @@ def _from_file(name: str) -> str:
             return file.read(_LONGEST_KEY_BYTES)
     except OSError as error:
         raise SettingsError(f"api_key_file: {name} cannot be read: {error.strerror}") from None
+    except RuntimeError:
+        raise SettingsError(f"api_key_file: {NO_HOME}, got {name!r}") from None
 
 
 def _from_command(command: str) -> str:

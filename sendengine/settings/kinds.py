@@ -30,6 +30,10 @@ AppId: TypeAlias = Annotated[
     ),
 ]
 Text: TypeAlias = Annotated[str, Meta(min_length=1, description="a text that is not empty")]
+FileName: TypeAlias = Annotated[str, Meta(pattern=r"^[^\0]+$", description="the path of a file")]
+Command: TypeAlias = Annotated[
+    str, Meta(pattern=r"^[^\0]*[^\s\0][^\0]*$", description='a command such as "pass show onesignal/shop"')
+]
 Share: TypeAlias = Annotated[float, Meta(gt=0, le=1, description="a number above 0 and at most 1")]
 Rate: TypeAlias = Annotated[float, Meta(gt=0, le=1e9, description="a number of requests a second, above 0")]
 Factor: TypeAlias = Annotated[float, Meta(gt=0, le=20, description="a number above 0 and at most 20")]
@@ -67,6 +71,9 @@ BenchAddress: TypeAlias = Annotated[
 
 SECRET: Final = frozenset({"api_key", "api_key_command", "app_id", "proxy"})
 """Fields whose wrong values no error shows: they hold a key, or are where one is pasted by mistake."""
+
+
+NO_HOME: Final = "there is no home directory for its ~ here; write the whole path"
 
 
 class FieldError(SettingsError):
@@ -171,6 +178,6 @@ def _check_tables(table: Struct, name: str, kind: object) -> None:
 
 
 def _as_path(kind: type, value: object) -> Path:
-    if kind is Path and isinstance(value, (str, Path)):
+    if kind is Path and isinstance(value, (str, Path)) and value != "" and "\0" not in str(value):
         return Path(value)
     raise ValueError(value)

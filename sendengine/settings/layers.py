@@ -17,7 +17,7 @@ from typing import Final, Literal, TypeAlias
 from msgspec import Struct
 
 from sendengine.errors import SettingsError
-from sendengine.settings.kinds import FieldError, field_kinds, is_table, parse, table_in, table_of_each
+from sendengine.settings.kinds import NO_HOME, FieldError, field_kinds, parse, table_in, table_of_each
 from sendengine.settings.model import KEY_SOURCES, STATE_DIR, Settings
 
 DEFAULT_FILE: Final = "sendengine.toml"
@@ -97,8 +97,8 @@ def _from_file(path: Path, *, is_needed: bool) -> Layers:
             if key[0] == "apps" and len(key) > 1:
                 layers[key[:2]] = Entry({}, "file", place)  # there is such an app, whatever else is said of it
             continue
-        _table_at(key, place)
-        layers[key] = Entry(_anchored(key, value, folder), "file", place)
+        _table_of(key, place)
+        layers[key] = Entry(_anchored(key, value, folder, place), "file", place)
     return layers
 
 
@@ -115,10 +115,13 @@ def _flattened(document: Mapping[str, object], above: Key) -> Iterator[tuple[Key
             yield (*above, name), value
 
 
-def _anchored(key: Key, value: object, folder: Path) -> object:
+def _anchored(key: Key, value: object, folder: Path, place: str) -> object:
     """Make a path of the file absolute; anything else stays as it is."""
     if key[-1] in _PATHS and isinstance(value, str) and value:
-        return str(folder / Path(value).expanduser())
+        try:
+            return str(folder / Path(value).expanduser())
+        except RuntimeError:
+            raise SettingsError(f"{spelled(key)} {place}: {NO_HOME}, got {value!r}") from None
     return value
 
 
@@ -155,7 +158,7 @@ def _from_overrides(overrides: Mapping[str, SettingValue]) -> Layers:
 
 
 def _parsed(key: Key, value: SettingValue, place: str) -> object:
-    table = _table_at(key, place)
+    table = _table_of(key, place)
     if not isinstance(value, str):
         return value
     try:
@@ -166,36 +169,41 @@ def _parsed(key: Key, value: SettingValue, place: str) -> object:
 
 def _check_table(key: Key, place: str) -> None:
     """Raise SettingsError where a table that says nothing is none that may be there."""
-    table: object = Settings
-    for depth, name in enumerate(key):
-        if inner := table_of_each(table):
-            table = inner
-            continue
-        kinds = field_kinds(table) if is_table(table) else {}
-        if name not in kinds:
-            raise _unknown(key[: depth + 1], kinds, place)
-        table = table_in(kinds[name]) or kinds[name]
-    if not (is_table(table) or table_of_each(table)):
-        raise SettingsError(f"{spelled(key)} {place}: is no table; give it a value")
+    _, kind = _found(key, place)
+    if not (table_in(kind) or table_of_each(kind)):
+        raise _no_table(key, place)
 
 
-def _table_at(key: Key, place: str, table: type[Struct] = Settings, depth: int = 0) -> type[Struct]:
-    """Find the table in which the key's last name stands; raises SettingsError where there is no such key."""
-    kinds, is_last = field_kinds(table), depth == len(key) - 1
-    if key[depth] not in kinds:
-        raise _unknown(key[: depth + 1], kinds, place)
-    kind = kinds[key[depth]]
-    if (inner := table_of_each(kind)) and depth + 2 < len(key):
-        return _table_at(key, place, inner, depth + 2)
-    single = table_in(kind)
-    if single and not is_last:
-        return _table_at(key, place, single, depth + 1)
-    if below := inner or single:
+def _table_of(key: Key, place: str) -> type[Struct]:
+    """Return the table of a key that has a value; raises SettingsError where there is no such key."""
+    table, kind = _found(key, place)
+    if table_of_each(kind):
+        raise SettingsError(f"{spelled(key)} {place}: holds a table for each name, such as [{spelled(key)}.NAME]")
+    if below := table_in(kind):
         known = ", ".join(field_kinds(below))
         raise SettingsError(f"{spelled(key)} {place}: is a table and has no value of its own; it has {known}")
-    if not is_last:
-        raise SettingsError(f"{spelled(key[: depth + 1])} {place}: is no table; give it a value")
     return table
+
+
+def _found(key: Key, place: str) -> tuple[type[Struct], object]:
+    """Find the table in which the key's last name stands, and the kind of what it names; raises SettingsError."""
+    table: type[Struct] = Settings
+    kind: object = Settings
+    for depth, name in enumerate(key):
+        if each := table_of_each(kind):
+            kind = each
+        elif inner := table_in(kind):
+            table, kinds = inner, field_kinds(inner)
+            if name not in kinds:
+                raise _unknown(key[: depth + 1], kinds, place)
+            kind = kinds[name]
+        else:
+            raise _no_table(key[:depth], place)
+    return table, kind
+
+
+def _no_table(key: Key, place: str) -> SettingsError:
+    return SettingsError(f"{spelled(key)} {place}: is no table; give it a value")
 
 
 def _unknown(key: Key, known: Iterable[str], place: str) -> SettingsError:

@@ -20,10 +20,12 @@ from sendengine.settings.kinds import (
     Age,
     AppId,
     BenchAddress,
+    Command,
     Connections,
     Count,
     Factor,
     FieldError,
+    FileName,
     Milliseconds,
     Modifications,
     Rate,
@@ -66,8 +68,8 @@ class AppSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     app_id: AppId
     api_key: Text | None = None
-    api_key_file: Text | None = None
-    api_key_command: Text | None = None
+    api_key_file: FileName | None = None
+    api_key_command: Command | None = None
     plan: Plan = "free"
     base_url: Text = BASE_URL
     allow_insecure: bool = False
@@ -128,7 +130,7 @@ class TransportSettings(Struct, frozen=True, forbid_unknown_fields=True):
     timeout_s: Timeout = 60
     connect_timeout_s: Timeout = 10
     max_reply_bytes: Count = 1_048_576
-    ca_file: Text | None = None
+    ca_file: FileName | None = None
     proxy: Text | None = None
 
     def __post_init__(self) -> None:

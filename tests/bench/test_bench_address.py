@@ -37,7 +37,7 @@ def resolving(
 
 def check(url: str, *, allowed: Sequence[str] = ()) -> str:
     async def main() -> str:
-        return await check_address(url, allowed=allowed)
+        return await check_address(url, allowed=lambda: allowed)
 
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         return runner.run(main())

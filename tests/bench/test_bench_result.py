@@ -80,6 +80,22 @@ RESULT = Result(
 )
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "unsettled", "fine"),
+    [
+        ({"accepted": 5}, 0, True),
+        ({"accepted": 4, "unreachable": 1}, 0, True),
+        ({}, 0, False),
+        ({"accepted": 4, "rejected": 1}, 0, False),
+        ({"accepted": 4}, 1, False),  # more was offered than could be carried
+    ],
+)
+def test_it_is_fine_where_all_that_was_offered_was_accepted(
+    outcomes: dict[str, int], unsettled: int, fine: bool
+) -> None:
+    assert replace(LANE, outcomes=outcomes, unsettled=unsettled).is_fine == fine
+
+
 def test_a_result_comes_back_from_its_file_and_from_its_folder(tmp_path: Path) -> None:
     write_files(tmp_path, [("bench.json", rendered(RESULT))])
     assert read_result(tmp_path / "bench.json") == RESULT

@@ -105,6 +105,13 @@ def test_it_goes_to_a_server_on_this_machine(bench_mock: str) -> None:
     assert requests_of(bench_mock, "create_notification") == found["lanes"]["create_notification"]["accepted"] == 100
 
 
+def test_this_machine_needs_no_settings_whatever_the_environment_says(
+    bench_mock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENDENGINE_STATE_DIR", "elsewhere")
+    assert run("bench", "--rate", "50", "--seconds", "0.2", "--address", bench_mock).exit_code == 0
+
+
 def test_an_app_of_the_settings_brings_id_key_plan_and_address(bench_mock: str) -> None:
     Path("sendengine.toml").write_text(APP.replace("paid", "free") + f'base_url = "{bench_mock}"\n')
     result = run("bench", "--rate", "50", "--seconds", "0.3", "--updates", "0", "--app", "shop", "--json")
@@ -194,6 +201,9 @@ def unreachable(*_: object, **__: object) -> None:
         (("--address", "http://127.0.0.1:9"), "http://127.0.0.1:9: nothing answers there"),
         (("--address", "http://127.0.0.1:9", "--latency-ms", "5"), "are of the mock server that bench starts itself"),
         (("--app", "shop"), "sendengine.toml: there is no such file"),
+        (("--config", "nix.toml"), "nix.toml: there is no such file; correct --config"),
+        (("--latency-p99-ms", "100"), "--latency-p99-ms 100: must be above the median, which --latency-ms says is 100"),
+        (("--latency-ms", "300", "--latency-p99-ms", "90"), "which --latency-ms says is 300"),
     ],
 )
 def test_bad_input_says_what_where_and_how_to_mend_it(arguments: tuple[str, ...], error: str) -> None:

@@ -85,10 +85,24 @@ def test_another_count_than_expected_stops_before_the_first_request(
 
 @pytest.mark.parametrize(
     "flags",
-    [["--share", "0"], ["--share", "1.5"], ["--rate", "0"], ["--within", "many"], ["--max-error-rate", "101%"]],
+    [
+        ["--share", "0"],
+        ["--share", "1.5"],
+        ["--share", "nan"],
+        ["--rate", "0"],
+        ["--rate", "nan"],
+        ["--rate", "inf"],
+        ["--within", "many"],
+        ["--within", "2%"],  # of what?
+        ["--max-error-rate", "101%"],
+        ["--test", ""],  # a shell's variable that is empty must not send to everybody
+        ["--test", " , "],
+    ],
 )
 def test_impossible_options_are_usage_errors(flags: list[str]) -> None:
-    assert run("send", "campaign.toml", *flags).exit_code == 2
+    result = run("send", "campaign.toml", *flags)
+    assert result.exit_code == 2
+    assert flags[0] in result.stderr
     assert not runs()
 
 

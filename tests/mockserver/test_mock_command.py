@@ -3,8 +3,10 @@
 import asyncio
 import shutil
 import signal
+import socket
 import ssl as tls
 import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from sendengine.cli.commands import cli
+from sendengine.mockserver import MockServer
 from tests.mockserver.h2_client import H2Client
 from tests.mockserver.raw_client import APP
 from tests.support.programs import SENDENGINE, ended, line_of, started
@@ -49,3 +52,20 @@ def test_a_certificate_that_is_none_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["mock", "--tls-cert", str(certificate)], prog_name="sendengine")
     assert result.exit_code == 2
     assert "cannot be used for TLS" in result.output
+
+
+def test_a_port_that_is_taken_is_told_in_one_line_by_either_command() -> None:
+    module = (sys.executable, "-m", "sendengine.mockserver")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for command in ((*SENDENGINE, "mock"), module):
+            with started(*command, "--port", str(port), stderr=subprocess.PIPE) as process:
+                _, errors = ended(process)
+            assert process.returncode == 2
+            assert errors.removeprefix("sendengine: ") == (
+                f"127.0.0.1:{port}: cannot listen: Address already in use; choose another --host or --port\n"
+            )
+
+
+def test_a_host_that_is_an_address_of_ipv6_stands_in_brackets() -> None:
+    assert MockServer(host="::1", port=8080).base_url == "http://[::1]:8080"

@@ -80,10 +80,12 @@ def test_no_options_are_the_defaults() -> None:
     ("values", "said"),
     [
         ({"--latency": 5.0}, "no option --latency"),
-        ({"--latency-ms": -1.0}, "latency_ms"),
+        ({"--latency-ms": -1.0}, "mock server: latency_ms: Expected `float` >= 0.0"),
         ({"--create-notification-schedule": "half"}, "second=share"),
         ({"--create-notification-schedule": "0=2"}, "schedule"),
-        ({"--fault": ("often",)}, "fault"),
+        ({"--fault": ("often",)}, "fault 'often': there is no kind 'often'; there are 503, 503_text, "),
+        ({"--fault": ("503,odds=1",)}, "'odds=1' is not name=value, where name is one of probability, lane, "),
+        ({"--fault": ("503:often",)}, "fault '503:often': probability: Expected `float`"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(values: dict[str, float | str], said: str) -> None:

@@ -62,6 +62,7 @@ def test_a_source_is_described_without_the_key() -> None:
         (app_with(api_key="$SPACES"), "holds more than a key"),
         (app_with(api_key="$ACCENTS"), "holds more than a key"),
         (app_with(api_key_file="/no/such/key"), "/no/such/key cannot be read: No such file or directory"),
+        (app_with(api_key_file="~nobody-of-that-name/key"), "there is no home directory for its ~ here"),
         (app_with(api_key_command="no-such-program-at-all"), "'no-such-program-at-all' cannot be run: No such file"),
         (app_with(api_key_command="echo 'x"), "its quotes do not pair"),
         (app_with(api_key_command=python(f"print('{CANARY}'); raise SystemExit(3)")), "ended with status 3"),
