@@ -89,6 +89,11 @@ class Campaign(Struct, frozen=True, kw_only=True):
         return self.kind == "create_notification"
 
     @property
+    def has_one_message(self) -> bool:
+        """Whether the message of all its requests is the same."""
+        return self.is_notification and not self.custom_data
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The columns that it reads beside the ids, each once."""
         return tuple(dict.fromkeys((*self.custom_data.values(), *self.tags.values(), *self.properties.values())))

@@ -235,9 +235,16 @@ class CampaignKeeping(_Kept):
     def past_of(self, item: Item) -> Past | None:
         """What an earlier process did of an item that is about to be handed over; None where nothing."""
         begun = self.journal.begun(item.first_row, item.end)
+        is_good = self._is_message_good
         if begun is None:
-            return None
-        return Past(begun.parts, begun.requests, begun.maybe_sent, self.journal.first_sent_at_s)
+            return Past(is_message_good=True) if is_good else None
+        return Past(begun.parts, begun.requests, begun.maybe_sent, self.journal.first_sent_at_s, is_good)
+
+    @property
+    def _is_message_good(self) -> bool:
+        """Whether earlier processes had it accepted; where each request has data of its own, that says nothing."""
+        is_one = self._plan is not None and self._plan.campaign.has_one_message
+        return is_one and self.earlier is not None and self.earlier.counts.accepted > 0
 
     def failed_before(self, item: Item) -> Sequence[tuple[Part, str | None]]:
         """Return what parts of an item came to in earlier processes, each with the key that may have carried it."""

@@ -14,6 +14,8 @@ from functools import lru_cache
 from itertools import chain
 from typing import Final, assert_never
 
+from msgspec.structs import replace
+
 from sendengine.campaign.books import Books
 from sendengine.campaign.packs import rows_of
 from sendengine.campaign.report import JobCounts, RecipientCounts
@@ -21,7 +23,7 @@ from sendengine.campaign.rundir import FAILURES, INVALID, REQUESTS, UNREACHABLE,
 from sendengine.campaign.tables import Fault
 from sendengine.campaign.work import Item, Work
 from sendengine.core.joblines import job_fields
-from sendengine.core.jobs import CreateNotification, Job
+from sendengine.core.jobs import CreateNotification, Job, UpdateUser
 from sendengine.core.outcomes import (
     OUTCOME_NAMES,
     Abandoned,
@@ -149,7 +151,7 @@ class Recorder:
         keys = {id(part): key for part, key in ticket.parts}
         for part in parts:
             if not isinstance(part.outcome, Accepted):
-                self._write_failure(ticket, part, keys.get(id(part)))
+                self._write_failure(ticket, part, keys.get(id(part)), is_all=len(parts) == 1)
 
     def request_settled(self, record: RequestRecord) -> None:
         """Write a request's line, as the engine's observer."""
@@ -246,10 +248,11 @@ class Recorder:
             if isinstance(part.outcome, Accepted):
                 self.recipients.unsubscribed += len(part.outcome.unsubscribed)
 
-    def _write_failure(self, ticket: Ticket, part: Part, key: str | None) -> None:
+    def _write_failure(self, ticket: Ticket, part: Part, key: str | None, *, is_all: bool = True) -> None:
         outcome = part.outcome
+        job = ticket.item.job if is_all else _share_of(ticket.item.job, outcome)
         line = {
-            "job": job_fields(ticket.item.job, only=part.recipients),
+            "job": job_fields(job, only=part.recipients),
             "outcome": OUTCOME_NAMES[type(outcome)],
             "reason": _reason(outcome),
             "maybe_sent": isinstance(outcome, Ambiguous) or getattr(outcome, "maybe_sent", False),
@@ -279,6 +282,13 @@ class Recorder:
 def _may_have_been_sent(outcome: Outcome, parts: Sequence[Part]) -> bool:
     outcomes = (outcome, *(part.outcome for part in parts))
     return any(not isinstance(each, Abandoned) or each.maybe_sent for each in outcomes)
+
+
+def _share_of(job: Job, outcome: Outcome) -> Job:
+    """What of a user's change came to one of its outcomes: deltas that may have been counted end by themselves."""
+    if not isinstance(job, UpdateUser) or not job.deltas:
+        return job
+    return replace(job, tags={}, properties={}) if isinstance(outcome, Ambiguous) else replace(job, deltas={})
 
 
 def _ids(job: Job) -> tuple[str, ...]:

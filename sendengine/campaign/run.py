@@ -246,7 +246,8 @@ class Run:
                 await task
         if self._halt is not None:
             return
-        proves = past is None or (self._keeping is not None and self._keeping.is_anew)  # one with a past may wait
+        is_begun = past is not None and past.is_begun  # it may wait, unless all is done anew
+        proves = not is_begun or (self._keeping is not None and self._keeping.is_anew)
         if self._work.is_campaign and not self._is_open and proves:
             self._judging = over
             await over.wait()

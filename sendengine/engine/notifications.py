@@ -104,7 +104,7 @@ class NotificationSource:
         """Take what is left of a job; where it may have been received, it is sealed as it was then."""
         left = _notification(job)
         if any(isinstance(part.outcome, Accepted) for part in receipt.parts):
-            _remember(self._accepted, _subject_of(_group_of(left, content, None)), None)
+            self.vouch(left, content=content)
         if not_before_s is None:
             self._add(receipt, left, content=content, is_foreign=is_foreign, now_s=now_s)
             return None
@@ -116,6 +116,10 @@ class NotificationSource:
         sealed.is_counted = True
         sealed.maybe_received_at_s = sealed.sent_at_s = now_s
         return sealed
+
+    def vouch(self, job: Job, *, content: bytes) -> None:
+        """An earlier process had the message of a job accepted."""
+        _remember(self._accepted, _subject_of(_group_of(_notification(job), content, None)), None)
 
     def _add(self, receipt: Receipt, job: Job, *, content: bytes, is_foreign: bool, now_s: float) -> None:
         if not isinstance(job, CreateNotification):

@@ -33,13 +33,20 @@ class Past(Struct, frozen=True):
 
     ``parts`` have settled, ``requests`` were sealed and may have been received. ``maybe_sent`` says, where there are
     neither, that the job as a whole may have been received, ``sent_since_s`` when the run first sent anything (seconds
-    since the epoch), None where that is not known.
+    since the epoch), None where that is not known. ``is_message_good`` says that the job's message was accepted in
+    another request, so that a refused one is parted as that process would have parted it.
     """
 
     parts: tuple[Part, ...] = ()
     requests: tuple[RecoveredRequest, ...] = ()
     maybe_sent: bool = False
     sent_since_s: float | None = None
+    is_message_good: bool = False
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether anything of the job may have been sent."""
+        return bool(self.parts or self.requests or self.maybe_sent)
 
 
 class RecoveredReceipt(Struct, frozen=True):

@@ -99,6 +99,30 @@ def test_what_a_stopped_campaign_had_not_sent_goes_at_once_when_it_goes_on(tmp_p
     assert len(seen) - waited >= 100
 
 
+@pytest.mark.parametrize("ends", ["stopped_at", "killed_at"])
+def test_a_campaign_that_goes_on_parts_what_is_refused_as_one_that_was_never_interrupted(
+    tmp_path: Path, ends: str
+) -> None:
+    server = Server(
+        lambda arrival: refuse() if any(item.startswith("poison") for item in arrival.ids) else accept(arrival)
+    )
+    ids = [f"poison{n}" if n > 400 and n % 20 == 7 else f"u{n}" for n in range(600)]
+    path = greeting(tmp_path, ids)
+    scene = Scene(tmp_path, server, cap=20)
+    scene.begin(path)
+    scene.live(**{ends: 15})  # type: ignore[arg-type]
+    result = scene.live()
+    assert result is not None
+    assert result.exit_code == 3
+    once = Counter(item for item in ids if item.startswith("u"))
+    assert server.reached == once
+    (tmp_path / "elsewhere").mkdir()
+    other = Scene(tmp_path / "elsewhere", server, cap=20)  # by mistake, where nothing is known of it
+    other.begin(path)
+    assert other.live() is not None
+    assert server.reached == once
+
+
 @pytest.mark.parametrize("at", [3, 8, 15, 22])
 def test_a_campaign_that_is_killed_while_packs_are_split_loses_and_doubles_nobody(tmp_path: Path, at: int) -> None:
     bad = {"u3", "u17", "u18", "u40"}

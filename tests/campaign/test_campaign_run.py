@@ -507,6 +507,25 @@ def test_what_may_have_been_sent_is_said_to(tmp_path: Path) -> None:
     assert "may have been sent" in str(again.survey.faults[0])
 
 
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_deltas_that_may_have_been_counted_stand_in_no_line_of_what_was_not_sent(
+    tmp_path: Path, *, is_refused: bool
+) -> None:
+    def behave(arrival: Arrival) -> Answer | None:
+        if arrival.body.get("deltas"):
+            return ReplyLostError("reset")
+        return json_reply(400, REFUSAL) if is_refused else None
+
+    line = '{"kind":"update_user","user":{"external_id":"u"},"tags":{"level":"5"},"deltas":{"session_count":1}}'
+    over = ended(tmp_path, jobs(tmp_path, line), answering(behave))
+    failures = [(each["outcome"], each["maybe_sent"], each["job"]) for each in over.lines("failures.jsonl")]
+    user = {"kind": "update_user", "user": {"external_id": "u"}}
+    expected = [("ambiguous", True, {**user, "deltas": {"session_count": 1}})]
+    if is_refused:
+        expected.append(("rejected", False, {**user, "tags": {"level": "5"}}))
+    assert failures == expected
+
+
 # It is stopped
 
 
