@@ -3,6 +3,8 @@
 import logging
 from typing import Final
 
+from msgspec.structs import replace
+
 from sendengine.core.outcomes import OUTCOME_NAMES, Accepted, Outcome
 from sendengine.engine.events import announce
 from sendengine.engine.receipts import Receipt
@@ -28,10 +30,14 @@ class UnawaitedFailures:
         self.count += 1
         if self.count <= _ONE_BY_ONE or self.count % _EVERY == 0:
             name = OUTCOME_NAMES[type(outcome)]
+            recipients, why = 0, outcome
+            if not isinstance(outcome, Accepted):  # whom it was for is not for a log, and may be 100,000 names
+                recipients, why = len(outcome.not_sent), replace(outcome, not_sent=())
             announce(
                 "unawaited_failure",
-                f"a job that nobody awaited ended as {name} ({self.count} so far): {outcome}",
+                f"a job that nobody awaited ended as {name} for {recipients} recipients ({self.count} so far): {why}",
                 level=logging.WARNING,
                 outcome=name,
+                recipients=recipients,
                 count=self.count,
             )

@@ -141,7 +141,17 @@ def test_failures_that_nobody_awaits_are_counted_and_logged_one_by_one_and_later
             unawaited.watch(failed())
         assert len(events.records) == 101
     assert unawaited.count == 1000
-    assert events.fields("unawaited_failure")[-1] == {"outcome": "expired", "count": 1000}
+    assert events.fields("unawaited_failure")[-1] == {"outcome": "expired", "recipients": 1, "count": 1000}
+
+
+def test_the_line_of_an_unawaited_failure_counts_its_recipients_and_names_none() -> None:
+    with listening() as events:
+        UnawaitedFailures().watch(failed(outcome=Rejected(400, ("no",), 1, ("ann@example.org", "bob@example.org"))))
+    assert [(fields["recipients"], fields["outcome"]) for fields in events.fields("unawaited_failure")] == [
+        (2, "rejected")
+    ]
+    assert "no" in events.lines[0]
+    assert "example.org" not in events.lines[0]
 
 
 def test_what_is_awaited_or_accepted_is_no_such_failure() -> None:
@@ -181,7 +191,7 @@ def test_a_failure_whose_only_waiter_went_away_is_logged(tmp_path: Path) -> None
 
     with listening() as events:
         run_virtually(main())
-    assert events.fields("unawaited_failure") == [{"outcome": "rejected", "count": 1}]
+    assert events.fields("unawaited_failure") == [{"outcome": "rejected", "recipients": 1, "count": 1}]
 
 
 def test_send_returns_what_was_accepted_and_raises_anything_else(tmp_path: Path) -> None:
