@@ -10,6 +10,7 @@ Units: ``_s`` is seconds on a monotonic clock, handed in as ``now_s`` and never 
 Method: an operation costs O(log n) in what waits, and O(1) for each recipient that it moves.
 """
 
+from collections.abc import Iterator
 from itertools import chain, count
 from math import inf
 from typing import Final, Generic, TypeVar
@@ -161,11 +162,14 @@ class Packer(Generic[M]):
         key = id(member)
         return self._remove(key).ids if key in self._places[key % _SHARDS] else None
 
-    def drain_all(self) -> list[Share[M]]:
-        """Remove everything that waits, in order of the packs, each member with its recipients not yet taken."""
+    def drain_all(self) -> Iterator[Share[M]]:
+        """Remove everything that waits, one member at a time, each with its recipients not yet taken; in no order."""
         overdue, self._overdue = self._overdue, []
-        waiting = sorted([(*_turn(place), key) for shard in self._places for key, place in shard.items()])
-        return overdue + [self._remove(key) for _, _, key in waiting]
+        yield from overdue
+        for shard in self._places:
+            for key in tuple(shard):
+                if key in shard:  # it may have left in between
+                    yield self._remove(key)
 
     def _begins(self, group: PackKey, *, is_high: bool, deadline_s: float, now_s: float) -> bool:
         """Whether a job for one recipient is its message's first, and may wait for company as long as any."""
@@ -366,11 +370,6 @@ class Packer(Generic[M]):
             self._retire(draft)
             self._queues.emptied()
         return share
-
-
-def _turn(place: _Place[M] | Solo[M]) -> tuple[int, int]:
-    """Its draft's arrival, and its slot in it."""
-    return (place.arrival, 0) if isinstance(place, Solo) else (place.draft.arrival, place.slot)
 
 
 def _shards() -> list[dict[K, V]]:

@@ -130,7 +130,7 @@ class Packing(RuleBasedStateMachine):
     @precondition(lambda self: len(self.jobs) > 5)
     @rule()
     def drain_all(self) -> None:
-        self.settle(self.packer.drain_all())
+        self.settle(list(self.packer.drain_all()))
         assert not self.jobs
 
     def settle(self, shares: list[Share[Job]]) -> None:
@@ -167,7 +167,7 @@ class Packing(RuleBasedStateMachine):
             assert job.deadline_s == inf or (expiry_s is not None and expiry_s <= job.deadline_s)
 
     def teardown(self) -> None:
-        self.settle(self.packer.drain_all())
+        self.settle(list(self.packer.drain_all()))
         assert not self.jobs
         assert not any(shard for shards in self.packer._lines for shard in shards), "messages are forgotten"
         assert not any(self.packer._places)

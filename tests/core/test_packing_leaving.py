@@ -139,7 +139,7 @@ def test_the_next_pack_is_open_when_everyone_has_left_the_first() -> None:
     assert lane.take_all() == ["a b"]
 
 
-def test_drain_all_gives_back_everything_pack_by_pack() -> None:
+def test_drain_all_gives_back_everything() -> None:
     lane = Lane()
     lane.add("a b c d")
     lane.add("e", group=HO, deadline_s=50)
@@ -149,11 +149,22 @@ def test_drain_all_gives_back_everything_pack_by_pack() -> None:
     for taken in ("f", "a b c", ""):  # the last is the segment
         assert lane.take() == taken
     assert lane.packer.take(now_s=5) is None
-    left = [(share.member, share.ids) for share in lane.packer.drain_all()]
-    assert left == [("job 0", ("d",)), ("job 4", ("g",)), ("job 1", ("e",))]
+    left = {share.member: share.ids for share in lane.packer.drain_all()}
+    assert left == {"job 0": ("d",), "job 1": ("e",), "job 4": ("g",)}
     assert (len(lane.packer), lane.packer.recipients, lane.packer.next_due_s()) == (0, 0, None)
-    assert lane.packer.drain_all() == []
+    assert list(lane.packer.drain_all()) == []
     assert lane.packer.next_expiry_s() is None
+
+
+def test_who_leaves_while_everything_is_drained_is_not_given_back_again() -> None:
+    lane = Lane()
+    members = [lane.add(ids) for ids in ("a", "b", "c")]
+    draining = lane.packer.drain_all()
+    first = next(draining).member
+    leaving = next(member for member in members if member != first)
+    assert lane.packer.withdraw(leaving) is not None
+    assert {first, leaving} | {share.member for share in draining} == set(members)
+    assert len(lane.packer) == 0
 
 
 def test_drain_all_gives_back_who_expired_unnoticed_too() -> None:
