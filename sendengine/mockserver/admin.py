@@ -29,6 +29,7 @@ from sendengine.mockserver.world import World
 
 ADMIN_PREFIX: Final = b"/__mock__/"
 _LIMIT: Final = 1000
+_MOST: Final = 1e12
 _Query = Mapping[str, str]
 T = TypeVar("T")
 
@@ -160,8 +161,7 @@ class Admin:
         return {}
 
     def _stop_reading(self, query: _Query, body: bytes) -> object:  # noqa: ARG002  # the same
-        for_s = query.get("for_s")
-        self._server.stop_reading(for_s=float(for_s) if for_s is not None else None)
+        self._server.stop_reading(for_s=_number(query, "for_s") if "for_s" in query else None)
         return {}
 
     def _read_on(self, query: _Query, body: bytes) -> object:  # noqa: ARG002  # the same
@@ -170,8 +170,20 @@ class Admin:
 
 
 def _window(rows: Iterator[T], query: _Query) -> Iterator[T]:
-    offset = int(query.get("offset", 0))
-    return islice(rows, offset, offset + int(query.get("limit", _LIMIT)))
+    offset = int(_number(query, "offset"))
+    return islice(rows, offset, offset + int(_number(query, "limit", unset=_LIMIT)))
+
+
+def _number(query: _Query, name: str, *, unset: int = 0) -> float:
+    """Read a number that is 0 or more, and that some clock or list may reach; raises SettingsError."""
+    text = query.get(name, str(unset))
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if 0 <= number <= _MOST:
+        return number
+    raise SettingsError(f"{name}: {text!r} is no number from 0 up")
 
 
 def _shown(profile: Profile, *, updates: bool) -> dict[str, object]:

@@ -151,7 +151,11 @@ class MockConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(description="Seeds latencies and faults.")] = 0
     latency_ms: Annotated[float, Meta(ge=0, description="Latency of replies; the median where p99 is set.")] = 0.0
     latency_p99_ms: Annotated[
-        float, Meta(ge=0, description="Makes the latency lognormal with this 99th percentile; 0: constant.")
+        float,
+        Meta(
+            ge=0,
+            description="Makes the latency lognormal with this 99th percentile; 0, or not above the median: constant.",
+        ),
     ] = 0.0
     faults: tuple[Fault, ...] = ()
 
