@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Iterator
+from io import UnsupportedOperation
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -72,6 +73,11 @@ def read_blocks(
         raise InputError(f"{path}: there is no such file") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: the gzip data is cut short or damaged ({error}); fetch the file again") from None
+    except UnsupportedOperation:
+        raise InputError(
+            f"{path}: is a pipe, and has to be read more than once; write it into a file first (jobs can come on "
+            "standard input: -)"
+        ) from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
 

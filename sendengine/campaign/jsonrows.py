@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from sendengine.campaign.blocks import Digest, read_blocks
-from sendengine.campaign.tables import START, UNREADABLE, Chunk, Chunks, Cursor, Fault, Mark, missing_column
+from sendengine.campaign.tables import START, TOO_DEEP, UNREADABLE, Chunk, Chunks, Cursor, Fault, Mark, missing_column
 from sendengine.core.jobs import Json
 
 _ID: Final = "id"  # the name of the id in a typed row; the other columns are c0, c1, …
@@ -62,7 +62,7 @@ def _check_first(path: Path, lines: Sequence[bytes], column: str) -> None:
     first = next((line for line in lines if line.strip()), b"{}")
     try:
         row = msgspec.json.decode(first)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
     if isinstance(row, dict) and row and column not in row:
         raise missing_column(path, column, row, where="its first row")
@@ -72,7 +72,7 @@ def _decode_quickly(block: bytes, lines: Sequence[bytes], shape: _Shape, cursor:
     """Decode all lines at once; None where a line is faulty, empty, or holds anything but one object."""
     try:
         rows = shape.decoder.decode_lines(block)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     ids = list(map(_PICK_ID, rows))
     if len(rows) != len(lines) or UNSET in ids:
@@ -108,6 +108,8 @@ def _decode_row(line: bytes, shape: _Shape, number: int) -> Struct | Fault:
         return Fault(number, "", f"is no JSON object: {error}")
     except UnicodeDecodeError:
         return Fault(number, "", "holds bytes that are not UTF-8; save the file as UTF-8")
+    except RecursionError:
+        return Fault(number, "", TOO_DEEP)
     if _PICK_ID(row) is UNSET:
         return Fault(number, shape.column, "is missing")
     return row

@@ -35,15 +35,17 @@ def test_a_file_is_counted_checked_and_added_up(tmp_path: Path) -> None:
         '{"kind":"update_user","user":{"external_id":"NULL"},"tags":{"a":"1"}}',
         '{"kind":"update_user","user":{"external_id":"u"},"deltas":{"session_count":1}}',
         f'{{{NOTE},{TO},"app":"shopp"}}',
+        f'{{{NOTE},"to":{{"email":{"[" * 5000}{"]" * 5000}}}}}',
     )
     reads: list[int] = []
     survey = survey_jobs(path, fences=ONE_APP, when_read=reads.append)
-    assert (survey.rows, survey.to_send, survey.invalid) == (9, 5, 4)
+    assert (survey.rows, survey.to_send, survey.invalid) == (10, 5, 5)
     assert [str(told) for told in survey.faults] == [
         "line 3: is no JSON: JSON is malformed: invalid character (byte 4)",
         "line 5: to.email: 'nobody' is no e-mail address",
         "line 8: user.external_id: 'NULL' is a placeholder that OneSignal refuses",
         "line 10: app: 'shopp' is not configured; did you mean 'shop'?",
+        "line 11: is nested too deeply",
     ]
     assert survey.audiences == {
         Audience("shop", "create_notification", "push"): AudienceSize(jobs=3, recipients=501, uncounted=1),

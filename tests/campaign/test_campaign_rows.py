@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import os
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -189,6 +190,7 @@ def test_rows_of_json_are_keyed_by_column(tmp_path: Path) -> None:
         ('{"external_id": "u2"} {"external_id": "u3"}', "line 2: is no JSON object"),
         ("u2", "line 2: is no JSON object"),
         ('{"external_id": "\udcff"}', "line 2: holds bytes that are not UTF-8"),
+        (f'{{"external_id": "u2", "n": {"[" * 5000}{"]" * 5000}}}', "line 2: is nested too deeply"),
     ],
 )
 def test_a_faulty_row_of_json_spoils_itself_only(tmp_path: Path, line: str, told: str) -> None:
@@ -196,6 +198,16 @@ def test_a_faulty_row_of_json_spoils_itself_only(tmp_path: Path, line: str, told
     path.write_text(f'{ROW}{line}\n{{"external_id": "u4"}}\n', errors="surrogateescape")
     assert ids(path) == ["u1", "u4"]
     assert str(faults(path)[0]).startswith(told)
+
+
+def test_a_pipe_is_refused_with_what_to_do_instead(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    os.mkfifo(path)
+    descriptor = os.open(path, os.O_RDWR)  # a writer is there, so that opening it does not wait
+    os.write(descriptor, ROW.encode())
+    with pytest.raises(InputError, match="is a pipe, and has to be read more than once; write it into a file first"):
+        ids(path)
+    os.close(descriptor)
 
 
 def test_a_first_row_without_the_column_refuses_the_file(tmp_path: Path) -> None:
