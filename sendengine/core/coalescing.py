@@ -188,6 +188,15 @@ class PendingChanges(Generic[M]):
         self.waits = bool(kept)
         return removed
 
+    def withdraw_all(self) -> list[M]:
+        """Remove everything, and return whose it was: each member once, in order."""
+        members = [change.member for change_set in self._sets or () for change in change_set.changes]
+        if self._first is not None:
+            members += [update.member for update in (self._first, *(self._more or ()))]
+        self._sets = self._first = self._more = None
+        self.waits = False
+        return list(dict.fromkeys(members))
+
     def _take_all(self) -> ChangeSet[M] | None:
         """Take everything, where no set is there yet and one request holds it; None otherwise."""
         first, more, cap = self._first, self._more, self._max_modifications

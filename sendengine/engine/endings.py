@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 from msgspec.structs import replace
 
 from sendengine.core.onesignal import EndpointGroup
-from sendengine.core.outcomes import Accepted, Expired, GaveUp, Rejected, Unreachable
+from sendengine.core.outcomes import Abandoned, Accepted, Expired, GaveUp, Rejected, Unreachable
 from sendengine.core.replies import Reply, classify
 from sendengine.core.retry import Failure, NotSent, ReplyLost, ServerFaulted
 from sendengine.core.verdicts import (
@@ -202,6 +202,12 @@ def reject(lane: "Lane", sealed: Sealed, *, status: int, errors: tuple[str, ...]
     """Every job in it is rejected."""
     rejected = [(receipt, ids, Rejected(status, errors, sealed.attempts, ids)) for receipt, ids in sealed.shares]
     end(lane, sealed, rejected, now_s=now_s)
+
+
+def abandon(lane: "Lane", sealed: Sealed) -> None:
+    """The engine stops first: every job in it is abandoned."""
+    abandoned = [(receipt, ids, Abandoned(sealed.maybe_sent, ids)) for receipt, ids in sealed.shares]
+    end(lane, sealed, abandoned, now_s=lane.time())
 
 
 def turn_away(lane: "Lane", sealed: Sealed, *, why: str, now_s: float) -> None:

@@ -257,6 +257,8 @@ class SendEngine:
         if not self._is_open:
             return
         self._stop_lanes()
+        for lane in self._lanes.values():
+            await lane.empty()
         grace_s = self._settings.stopping.grace_s if grace_s is None else grace_s
         try:
             async with asyncio.timeout(grace_s):

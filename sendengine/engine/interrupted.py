@@ -59,7 +59,7 @@ class OnTheWay:
             if isinstance(job.job, CreateNotification):
                 for part in job.parts:
                     receipt.book(part)
-        ends.extend(partial(_abandon_request, lane, one) for lane, one in sealed)
+        ends.extend(partial(endings.abandon, lane, one) for lane, one in sealed)
         ends.extend(
             partial(_abandon_rest, lane, receipt, maybe_sent=job.was_begun or (receipt.home, receipt.record) in riders)
             for receipt, (lane, job) in jobs.items()
@@ -74,11 +74,6 @@ def _riders(found: Sequence[tuple[Journal, Recovered]]) -> Collection[tuple[Jour
         for request in recovered.requests
         for job, _ in request.seal.members
     }
-
-
-def _abandon_request(lane: Lane, sealed: Sealed) -> None:
-    abandoned = [(receipt, ids, Abandoned(sealed.maybe_sent, ids)) for receipt, ids in sealed.shares]
-    endings.end(lane, sealed, abandoned, now_s=asyncio.get_running_loop().time())
 
 
 def _abandon_rest(lane: Lane, receipt: Receipt, *, maybe_sent: bool) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sendengine.core.onesignal import EndpointGroup
-from sendengine.core.outcomes import Abandoned, Expired, Outcome
+from sendengine.core.outcomes import Expired, Outcome
 from sendengine.core.verdicts import Took
 from sendengine.engine import endings
 from sendengine.engine.alarm import Alarm, earliest
@@ -24,6 +24,7 @@ from sendengine.engine.connections import ConnectionBudget
 from sendengine.engine.custody import Custody
 from sendengine.engine.deadlines import SealedDeadlines
 from sendengine.engine.intake import Intake
+from sendengine.engine.leaving import Leaving
 from sendengine.engine.pace import Pace
 from sendengine.engine.pool import WorkerPool
 from sendengine.engine.receipts import Receipt
@@ -93,6 +94,7 @@ class Lane:
         self.approaching = 0  # taken, and waiting for the disk, a connection or a permit
         self._sequence = 0
         self._pulls = 0
+        self._leaving = Leaving(self)
         self._alarm = Alarm(self._wake)
         self._is_stopped = False
         pace.when_open = self.kick
@@ -111,7 +113,7 @@ class Lane:
     def added(self, receipt: Receipt, *, now_s: float) -> None:
         """A job has been given to the source."""
         if self._is_stopped:  # it reached the disk too late
-            self._withdraw_all()
+            self._leaving.abandon()
             return
         if receipt.deadline_s is not None:
             self._arm(now_s=now_s)
@@ -142,21 +144,24 @@ class Lane:
         self.kick()
 
     def stop(self) -> None:
-        """Put nothing more on the wire; what waits settles as abandoned, what is on the wire goes on."""
+        """Put nothing more on the wire; what waits settles soon, as abandoned, and what is on the wire goes on."""
         if self._is_stopped:
             return
         self._is_stopped = True
         self.pace.close()
         self.limiter.close_gate()
         self._alarm.cancel()
-        for sealed in (*self.returns.drain_all(), *self._parked):
-            self._abandon(sealed)
-        self._parked = []
-        self._withdraw_all()
+        parked, self._parked = self._parked, []
+        self._leaving.abandon((*self.returns.drain_all(), *parked))
+
+    async def empty(self) -> None:
+        """Stop, and wait until all that waited has settled."""
+        self.stop()
+        await self._leaving.all_settled()
 
     async def aclose(self) -> None:
         """Cancel the workers; what is in their hands settles as abandoned."""
-        self.stop()
+        await self.empty()
         await self.pool.aclose()
         await self.limiter.aclose()
 
@@ -224,7 +229,7 @@ class Lane:
     def not_kept(self, sealed: Sealed) -> None:
         """The disk did not take it, so it must not be sent."""
         self.land(sealed)
-        self._abandon(sealed)
+        endings.abandon(self, sealed)
 
     def gate_closed(self, sealed: Sealed) -> None:
         """The gate closed while the request waited for its permit."""
@@ -243,14 +248,14 @@ class Lane:
         if sealed.is_launched:
             sealed.maybe_received_at_s = sealed.sent_at_s
         self.land(sealed)
-        self._abandon(sealed)
+        endings.abandon(self, sealed)
 
     # How a request comes back
 
     def returned(self, sealed: Sealed) -> None:
         """Put a request back at the head, in its old order: it was not judged."""
         if self._is_stopped:
-            self._abandon(sealed)
+            endings.abandon(self, sealed)
             return
         if self.custody is not None:
             self.custody.landed(sealed)
@@ -267,7 +272,7 @@ class Lane:
     def again(self, sealed: Sealed, *, at_s: float, not_before_s: float | None = None) -> None:
         """Send it again at ``at_s``, or from ``not_before_s`` on where an outage ends in between."""
         if self._is_stopped:
-            self._abandon(sealed)
+            endings.abandon(self, sealed)
             return
         if self.custody is not None:
             self.custody.landed(sealed)
@@ -297,7 +302,7 @@ class Lane:
             for fresh in resolution.again:
                 self.enqueue(fresh)
             if self._is_stopped and resolution.is_replaced:
-                self._withdraw_all()
+                self._leaving.abandon()
 
     # How it decides
 
@@ -366,14 +371,6 @@ class Lane:
             else:
                 self.returns.drop()
             endings.expired(self, sealed, now_s=now_s)
-
-    def _abandon(self, sealed: Sealed) -> None:
-        abandoned = [(receipt, ids, Abandoned(sealed.maybe_sent, ids)) for receipt, ids in sealed.shares]
-        endings.end(self, sealed, abandoned, now_s=self.time())
-
-    def _withdraw_all(self) -> None:
-        withdrawn = self.source.withdraw_all()
-        self.books.book([(receipt, ids, Abandoned(receipt.is_begun, ids)) for receipt, ids in withdrawn])
 
     def _arm(self, *, now_s: float) -> None:
         """Set the timer for the next instant at which something may go or expire."""

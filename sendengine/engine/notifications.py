@@ -4,7 +4,7 @@ Units: seconds on the running loop's clock.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from msgspec.structs import replace
@@ -170,11 +170,11 @@ class NotificationSource:
         """Remove and return what waits although its deadline has passed."""
         return _plain(self._packer.expire(now_s))
 
-    def withdraw_all(self) -> Sequence[Share]:
-        """Remove and return everything that waits."""
-        hanging = [share for trial in self._trials for share in trial.rest]
-        self._trials.clear()
-        return _plain((*self._packer.drain_all(), *hanging))
+    def withdraw_all(self) -> Iterator[Share]:
+        """Remove and return everything that waits, each as it is asked for."""
+        trials, self._trials = self._trials, set()
+        for shares in (*[trial.rest for trial in trials], self._packer.drain_all()):
+            yield from ((share.member, share.ids) for share in shares)
 
     def unseal(self, sealed: Sealed, *, now_s: float) -> Resolution:
         """Its deadline has passed for some of its jobs: the others go on under a new key, since none was used yet."""

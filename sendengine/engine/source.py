@@ -1,6 +1,6 @@
 """What a lane draws its requests from: packs of notifications, or users with pending changes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -95,8 +95,8 @@ class Source(Protocol):
         """Remove and return what waits although its deadline has passed."""
         ...
 
-    def withdraw_all(self) -> Sequence[Share]:
-        """Remove and return everything that waits, what hangs on an answer included."""
+    def withdraw_all(self) -> Iterable[Share]:
+        """Remove and return everything that waits, what hangs on an answer included; each as it is asked for."""
         ...
 
     def unseal(self, sealed: Sealed, *, now_s: float) -> Resolution:

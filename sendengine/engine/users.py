@@ -8,7 +8,7 @@ Units: seconds on the running loop's clock.
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Final, cast
 
@@ -218,15 +218,14 @@ class UserSource:
         self._waiting -= len(expired)
         return [(receipt, user.ids) for receipt, user in expired.items()]
 
-    def withdraw_all(self) -> Sequence[Share]:
-        """Remove and return everything that waits."""
-        withdrawn: dict[Receipt, Share] = {}
+    def withdraw_all(self) -> Iterator[Share]:
+        """Remove and return everything that waits, each as it is asked for."""
         for shard in self._users:
-            for user in shard.values():
-                for change in user.leave_out(lambda _: True):
-                    withdrawn[change.member] = (change.member, user.ids)
-        self._waiting = 0
-        return list(withdrawn.values())
+            for user in tuple(shard.values()):
+                members = user.withdraw_all()
+                self._waiting -= len(members)
+                for member in members:
+                    yield member, user.ids
 
     def unseal(self, sealed: Sealed, *, now_s: float) -> Resolution:
         """Its deadline has passed for some of its jobs: the others wait again, before everything else of the user.

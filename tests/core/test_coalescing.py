@@ -339,3 +339,16 @@ def test_nothing_merges_into_what_is_left_of_a_set_that_was_put_back() -> None:
     changes.leave_out(lambda member: member == 0)
     changes.add(2, tags(c=1))
     assert [members(change_set) for change_set in take_all(changes)] == [[1], [2]]
+
+
+def test_withdrawing_gives_each_member_once_and_leaves_nothing() -> None:
+    changes = pending(tags(a=1, b=1, c=1), tags(d=1, e=1), tags(f=1))
+    first = changes.take()
+    assert first is not None
+    assert first.going_on == [1], "the second spans both requests"
+    changes.add(3, tags(g=1))
+    assert changes.withdraw_all() == [1, 2, 3]
+    assert (changes.waits, len(changes), changes.take()) == (False, 0, None)
+    assert changes.withdraw_all() == []
+    changes.add(4, tags(h=1))
+    assert take_all(changes)[0].tags == {"h": "1"}
