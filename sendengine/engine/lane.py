@@ -189,7 +189,9 @@ class Lane:
         now_s = self.time()
         if self._is_stopped or (self.approaching >= 2 * self.pace.lookahead and not self._high_is_waiting()):
             return None
-        sealed = self._choose(now_s=now_s) if self._may_send(now_s=now_s) else None
+        sealed = None
+        if (self.source.waiting or self.returns.count) and self._may_send(now_s=now_s):
+            sealed = self._choose(now_s=now_s)
         if sealed is None:
             self._arm(now_s=now_s)
             return None
