@@ -44,7 +44,7 @@ from sendengine.errors import (
 from sendengine.journal.threads import on_a_thread
 from sendengine.journal.volume_ledger import open_volume_ledger
 from sendengine.ports import Journal, Observer, Transport
-from sendengine.settings import AppSettings, Settings, read_key
+from sendengine.settings import AppSettings, Settings, read_keys
 from sendengine.telemetry.counters import LaneCounters
 from sendengine.telemetry.snapshots import EngineStats
 from sendengine.transport import bounded_connections, transport_opener
@@ -112,7 +112,7 @@ class SendEngine:
         if self._is_open or self._ending is not None:
             raise EngineClosedError("an engine is entered once; make another one")
         rates = await on_a_thread(partial(recall, self._settings.state_dir))
-        keys = await on_a_thread(self._read_keys)
+        keys = await on_a_thread(partial(read_keys, self._settings.apps))
         connections = ConnectionBudget(bounded_connections(self._settings.transport.max_connections))
         try:
             for name in self._settings.apps:
@@ -395,6 +395,3 @@ class SendEngine:
         await on_a_thread(partial(memorise, self._settings.state_dir, list(self._lanes.values())))
         self._is_open = False
         announce("stopped", "the engine has stopped")
-
-    def _read_keys(self) -> dict[str, str]:
-        return {name: read_key(app) for name, app in self._settings.apps.items()}

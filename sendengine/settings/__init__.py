@@ -3,7 +3,7 @@
 Units: ``_s`` seconds, ``_ms`` milliseconds, ``_bytes`` bytes; ceilings are requests a second.
 """
 
-from sendengine.settings.keys import key_source, read_key
+from sendengine.settings.keys import key_source, read_key, read_keys
 from sendengine.settings.layers import DEFAULT_FILE, SettingValue
 from sendengine.settings.load import EffectiveSetting, effective, load_settings
 from sendengine.settings.model import (
@@ -37,4 +37,5 @@ __all__ = [
     "key_source",
     "load_settings",
     "read_key",
+    "read_keys",
 ]

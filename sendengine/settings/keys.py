@@ -38,6 +38,17 @@ def read_key(app: AppSettings, *, environment: Mapping[str, str] = os.environ) -
     return key
 
 
+def read_keys(apps: Mapping[str, AppSettings]) -> dict[str, str]:
+    """Return the API key of every app, as `read_key` does; what it raises names the app."""
+    keys = {}
+    for name, app in apps.items():
+        try:
+            keys[name] = read_key(app)
+        except SettingsError as error:
+            raise SettingsError(f"apps.{name}: {error}") from None
+    return keys
+
+
 def key_source(app: AppSettings) -> str:
     """Say where the app's key comes from, for a person."""
     if (variable := key_variable(app)) is not None:

@@ -9,7 +9,16 @@ import pytest
 from rich.pretty import pretty_repr
 
 from sendengine.errors import SettingsError
-from sendengine.settings import AppSettings, Settings, TransportSettings, effective, key_source, load_settings, read_key
+from sendengine.settings import (
+    AppSettings,
+    Settings,
+    TransportSettings,
+    effective,
+    key_source,
+    load_settings,
+    read_key,
+    read_keys,
+)
 
 APP_ID = "8250eaf6-1a58-489e-b136-7c74a864b434"
 CANARY = "os_v2_app_canary7f3a"
@@ -138,3 +147,10 @@ def test_settings_are_equal_by_value_and_frozen() -> None:
         one.state_dir = Path("x")  # type: ignore[misc]
     with pytest.raises(TypeError, match="not JSON serializable"):
         orjson.dumps(one)
+
+
+def test_the_keys_of_several_apps_are_read_together_and_a_missing_one_names_its_app() -> None:
+    apps = {"shop": app_with(api_key="one"), "news": app_with(api_key="two")}
+    assert read_keys(apps) == {"shop": "one", "news": "two"}
+    with pytest.raises(SettingsError, match=r"^apps\.news: .*THERE_IS_NO_SUCH_VARIABLE"):
+        read_keys(apps | {"news": app_with(api_key="$THERE_IS_NO_SUCH_VARIABLE")})
