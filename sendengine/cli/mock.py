@@ -25,13 +25,11 @@ from sendengine.mockserver import (
     serve,
     server_context,
     summary_lines,
+    tune_process,
 )
 from sendengine.mockserver.options import OptionValue
 from sendengine.mockserver.server import cannot_listen
-from sendengine.telemetry.collector import tune_collector
-from sendengine.transport import bounded_connections
 
-_MANY_CONNECTIONS: Final = 1_000_000
 _TYPES: Final[Mapping[str, type[int] | type[float] | type[str]]] = {"int": int, "float": float}
 _METAVARS: Final = {"steps": "SECOND=SHARE,…", "fault": "KIND[:SHARE][,NAME=VALUE…]"}
 
@@ -96,7 +94,6 @@ def mock_command(
         raise click.UsageError("--tls-key: needs --tls-cert")
     base = parse_config(behaviour.read_bytes()) if behaviour else MockConfig()
     config = config_from({_spelled(name): value for name, value in given.items() if value not in {None, ()}}, base=base)
-    bounded_connections(_MANY_CONNECTIONS)  # raises the limit of descriptors as far as it goes
     with ExitStack() as stack:
         made = stack.enter_context(self_made(host)) if has_tls and tls_cert is None else None
         certificate = tls_cert or made
@@ -116,7 +113,7 @@ def _spelled(parameter: str) -> str:
 async def _serve(
     config: MockConfig, *, host: str, port: int, ssl: tls.SSLContext | None, made: Path | None, is_json: bool
 ) -> None:
-    tune_collector()
+    tune_process()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

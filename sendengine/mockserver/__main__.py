@@ -25,11 +25,15 @@ from sendengine.mockserver.server import MockServer, cannot_listen, serve
 from sendengine.mockserver.tuning import fast_loop, tune_process
 
 _USAGE: Final = 2
+_LAST_PORT: Final = 65_535
 
 
 def main() -> int:
     """Run the server; 2 for impossible settings, and where it cannot listen."""
-    arguments = _parser().parse_args()
+    parser = _parser()
+    arguments = parser.parse_args()
+    if arguments.keyfile and not arguments.certfile:
+        parser.error("--keyfile: needs --certfile")
     try:
         config = _config(arguments.config_json, arguments.fault)
         ssl = server_context(arguments.certfile, arguments.keyfile) if arguments.certfile else None
@@ -50,12 +54,20 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sendengine.mockserver", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0, help="0 takes any free port")
+    parser.add_argument("--port", type=port, default=0, help="0 takes any free port")
     parser.add_argument("--config-json", default="{}", help="settings as JSON; - reads one line of standard input")
     parser.add_argument("--fault", action="append", default=[], help="such as 503:0.03; may be given several times")
     parser.add_argument("--certfile", type=Path, help="speak TLS with this certificate (PEM)")
     parser.add_argument("--keyfile", type=Path, help="its key, where it is in another file")
     return parser
+
+
+def port(text: str) -> int:
+    """Read a port; raises ValueError, of which argparse says this function's name."""
+    number = int(text)
+    if not 0 <= number <= _LAST_PORT:
+        raise ValueError(text)
+    return number
 
 
 def _config(text: str, faults: list[str]) -> MockConfig:

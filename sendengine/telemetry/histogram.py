@@ -62,9 +62,7 @@ class Histogram:
 
     def merge(self, other: "Histogram") -> None:
         """Count everything that ``other`` has counted, too."""
-        for bucket, count in enumerate(other.counts):
-            self._counts[bucket] += count
-        self._longest_s = max(self._longest_s, other.max_ms / 1e3)
+        self.absorb(enumerate(other.counts), longest_s=other.max_ms / 1e3)
 
     def absorb(self, counted: Iterable[tuple[int, int]], *, longest_s: float) -> None:
         """Count what another one had in its buckets, given as pairs of bucket and count."""

@@ -67,5 +67,21 @@ def test_a_port_that_is_taken_is_told_in_one_line_by_either_command() -> None:
             )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--keyfile", "server.key"), "--keyfile: needs --certfile"),
+        (("--port", "70000"), "argument --port: invalid port value: '70000'"),
+        (("--port", "-1"), "argument --port: invalid port value: '-1'"),
+        (("--port", "http"), "argument --port: invalid port value: 'http'"),
+    ],
+)
+def test_the_module_names_what_makes_no_sense(arguments: tuple[str, str], said: str) -> None:
+    with started(sys.executable, "-m", "sendengine.mockserver", *arguments, stderr=subprocess.PIPE) as process:
+        _, errors = ended(process)
+    assert process.returncode == 2
+    assert errors.endswith(f"error: {said}\n")
+
+
 def test_a_host_that_is_an_address_of_ipv6_stands_in_brackets() -> None:
     assert MockServer(host="::1", port=8080).base_url == "http://[::1]:8080"
