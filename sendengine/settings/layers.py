@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -207,7 +208,30 @@ def _no_table(key: Key, place: str) -> SettingsError:
 
 
 def _unknown(key: Key, known: Iterable[str], place: str) -> SettingsError:
-    near = get_close_matches(key[-1].lower(), list(known), n=1, cutoff=0.6)
-    where = f"[{spelled(key[:-1])}]" if len(key) > 1 else "the top of the settings"
-    mend = f"did you mean {near[0]}?" if near else f"{where} has {', '.join(known)}"
+    name = key[-1].lower()
+    if home := _homes().get(name):
+        mend = home
+    elif near := get_close_matches(name, list(known), n=1, cutoff=0.6):
+        mend = f"did you mean {near[0]}?"
+    else:
+        where = f"[{spelled(key[:-1])}]" if len(key) > 1 else "the top of the settings"
+        mend = f"{where} has {', '.join(known)}"
     return SettingsError(f"{spelled(key)} {place}: there is no such setting; {mend}")
+
+
+@cache
+def _homes() -> Mapping[str, str]:
+    """Where each name of the settings belongs: none stands in two tables."""
+    return dict(_homes_in(Settings, ()))
+
+
+def _homes_in(table: type[Struct], above: Key) -> Iterator[tuple[str, str]]:
+    here = f"it belongs under [{spelled(above)}]" if above else "it belongs at the top, before every [table]"
+    for name, kind in field_kinds(table).items():
+        each, inner = table_of_each(kind), table_in(kind)
+        if below := each or inner:
+            key = (*above, name, "NAME") if each else (*above, name)
+            yield name, f"it is written [{spelled(key)}]"
+            yield from _homes_in(below, key)
+        else:
+            yield name, here
