@@ -17,15 +17,14 @@ from sendengine.campaign.handed import HandedRows
 from sendengine.campaign.manifest import Manifest
 from sendengine.campaign.recorder import Recorder
 from sendengine.campaign.rundir import JOURNAL, REQUESTS, RunDir
+from sendengine.campaign.runoutbox import RunOutbox
 from sendengine.campaign.unbooked import Unbooked, is_known, unbooked
 from sendengine.campaign.work import Item
-from sendengine.core.jobs import Job
 from sendengine.engine.past import Past
 from sendengine.errors import StorageError
 from sendengine.journal.campaign_ledger import CampaignLedger
 from sendengine.journal.connection import Connect, connect_sqlite
 from sendengine.journal.frames import Record
-from sendengine.journal.outbox import Outbox
 from sendengine.journal.store import Collector, Contents, Store
 from sendengine.journal.threads import on_a_thread
 from sendengine.ports import Part, Recovered
@@ -70,6 +69,7 @@ class _Bookkeeping:
         self.earlier = self._read(values.get(BOOKS))
         self.earlier_lanes: Mapping[str, LaneRecord] = parse_lanes(values.get(LANES))
         self.handed = HandedRows() if self.earlier is None else HandedRows(self.earlier.handed, self.earlier.ahead)
+        self.joining = set(() if self.earlier is None else self.earlier.joined)  # that have still to join once more
         self._started_at = datetime.now(UTC).isoformat() if self.earlier is None else self.earlier.started_at
         self._store = store
         self._recorder: Recorder | None = None
@@ -103,7 +103,7 @@ class _Bookkeeping:
             sizes=sizes,
             handed=self.handed.upto,
             ahead=self.handed.ahead,
-            joined=recorder.joined_rows(),
+            joined=(*recorder.joined_rows(), *self.joining),
         )
         collector.set_value(BOOKS, render_books(books))
         now_s = asyncio.get_running_loop().time()
@@ -267,7 +267,7 @@ class JobsKeeping(_Kept):
         super().__init__(store, contents)
         self._rows = rows
         self.journal = RunOutbox(store, contents, settings, when_recovered=self._recovered, when_accepted=self._handed)
-        self._again = frozenset(() if self.earlier is None else self.earlier.joined)
+        self._again = set(self._books.joining)
         self._position = min(self._books.handed.upto, *self._again) if self._again else self._books.handed.upto
         self._damage = self._damage_of(contents)
 
@@ -340,61 +340,13 @@ class JobsKeeping(_Kept):
 
     def _handed(self, row: int) -> None:
         self._books.handed.add(row)
+        self._books.joining.discard(row)
         self._store.stir()
 
     def _recovered(self, recovered: Recovered) -> None:
         for found in recovered.jobs:
             if found.row is not None:
-                self._books.handed.add(found.row)
+                self._again.discard(found.row)
+                self._handed(found.row)
             ticket = self._recorder.attach(Item(found.job, 1, found.row or 0, (found.row or 0) + 1))
             ticket.parts += [(part, self.journal.key_of(found.id, part)) for part in found.parts]
-
-
-class RunOutbox(Outbox):
-    """An outbox that tells a run what it gives back, and which rows are on disk."""
-
-    def __init__(
-        self,
-        store: Store,
-        contents: Contents,
-        settings: JournalSettings,
-        *,
-        when_recovered: Callable[[Recovered], None],
-        when_accepted: Callable[[int], None],
-    ) -> None:
-        super().__init__(store, contents, settings=settings)
-        self.accepting: set[int] = set()
-        self._when_recovered = when_recovered
-        self._when_accepted = when_accepted
-
-    async def recover(self, *, when_failed: Callable[[StorageError], None]) -> Recovered:
-        """Say what an earlier process left, to the run first."""
-        found = await super().recover(when_failed=when_failed)
-        self._when_recovered(found)
-        return found
-
-    def accept(
-        self,
-        job: Job,
-        *,
-        app: str,
-        row: int | None = None,
-        key: str | None = None,
-        fingerprint: bytes = b"",
-        done: Callable[[StorageError | None], None],
-        request_key: str | None = None,
-    ) -> int:
-        """Put a job on disk, and tell the run when it is there."""
-
-        def written(error: StorageError | None) -> None:
-            if row is not None:
-                self.accepting.discard(row)
-                if error is None:
-                    self._when_accepted(row)
-            done(error)
-
-        if row is not None:
-            self.accepting.add(row)
-        return super().accept(
-            job, app=app, row=row, key=key, fingerprint=fingerprint, done=written, request_key=request_key
-        )

@@ -21,12 +21,13 @@ from sendengine.campaign import house
 from sendengine.campaign import manifest as manifests
 from sendengine.campaign.kept import JobsKeeping, open_keeping
 from sendengine.campaign.manifest import Manifest
+from sendengine.campaign.recorder import Recorder
 from sendengine.campaign.retrying import RETRIED, Kept, Retry, plan_retry
 from sendengine.campaign.retryrun import fill_journal, kept_of, save_manifest, write_jobs
 from sendengine.campaign.rowsets import Selection
 from sendengine.campaign.run import Run
 from sendengine.campaign.rundir import RunDir
-from sendengine.campaign.saved import check_age
+from sendengine.campaign.saved import check_age, saved_work
 from sendengine.journal.store import Store
 from sendengine.settings import RetrySettings
 from tests.campaign.campaign_files import NOON
@@ -196,6 +197,32 @@ def test_what_joined_another_job_is_counted_with_it(tmp_path: Path) -> None:
     scene.begin(jobs(tmp_path, *lines))
     result = scene.live()
     assert result is not None
+    assert (scene.counts, scene.server.reached["a"]) == ({"accepted": 11}, 1)
+
+
+def test_what_joined_another_job_is_counted_although_a_process_died_before_it_joined_again(tmp_path: Path) -> None:
+    later = json_reply(503, {"errors": ["later"]})
+    scene = Scene(tmp_path, Server(lambda arrival: later if "a" in arrival.ids else accept(arrival)))
+    keyed = note("a", idempotency_key="k")
+    scene.begin(jobs(tmp_path, note("first"), keyed, *(note(f"u{n}") for n in range(8)), keyed))
+    assert scene.live(killed_at=9) is None
+
+    async def die_early() -> None:
+        manifest = manifests.load(scene.run_dir)
+        kept = await open_keeping(scene.run_dir, manifest, durability="durable")
+        assert kept.earlier is not None
+        assert kept.earlier.joined == (10,)
+        work = saved_work(scene.run_dir, manifest)
+        recorder = Recorder(work, scene.run_dir, earlier=kept.earlier, first_row=kept.first_row, is_kept=True)
+        kept.open(recorder, dict)
+        await kept.journal.recover(when_failed=print)
+        await kept.flush()
+        recorder.discard()
+        await kept.journal.aclose()
+
+    run_virtually(die_early())
+    scene.server.answer = accept
+    assert scene.live() is not None
     assert (scene.counts, scene.server.reached["a"]) == ({"accepted": 11}, 1)
 
 
