@@ -11,13 +11,16 @@ Units: none.
 """
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Final
 
-from sendengine.core.outcomes import Abandoned, Accepted
+from sendengine.core.outcomes import Abandoned, Accepted, Expired, Rejected
 from sendengine.core.requests import NotificationRequest
 from sendengine.engine.receipts import Receipt
 from sendengine.engine.sealed import Sealed
 from sendengine.errors import StorageError
 from sendengine.ports import Journal, LoneJournal, Part, Portion, Seal
+
+_WITHOUT_EFFECT: Final = (Rejected, Expired)
 
 
 class Custody:
@@ -61,7 +64,9 @@ class Custody:
     def settle(self, sealed: Sealed | None, settled: Sequence[tuple[Receipt, Part]], *, lane: str) -> None:
         """Portions are booked, and with them the request that carried them is over.
 
-        What was abandoned stays on disk: a later process sends it.
+        What was abandoned stays on disk: a later process sends it. A request that had no effect is gone before those
+        are there that take its place, or a later process would send both; any other goes together with what it settles,
+        or a later process would send that once more.
         """
         records: dict[Journal, int] = {}
         try:
@@ -71,6 +76,8 @@ class Custody:
                 if not sealed.records and len(settled) == 1 and (lone := _lone_home(sealed)) is not None:
                     _settle_lone(lone, sealed, *settled[0], lane=lane)
                     return
+                if all(isinstance(part.outcome, _WITHOUT_EFFECT) for _, part in settled):
+                    self._unseal(sealed, maybe_received=sealed.maybe_sent and not sealed.has_key)
                 records = dict(sealed.records)
             for home, own in _portions(settled).items():
                 home.settle(own, request=records.pop(home, None))

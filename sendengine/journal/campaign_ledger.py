@@ -21,7 +21,6 @@ from sendengine.core.jobs import CreateNotification, Job
 from sendengine.errors import StorageError
 from sendengine.journal.connection import afresh
 from sendengine.journal.frontier import Frontier
-from sendengine.journal.giving_way import gives_way
 from sendengine.journal.records import (
     RequestEntry,
     UnreadableRecordError,
@@ -259,7 +258,7 @@ class CampaignLedger:
                 record = self._store.put(PART, write_part(portion.job, Part(portion.recipients, portion.outcome)))
                 item.parts = (*item.parts, record)
         if request and not any(_is_kept(portion) for portion in portions):
-            self._store.remove(request, is_ordered=gives_way(portions))
+            self._store.remove(request)
         self._store.stir()
 
     async def flush(self) -> None:

@@ -17,7 +17,6 @@ from sendengine.core.outcomes import Accepted, Outcome, Unreachable
 from sendengine.errors import StorageError
 from sendengine.journal.connection import Connect, Durability, connect_sqlite
 from sendengine.journal.frames import Record
-from sendengine.journal.giving_way import gives_way
 from sendengine.journal.group import ArchiveName
 from sendengine.journal.keepsakes import Keepsakes, look_for_shares
 from sendengine.journal.letters import (
@@ -266,10 +265,7 @@ class Outbox:
             return
         gone: list[int] = []
         if request is not None and (entry := self._requests.pop(request, None)) is not None:
-            if gives_way(portions):
-                self._store.remove(request, is_ordered=True)
-            else:
-                gone.append(request)
+            gone.append(request)
             if entry.seal.key is not None and may_have_been_sent(portions):
                 self._kept.note(self._keep(request, entry), entry.seal, jobs=self._jobs)
         for portion in portions:

@@ -4,13 +4,13 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from sendengine import Accepted, CreateNotification, GaveUp, Rejected, external_id
+from sendengine import Accepted, CreateNotification, GaveUp, external_id
 from sendengine.core.wire import WireRequest
 from sendengine.journal.campaign_ledger import MOST_BOUNDARIES, NOTHING_STORED, CampaignLedger
 from sendengine.journal.store import Store
 from sendengine.ports import Part, Portion, Seal
 from tests.support.engines import within
-from tests.support.stores import Disk, copied
+from tests.support.stores import Disk
 from tests.support.virtual_loop import run_virtually
 
 KEYS = [f"8250eaf6-1a58-489e-b136-7c74a864b4{n:02}" for n in range(50)]
@@ -147,26 +147,6 @@ def test_pieces_are_written_and_what_came_of_them_until_their_item_has_settled(t
         await ledger.aclose()
         ledger = await scene.open()
         assert (ledger.settled, list(ledger.kept_requests())) == ([(0, 10)], [KEYS[3]])
-        await ledger.aclose()
-
-    run_virtually(main())
-
-
-def test_a_piece_that_is_refused_is_gone_no_later_than_the_seal_of_what_takes_its_place(tmp_path: Path) -> None:
-    async def main() -> None:
-        scene = Scene(tmp_path)
-        ledger = await scene.open()
-        scene.accept(0, 10)
-        assert ledger.must_seal(seal_of(0, 10))
-        await within(ledger.seal(seal_of(0, 10)))
-        piece = await within(ledger.seal(seal_of(0, 10, only=ids(0, 5), key=KEYS[1])))
-        ledger.settle([Portion(0, ids(0, 1), Rejected(400), is_last=False)], request=piece)
-        await within(ledger.seal(seal_of(0, 10, only=ids(1, 5), key=KEYS[2])))
-        store = await Store.open(copied(scene.path, into=tmp_path / "copy"))
-        begun = CampaignLedger(store, store.contents()).begun(0, 10)
-        assert begun is not None
-        assert [request.seal.key for request in begun.requests] == [KEYS[2]]
-        await store.aclose()
         await ledger.aclose()
 
     run_virtually(main())

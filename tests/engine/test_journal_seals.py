@@ -11,6 +11,7 @@ import pytest
 from sendengine import (
     Accepted,
     Ambiguous,
+    CreateNotification,
     Expired,
     Job,
     NotSentError,
@@ -22,6 +23,7 @@ from sendengine import (
     UpdateUser,
     external_id,
 )
+from sendengine.journal.outbox import Outbox
 from sendengine.ports import Part, Portion, RecoveredRequest, Seal
 from sendengine.settings import BatchingSettings, JournalSettings
 from tests.support.engines import (
@@ -38,6 +40,7 @@ from tests.support.fake_journal import Disk, FakeJournal
 from tests.support.fake_transport import Answer, Arrival, FakeTransport, accept, first, json_reply, refuse, throttle
 from tests.support.journalled import FakeSlots, assert_nothing_left, durable
 from tests.support.model import PER_USER
+from tests.support.stores import copied
 from tests.support.virtual_loop import run_virtually
 
 DELTA = UpdateUser(external_id("u"), deltas={"session_count": 1})
@@ -262,6 +265,49 @@ def test_the_pieces_of_a_split_are_sealed_and_the_request_they_replace_is_not_an
 
     run_virtually(main())
     assert len({arrival.key for arrival in transport.arrivals}) == len(transport.arrivals) > 5
+
+
+@pytest.mark.parametrize("cap", [2000, 4])
+def test_a_crash_at_any_request_leaves_nobody_in_two_requests_nor_without_the_one_that_reached_them(
+    tmp_path: Path, cap: int
+) -> None:
+    """The files are looked at as they are at each arrival: what nobody waits for may not be there yet."""
+    reached: list[str] = []
+    found: list[tuple[list[str], list[str], list[str]]] = []
+    pictures: list[tuple[Path, list[str]]] = []
+
+    def behave(arrival: Arrival) -> Answer:
+        pictures.append((copied(tmp_path / "a.db", into=tmp_path / f"{len(pictures)}"), list(reached)))
+        if named := [item for item in arrival.ids if item.startswith("bad")]:
+            return json_reply(400, {"errors": [f'Invalid aliases: ["{named[0]}"]']})
+        reached.extend(arrival.ids)
+        return accept(arrival)
+
+    async def main() -> None:
+        outbox = await Outbox.open(tmp_path / "a.db")
+        batching = BatchingSettings(max_recipients_per_request=cap)
+        async with durable(tmp_path, FakeTransport(behave), outbox, batching=batching) as engine:
+            jobs = [note(f"bad-{name}", *[f"{name}{n}" for n in range(6)]) for name in "abcdefgh"]
+            await asyncio.gather(*[settled(await engine.submit(job)) for job in jobs[:4]])
+            for job in jobs[4:]:
+                await settled(await engine.submit(job))
+
+    async def look(path: Path, before: list[str]) -> None:
+        outbox = await Outbox.open(path)
+        left = await outbox.recover(when_failed=print)
+        riding = [item for one in left.requests for _, ids in one.seal.members for item in ids]
+        ended = [item for job in left.jobs for part in job.parts for item in part.recipients]
+        ids = [item for job in left.jobs if isinstance(job.job, CreateNotification) for item in job.job.to.ids]
+        found.append((riding, [item for item in ids if item not in {*riding, *ended}], before))
+        await outbox.aclose()
+
+    run_virtually(main())
+    for path, before in pictures:
+        run_virtually(look(path, before))
+    assert len(found) > 6
+    for riding, waiting, before in found:
+        assert len(riding) == len(set(riding)), "nobody rides twice"
+        assert not set(waiting) & set(before), "nobody who was reached goes under another key"
 
 
 def test_an_update_of_jobs_from_two_disks_is_on_both_and_settles_on_both(

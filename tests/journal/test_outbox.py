@@ -125,27 +125,12 @@ async def test_an_unsealed_request_is_gone_no_later_than_the_seal_of_what_takes_
     await outbox.aclose()
 
 
-@pytest.mark.parametrize("outcome", [Rejected(400), Expired()])
-@pytest.mark.parametrize("is_last", [False, True])
-async def test_a_request_that_settles_for_some_is_gone_no_later_than_the_seal_of_what_carries_the_others(
-    tmp_path: Path, outcome: Outcome, *, is_last: bool
-) -> None:
-    outbox, _ = await opened(tmp_path / "a.db")
-    jobs = [await accepted(outbox, number) for number in range(2)]
-    parent = await outbox.seal(a_seal((jobs[0], ("a",)), (jobs[1], ("b",))))
-    outbox.settle([over(jobs[0], outcome, recipients=("a",), is_last=is_last)], request=parent)
-    piece = a_seal((jobs[1], ("b",)), key=OTHER_KEY)
-    await outbox.seal(piece)
-    found = await after_a_crash(outbox, tmp_path)
-    assert [each.seal for each in found.requests] == [piece]
-    await outbox.aclose()
-
-
-async def test_a_request_that_was_accepted_does_not_leave_its_jobs_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("outcome", [TOOK, Rejected(400)])
+async def test_a_request_that_has_settled_does_not_leave_its_jobs_behind(tmp_path: Path, outcome: Outcome) -> None:
     outbox, _ = await opened(tmp_path / "a.db")
     jobs = [await accepted(outbox, number) for number in range(2)]
     request = await outbox.seal(a_seal((jobs[0], ("a",)), (jobs[1], ("b",))))
-    outbox.settle([over(job) for job in jobs], request=request)
+    outbox.settle([over(job, outcome) for job in jobs], request=request)  # a job's is the worst of its requests'
     await outbox.seal(a_seal((await accepted(outbox, 3), ()), key=OTHER_KEY))
     found = await after_a_crash(outbox, tmp_path)
     riding = {job for each in found.requests for job, _ in each.seal.members}
