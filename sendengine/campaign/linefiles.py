@@ -11,6 +11,7 @@ from collections.abc import Callable
 from logging import getLogger
 from pathlib import Path
 from typing import Final
+from zlib import crc32
 
 import orjson
 
@@ -19,6 +20,11 @@ from sendengine.journal.whole_file import sync_directory
 
 _CLOSED: Final = -1  # what is written after that fails, and lands in no other file that has the number since
 _log = getLogger(__name__)
+
+
+def checksum(line: bytes) -> int:
+    """Return what tells a line of a file from one with a flipped byte."""
+    return crc32(line.rstrip(b"\n"))
 
 
 class LineFile:
@@ -45,9 +51,11 @@ class LineFile:
         if size_bytes is not None and on_disk < size_bytes:
             _log.warning("%s has lost its end: %d of %d bytes are there", path, on_disk, size_bytes)
 
-    def append(self, line: object) -> None:
-        """Hold a line; ``line`` is anything that has a JSON form."""
-        self._held.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+    def append(self, line: object) -> bytes:
+        """Hold a line, and return it as it is written; ``line`` is anything that has a JSON form."""
+        written = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+        self._held.append(written)
+        return written
 
     @property
     def waiting(self) -> int:

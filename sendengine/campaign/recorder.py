@@ -17,9 +17,10 @@ from typing import Final, assert_never
 from msgspec.structs import replace
 
 from sendengine.campaign.books import Books
+from sendengine.campaign.linefiles import checksum
 from sendengine.campaign.packs import rows_of
 from sendengine.campaign.report import JobCounts, RecipientCounts
-from sendengine.campaign.rundir import FAILURES, INVALID, REQUESTS, UNREACHABLE, RunDir
+from sendengine.campaign.rundir import FAILURE_SUMS, FAILURES, INVALID, REQUESTS, UNREACHABLE, RunDir
 from sendengine.campaign.tables import Fault
 from sendengine.campaign.work import Item, Work
 from sendengine.core.joblines import job_fields
@@ -83,7 +84,7 @@ class Recorder:
         sizes = {} if earlier is None else earlier.sizes
         self._files = {
             file: run_dir.lines(file, size_bytes=sizes.get(file, 0), is_durable=is_durable)
-            for file in (REQUESTS, FAILURES, UNREACHABLE)
+            for file in (REQUESTS, FAILURES, FAILURE_SUMS, UNREACHABLE)
         }
         self.pass_over(first_row)
 
@@ -258,7 +259,10 @@ class Recorder:
             "maybe_sent": isinstance(outcome, Ambiguous) or getattr(outcome, "maybe_sent", False),
             "key": key,
         }
-        self._files[UNREACHABLE if isinstance(outcome, Unreachable) else FAILURES].append(line)
+        if isinstance(outcome, Unreachable):
+            self._files[UNREACHABLE].append(line)
+        else:
+            self._files[FAILURE_SUMS].append(checksum(self._files[FAILURES].append(line)))
 
     def _rows_of(self, record: RequestRecord) -> list[list[int]]:
         if not record.parts:  # it was split: smaller requests tell what came of its rows
@@ -286,9 +290,8 @@ def _may_have_been_sent(outcome: Outcome, parts: Sequence[Part]) -> bool:
 
 def _share_of(job: Job, outcome: Outcome) -> Job:
     """What of a user's change came to one of its outcomes: deltas that may have been counted end by themselves."""
-    if not isinstance(job, UpdateUser) or not job.deltas:
-        return job
-    return replace(job, tags={}, properties={}) if isinstance(outcome, Ambiguous) else replace(job, deltas={})
+    is_change = isinstance(job, UpdateUser) and not isinstance(outcome, Ambiguous)
+    return replace(job, deltas={}) if is_change else job
 
 
 def _ids(job: Job) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ Units: instants are seconds since the epoch.
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from logging import getLogger
 from typing import Final
 from uuid import UUID, uuid5
@@ -19,8 +20,9 @@ import orjson
 from msgspec import Struct
 from msgspec.structs import replace
 
+from sendengine.campaign.linefiles import checksum
 from sendengine.campaign.manifest import Manifest
-from sendengine.campaign.rundir import FAILURES, RunDir
+from sendengine.campaign.rundir import FAILURE_SUMS, FAILURES, RunDir
 from sendengine.core.joblines import read_job
 from sendengine.core.jobs import CreateNotification, Job, UpdateUser
 from sendengine.core.onesignal import EndpointGroup
@@ -143,21 +145,30 @@ def plan_retry(
 def failures_of(run_dir: RunDir, *, size_bytes: int | None = None) -> Iterator[tuple[int, tuple[Failure, Job] | None]]:
     """Read a run's failures, or so much of them, each with its line and its job; None for one that is damaged.
 
-    Raises StorageError where the file cannot be read.
+    A flipped byte must not turn a recipient into another: each line's checksum is kept beside the file. Raises
+    StorageError where one of them cannot be read.
     """
     path = run_dir.path / FAILURES
     content = run_dir.read(FAILURES) if run_dir.has(FAILURES) else b""
     if size_bytes is not None and len(content) < size_bytes:
         _log.warning("%s: has lost its end, and what stood there is left out; put it back as it was", path)
+    sums = frozenset(run_dir.read(FAILURE_SUMS).splitlines()) if run_dir.has(FAILURE_SUMS) else None
     for number, line in enumerate(content[:size_bytes].splitlines(), 1):
         try:
-            failure = msgspec.json.decode(line, type=Failure)
-            job = read_job(bytes(failure.job))
+            known = _read(line, sums)
         except (msgspec.MsgspecError, UnicodeDecodeError, InvalidJobError) as error:
             _log.warning("%s: line %d is damaged, and left out: %s", path, number, error)
             yield number, None
         else:
-            yield number, (failure, job)
+            yield number, known
+
+
+def _read(line: bytes, sums: AbstractSet[bytes] | None) -> tuple[Failure, Job]:
+    """Read a failure and its job. Raises InvalidJobError, or what its decoding raises, where it is damaged."""
+    if sums is not None and b"%d" % checksum(line) not in sums:
+        raise InvalidJobError("line", f"its checksum is not in {FAILURE_SUMS}")
+    failure = msgspec.json.decode(line, type=Failure)
+    return failure, read_job(bytes(failure.job))
 
 
 def seal_of(replay: Replay, *, first: int) -> Seal:

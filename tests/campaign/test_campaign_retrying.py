@@ -2,14 +2,16 @@
 
 import json
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from sendengine import CreateNotification
 from sendengine.campaign import house
 from sendengine.campaign import manifest as manifests
 from sendengine.campaign.manifest import Manifest
-from sendengine.campaign.retrying import Retry, plan_retry
+from sendengine.campaign.retrying import Retry, failures_of, plan_retry
 from sendengine.campaign.retryrun import fill_journal, kept_of, save_manifest, write_jobs
 from sendengine.campaign.rundir import RunDir
 from tests.campaign.campaign_files import NOON
@@ -118,3 +120,40 @@ def test_a_piece_that_an_earlier_process_gave_up_is_retried_under_its_key(
     by_key = {line["key"]: line for line in new.lines("requests.jsonl")}
     assert old_key in by_key
     assert len(by_key) == 2  # the poison has a new one
+
+
+def test_no_flipped_byte_of_a_failure_sends_anything_to_anybody_else_or_under_another_key(tmp_path: Path) -> None:
+    def lost(arrival: Arrival) -> Answer:
+        if "poison" in arrival.ids:
+            return json_reply(400, {"errors": [{"title": "no", "ids": ["poison"]}]})
+        return json_reply(503, {"errors": ["later"]}) if "x" in arrival.ids else accept(arrival)
+
+    scene = Scene(tmp_path, Server(lost), cap=3)
+    scene.begin(
+        greeting(tmp_path, ["a", "b", "c", "poison", "d", "e", "x", "y", "z"], options=f"{HELLO}\nexpires_in_s = 60"),
+        at=datetime.now(UTC),
+    )
+    assert scene.live() is not None
+    before = manifests.load(scene.run_dir)
+    kept = run_virtually(kept_of(scene.run_dir, before))
+
+    def planned() -> set[tuple[object, ...]]:
+        retry = plan_retry(scene.run_dir, before, kept)
+        new = {("new", each.to.ids) for each in retry.new if isinstance(each, CreateNotification)}
+        return {*new, *((each.seal.key, each.seal.wire.body) for each in retry.replays)}
+
+    whole = planned()
+    assert len(whole) == 2
+    path = scene.run_dir.path / "failures.jsonl"
+    content = path.read_bytes()
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert planned() <= whole, place
+
+
+def test_without_their_checksums_failures_are_read_as_they_stand(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, Server(lambda _: refuse("no")), cap=3)
+    scene.begin(greeting(tmp_path, ["a"]))
+    assert scene.live() is not None
+    (scene.run_dir.path / "failures.sums").unlink()
+    assert [known is not None for _, known in failures_of(scene.run_dir)] == [True]
