@@ -1,6 +1,7 @@
 """``sendengine init``: settings, an example campaign and its recipients, to begin with."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ from sendengine.cli.exits import Exit
 from sendengine.cli.options import config_option, json_option, yes_option
 from sendengine.cli.output import note, say, show_json
 from sendengine.errors import SettingsError
-from sendengine.settings import AppSettings
+from sendengine.settings import DEFAULT_FILE, AppSettings
 from sendengine.settings.kinds import FieldError, parse
 
 PLACEHOLDER_APP_ID: Final = "00000000-0000-4000-8000-000000000000"
@@ -70,7 +71,9 @@ def init_command(*, config: Path, app_id: str, plan: str, is_sure: bool, is_json
         return
     for path in files:
         say(f"{'wrote' if path in chosen else 'kept '}  {path}")
-    say(f"\nNext: put the app's id into {config}, export ONESIGNAL_API_KEY, then: sendengine doctor --app shop")
+    put = f"put the app's id into {config}, " if app_id == PLACEHOLDER_APP_ID else ""
+    where = "" if config == Path(DEFAULT_FILE) else f" --config {shlex.quote(str(config))}"
+    say(f"\nNext: {put}export ONESIGNAL_API_KEY, then: sendengine doctor --app shop{where}")
 
 
 def _may_overwrite(path: Path) -> bool:

@@ -46,7 +46,9 @@ def _switches(command: _Command) -> _Command:
 
 
 def _option(switch: Option) -> Callable[[_Command], _Command]:
-    about = switch.help if switch.default in {None, ()} else f"{switch.help} [default: {_shown(switch.default)}]"
+    about = f"{switch.help} May be given several times." if switch.many else switch.help
+    if switch.default not in {None, ()}:
+        about += f" [default: {_shown(switch.default)}]"
     if switch.kind == "flag":
         off = f"{switch.name}/--no-{switch.name.removeprefix('--')}"
         return click.option(off, default=None, help=about)

@@ -1,12 +1,15 @@
 """Options that several commands share; they stand after the command."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from typing import Final
 
 import click
 
 from sendengine.settings import DEFAULT_FILE
+
+_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600}
 
 config_option: Final = click.option(
     "--config",
@@ -64,6 +67,18 @@ def _some_share_of(text: str) -> float:
     return share
 
 
+def seconds_of(text: str) -> float:
+    """Read a length of time: ``90``, ``90s``, ``10m``, or ``6h``."""
+    unit_s = _UNITS_S.get(text[-1:], 1)
+    try:
+        seconds = float(text[:-1] if text[-1:] in _UNITS_S else text) * unit_s
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < inf:
+        raise click.BadParameter(f"{text!r} is no time such as 90s, 10m or 6h")
+    return seconds
+
+
 requests_per_s: Final = number_of("requests/s", most=1e9)
 yes_option: Final = click.option("--yes", "is_sure", is_flag=True, help="Do not ask.")
 share_option: Final = click.option(
@@ -78,3 +93,15 @@ rate_option: Final = click.option(
     metavar="N",
     help="At most N requests/s in each lane; never above the settings.",
 )
+max_outage_option: Final = click.option(
+    "--max-outage",
+    "max_outage_s",
+    type=seconds_of,
+    metavar="TIME",
+    help="Stop, resumable, when everything has failed for so long: 90s, 10m, 6h.  [default: the settings']",
+)
+
+
+def overrides_of(max_outage_s: float | None) -> Mapping[str, float]:
+    """What the command line says of settings, for `load_settings`."""
+    return {} if max_outage_s is None else {"retry.max_outage_s": max_outage_s}

@@ -7,6 +7,7 @@ has gone, must not keep a run from going on, nor from being stopped.
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -98,9 +99,10 @@ def duration(seconds: float) -> str:
 
 def _let_go(stream: TextIO) -> None:
     """Send what nobody can take to nowhere from now on: what is left in the buffer would change the exit code."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+    with suppress(OSError):  # a stream that has no descriptor, or none that may be opened
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def _plain(value: object) -> object:

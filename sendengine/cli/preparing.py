@@ -13,6 +13,7 @@ from sendengine.campaign.rundir import RunDir
 from sendengine.campaign.work import CampaignInput, LoadedInput, Work, refuse_faults
 from sendengine.cli.asking import Expectation
 from sendengine.cli.loop import run
+from sendengine.cli.options import overrides_of
 from sendengine.cli.overview import Overview, known_limits, look_up_limits, overview
 from sendengine.cli.reading import read_input
 from sendengine.cli.slower import slowed
@@ -32,6 +33,7 @@ class Choices(Struct, frozen=True, kw_only=True):
     expectation: Expectation | None = None
     share: float | None = None
     rate: float | None = None
+    max_outage_s: float | None = None
     skip_invalid: bool = False
 
 
@@ -76,7 +78,7 @@ def prepare(choices: Choices, place: RunPlace, *, is_exact: bool, is_asked: bool
     ``is_exact`` counts a campaign's requests, ``is_asked`` asks OneSignal for the application limits. Raises
     SettingsError, InputError and StorageError; nothing has been sent then.
     """
-    settings = load_settings(choices.config)
+    settings = load_settings(choices.config, overrides=overrides_of(choices.max_outage_s))
     loaded = read_input(
         choices.source, settings, name=choices.name, spool=lambda: place.get(choices.name or _SPOOLED_NAME)
     )
@@ -95,6 +97,8 @@ def _work(loaded: LoadedInput, choices: Choices, settings: Settings, place: RunP
         if choices.test:
             raise click.UsageError("--test is for campaigns; a jobs file says itself whom it is for")
         return loaded.work()
+    if choices.name is not None:
+        raise click.UsageError("--name is for jobs; a campaign's name stands in its file")
     plan = loaded.plan(settings, now=datetime.now(UTC), edition=choices.edition)
     if not choices.test:
         return loaded.work(plan)

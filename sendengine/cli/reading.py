@@ -23,6 +23,7 @@ def read_input(source: str, settings: Settings, *, name: str | None, spool: Call
 
     Raises InputError where it cannot be used at all, and StorageError where the copy cannot be written.
     """
+    _check_text(source, name)
     path = Path(source)
     if source == STANDARD_INPUT:
         if sys.stdin is None:
@@ -31,6 +32,15 @@ def read_input(source: str, settings: Settings, *, name: str | None, spool: Call
         name = name or "standard-input"
     with _Ticker() as ticker:
         return load_input(path, settings, name=name, when_read=ticker)
+
+
+def _check_text(*texts: str | None) -> None:
+    """Raise InputError for a name that no report can hold: bytes of a command line that are no text."""
+    for text in texts:
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{text!a}: the name is not UTF-8; rename the file, or give --name another one") from None
 
 
 def read_for_a_look(source: str, settings: Settings, *, name: str | None = None) -> LoadedInput:

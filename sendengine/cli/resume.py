@@ -15,7 +15,16 @@ from sendengine.cli.asking import is_terminal
 from sendengine.cli.beginning import claim, with_limits
 from sendengine.cli.carrying import carry_out
 from sendengine.cli.exits import Exit
-from sendengine.cli.options import config_option, json_option, rate_option, runs_dir_option, share_option, yes_option
+from sendengine.cli.options import (
+    config_option,
+    json_option,
+    max_outage_option,
+    overrides_of,
+    rate_option,
+    runs_dir_option,
+    share_option,
+    yes_option,
+)
 from sendengine.cli.output import note
 from sendengine.cli.report import find_run
 from sendengine.cli.session import Session
@@ -35,9 +44,10 @@ from sendengine.settings import Settings, load_settings
 )
 @share_option
 @rate_option
+@max_outage_option
 @yes_option
 @json_option
-def resume_command(
+def resume_command(  # noqa: PLR0913 - the options of a command line
     *,
     run: str,
     config: Path,
@@ -45,6 +55,7 @@ def resume_command(
     accept_duplicates: bool,
     share: float | None,
     rate: float | None,
+    max_outage_s: float | None,
     is_sure: bool,
     is_json: bool,
 ) -> None:
@@ -55,7 +66,7 @@ def resume_command(
     may have been is repeated under its old key. Refused where the input has changed since.
     """
     run_dir = find_run(run, runs_dir)
-    settings = load_settings(config)
+    settings = load_settings(config, overrides=overrides_of(max_outage_s))
     with run_dir.locked():
         manifest = manifests.load(run_dir)
         refuse_finished(run_dir)

@@ -21,7 +21,16 @@ from sendengine.cli.beginning import durability_of
 from sendengine.cli.carrying import carry_out, command_line, resume_line
 from sendengine.cli.exits import Exit
 from sendengine.cli.loop import run as run_async
-from sendengine.cli.options import config_option, json_option, rate_option, runs_dir_option, share_option, yes_option
+from sendengine.cli.options import (
+    config_option,
+    json_option,
+    max_outage_option,
+    overrides_of,
+    rate_option,
+    runs_dir_option,
+    share_option,
+    yes_option,
+)
 from sendengine.cli.output import counted, note
 from sendengine.cli.report import find_run
 from sendengine.cli.resume import session_of
@@ -46,6 +55,7 @@ from sendengine.settings import Settings, load_settings
 @click.option("--accept-duplicates", is_flag=True, help="Repeat although more than 29 days have passed.")
 @share_option
 @rate_option
+@max_outage_option
 @yes_option
 @json_option
 def retry_command(  # noqa: PLR0913 - the options of a command line
@@ -58,6 +68,7 @@ def retry_command(  # noqa: PLR0913 - the options of a command line
     accept_duplicates: bool,
     share: float | None,
     rate: float | None,
+    max_outage_s: float | None,
     is_sure: bool,
     is_json: bool,
 ) -> None:
@@ -68,7 +79,7 @@ def retry_command(  # noqa: PLR0913 - the options of a command line
     which counts jobs.
     """
     old = find_run(run, runs_dir)
-    settings = load_settings(config)
+    settings = load_settings(config, overrides=overrides_of(max_outage_s))
     with old.locked():
         before = manifests.load(old)
         settings = slowed(settings_for(before, settings), apps=before.app_ids, share=share, rate=rate)

@@ -22,6 +22,7 @@ from sendengine.cli.forecast import reached
 from sendengine.cli.options import (
     config_option,
     json_option,
+    max_outage_option,
     rate_option,
     runs_dir_option,
     share_of,
@@ -49,6 +50,7 @@ _SAMPLES: Final = 3
 @click.option("--edition", type=click.IntRange(1), default=1, show_default=True, help="2 sends the same once more.")
 @share_option
 @rate_option
+@max_outage_option
 @click.option("--skip-invalid", is_flag=True, help="Leave rows out that cannot be sent, instead of sending nothing.")
 @click.option(
     "--max-error-rate",
@@ -74,6 +76,7 @@ def send_command(  # noqa: PLR0913 - the options of a command line
     edition: int,
     share: float | None,
     rate: float | None,
+    max_outage_s: float | None,
     skip_invalid: bool,
     max_error_rate: float,
     fail_on: str | None,
@@ -96,6 +99,7 @@ def send_command(  # noqa: PLR0913 - the options of a command line
         expectation=_expectation(expect, within),
         share=share,
         rate=rate,
+        max_outage_s=max_outage_s,
         skip_invalid=skip_invalid,
     )
     if is_dry:
@@ -145,7 +149,7 @@ def _send(choices: Choices, place: RunPlace, options: RunOptions, *, is_sure: bo
     beginning = None
     try:
         shown = prepare(choices, place, is_exact=False, is_asked=is_terminal())
-        if not choices.test:
+        if not choices.test and shown.work.total:  # nothing to send begins nothing: the file may be empty by mistake
             beginning = Beginning(shown, edition=choices.edition)
             beginning.check()
         loaded = shown.loaded

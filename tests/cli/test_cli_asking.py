@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sendengine.cli import asking
 from sendengine.cli.asking import Expectation, confirm
+from sendengine.cli.options import seconds_of
 from sendengine.cli.slower import slowed
 from sendengine.errors import InputError, SettingsError
 from sendengine.settings import AppSettings, CeilingSettings, Settings
@@ -158,3 +159,8 @@ def test_no_lane_is_ever_faster_than_the_settings_or_the_flags(
 def test_a_share_that_is_none_is_refused() -> None:
     with pytest.raises(SettingsError, match="must be a number above 0 and at most 1"):
         slowed(settings_with(), apps=["shop"], share=0, rate=None)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("6h", 21_600), ("0", 0)])
+def test_a_length_of_time_has_a_unit_or_is_in_seconds(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds

@@ -110,8 +110,14 @@ def test_init_writes_settings_campaign_and_recipients_that_load() -> None:
     assert sorted(path.name for path in Path().iterdir()) == ["campaign.toml", "recipients.csv", "sendengine.toml"]
     app = load_settings("sendengine.toml", environment={}).apps["shop"]
     assert (app.app_id, app.plan, app.api_key) == (APP_ID, "paid", "$ONESIGNAL_API_KEY")
-    assert "sendengine doctor --app shop" in result.stdout
+    assert result.stdout.endswith("\nNext: export ONESIGNAL_API_KEY, then: sendengine doctor --app shop\n")
     assert Path("sendengine.toml").stat().st_mode & 0o777 == 0o600
+
+
+def test_init_elsewhere_says_the_command_with_the_place() -> None:
+    result = run("init", "--config", "our shop/s.toml")
+    put = "put the app's id into our shop/s.toml, export ONESIGNAL_API_KEY"
+    assert f"Next: {put}, then: sendengine doctor --app shop --config 'our shop/s.toml'" in result.stdout
 
 
 def test_init_overwrites_nothing_where_nobody_can_be_asked() -> None:

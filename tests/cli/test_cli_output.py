@@ -1,5 +1,6 @@
 """What becomes of a command where its output cannot be written, or nobody reads it."""
 
+import io
 import os
 import signal
 import subprocess
@@ -20,6 +21,15 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="needs Linux's device 
 
 def test_what_is_said_where_standard_error_is_closed_is_said_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
+    note("to nobody")
+
+
+def test_what_is_said_to_a_stream_that_fails_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(io.StringIO):
+        def write(self, text: str, /) -> int:
+            raise OSError(28, "No space left on device", text)
+
+    monkeypatch.setattr(sys, "stderr", Failing())  # which has no descriptor either
     note("to nobody")
 
 

@@ -1,11 +1,24 @@
 """``send``: what is asked before, what is sent, and what it ends in, against a mock server of its own."""
 
+import os
 from pathlib import Path
 
 import orjson
 import pytest
 
-from tests.cli.sending import APP_ID, CAMPAIGN, CANARY, admin, campaign, jobs, report, requests_of, run, runs
+from tests.cli.sending import (
+    APP_ID,
+    CAMPAIGN,
+    CANARY,
+    admin,
+    campaign,
+    jobs,
+    report,
+    requests_of,
+    run,
+    runs,
+    write_settings,
+)
 
 pytestmark = pytest.mark.usefixtures("sending_folder")
 
@@ -93,6 +106,11 @@ def test_another_count_than_expected_stops_before_the_first_request(
         ["--rate", "nan"],
         ["--rate", "inf"],
         ["--within", "many"],
+        ["--max-outage", "long"],
+        ["--max-outage", "-1"],
+        ["--max-outage", "nan"],
+        ["--max-outage", "inf"],
+        ["--max-outage", "h"],
         ["--within", "2%"],  # of what?
         ["--max-error-rate", "101%"],
         ["--test", ""],  # a shell's variable that is empty must not send to everybody
@@ -104,6 +122,40 @@ def test_impossible_options_are_usage_errors(flags: list[str]) -> None:
     assert result.exit_code == 2
     assert flags[0] in result.stderr
     assert not runs()
+
+
+def test_a_campaign_has_its_name_in_its_file() -> None:
+    result = run("send", "campaign.toml", "--name", "another")
+    assert result.exit_code == 2
+    assert "--name is for jobs" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("\udcff.jsonl",), ("jobs.jsonl", "--name", "\udcff")])
+def test_a_name_that_is_no_text_is_refused(arguments: tuple[str, ...]) -> None:
+    Path(os.fsdecode(arguments[0])).write_bytes(jobs(1))
+    result = run("send", *arguments)
+    assert result.exit_code == 2
+    assert "'\\udcff" in result.stderr
+    assert "the name is not UTF-8" in result.stderr
+    assert not runs()
+
+
+def test_a_campaign_to_nobody_begins_nothing_so_that_the_mended_file_can_be_sent(sending_mock: str) -> None:
+    campaign()
+    assert run("send", "campaign.toml").exit_code == 0
+    campaign("u-1")
+    assert run("send", "campaign.toml").exit_code == 0
+    assert requests_of(sending_mock, "create_notification") == 1
+
+
+def test_an_outage_stops_a_run_when_the_command_line_says_so_and_resume_may_say_otherwise(sending_mock: str) -> None:
+    write_settings("http://127.0.0.1:9")
+    stopped = run("send", "campaign.toml", "--max-outage", "0.2s")
+    assert stopped.exit_code == 75
+    assert "go on" in stopped.stderr.lower()
+    assert run("resume", "latest", "--max-outage", "0").exit_code == 75
+    write_settings(sending_mock)
+    assert run("resume", "latest", "--max-outage", "6h").exit_code == 0
 
 
 def test_invalid_rows_stop_a_send_unless_they_are_left_out(sending_mock: str) -> None:

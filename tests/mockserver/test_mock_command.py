@@ -38,6 +38,13 @@ async def test_a_certificate_is_made_on_request_and_http2_is_spoken() -> None:
     assert not Path(said["ca_file"]).exists()  # noqa: ASYNC240  # it is gone, and nobody waits
 
 
+def test_the_help_says_which_options_may_be_given_several_times() -> None:
+    shown = " ".join(CliRunner().invoke(cli, ["mock", "--help"], prog_name="sendengine").output.split())
+    assert "Ids that OneSignal has never heard of. May be given several times." in shown
+    assert "403. May be given several times. [default: push, email, sms]" in shown
+    assert "Seeds latencies and faults. [default: 0]" in shown
+
+
 def test_a_key_is_of_no_use_without_its_certificate(tmp_path: Path) -> None:
     key = tmp_path / "server.key"
     key.touch()

@@ -1,6 +1,8 @@
 """Settings as JSON and as options of a command line."""
 
+import re
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -11,6 +13,7 @@ from sendengine.mockserver import (
     LaneLimit,
     MockConfig,
     MockServer,
+    Option,
     config_from,
     options,
     parse_config,
@@ -126,3 +129,33 @@ def test_the_guide_names_every_kind_of_fault_and_every_question() -> None:
     kinds = ["503", "503_text", "502_html", "524", "reset_before", "hang", "outage_refuse", "garbage", "stall"]
     for word in [*kinds, "ledger", "messages", "deliveries", "users", "requests", "config", "reset", "enable"]:
         assert f"`{word}`" in guide, word
+
+
+def told(option: Option) -> str:
+    """A default as the guide writes it."""
+    match option.default:
+        case bool(value):
+            return "on" if value else "off"
+        case None:
+            return "unset"
+        case () | "":
+            return "none"
+        case int(value) | float(value):
+            return f"{value:,.12g}"
+        case str(value):
+            return value
+    return ", ".join(map(str, cast("tuple[str, ...]", option.default)))
+
+
+def test_the_guide_tells_each_default_and_choice_as_it_is() -> None:
+    rows = {
+        name: (default, meaning)
+        for line in GUIDE.read_text().splitlines()
+        if (row := re.match(r"\| (`--.*?) \| (.*?) \| (.*?) \|$", line))
+        for name, default, meaning in ((found, row[2], row[3]) for found in re.findall(r"`(--[\w-]+)`", row[1]))
+    }
+    for option in options():
+        default, meaning = rows[option.name]
+        if not option.name.endswith(("-counter", "-prefixes")):  # which the guide puts into words
+            assert default == told(option), option.name
+        assert all(f"`{choice}`" in meaning for choice in option.choices), option.name
