@@ -1,15 +1,17 @@
 """What the backoff controller reaches where the limit is lower, shared or moving: simulated.
 
 Method: the engines and servers of ``tests/core/pacing_simulation.py``: controllers with a bucket each, against four
-ways of counting. A round is another seed of the latency, 80 to 100 ms. `benchmarks.contested`,
-`benchmarks.four_engines` and `benchmarks.lower_limit` are the real runs.
+ways of counting. A round is another seed of the latency, 80 to 100 ms. A server that counts the sliding second, and is
+away for 20 to 60 ms once or four times a minute, refuses what it may accept; its 429s take 12 ms to seconds.
+`benchmarks.contested`, `benchmarks.four_engines` and `benchmarks.lower_limit` are the real runs.
 
 Units: ``used`` is the share of what the limit allowed; ``outside`` of what it allowed outside holds; Jain's index is 1
 where all have the same and 1/n where one has everything; ``fair from`` is the second in which it first was 0.9.
 """
 
+import random
 from collections.abc import Callable, Mapping, Sequence
-from math import cos, pi
+from math import cos, exp, pi
 from typing import Annotated, Final
 
 from msgspec import Meta
@@ -17,7 +19,7 @@ from msgspec import Meta
 from benchmarks.benchmark import AtLeastOne, Benchmark, Rounds
 from benchmarks.report import Report, Row, at_least, at_most, row
 from sendengine.core.backoff import BEYOND_S, CLIMB_S, GAIN, BackoffController, Climb
-from tests.core.pacing_simulation import SERVERS, Outcome, Rate, simulate, steady
+from tests.core.pacing_simulation import SERVERS, USED, Delay, Outcome, Rate, simulate, steady
 
 _CEILING: Final = 6000.0
 _LIMIT: Final = 4000.0
@@ -34,6 +36,14 @@ _FOREIGN: Final[Mapping[str, Callable[[float], float]]] = {
     "0-80 % in 60 s": lambda now_s: _CEILING * 0.4 * (1 - cos(2 * pi * now_s / 60)),
     "steps of 60 s": lambda now_s: _CEILING * (0.2, 0.7, 0.4, 0.8, 0.0)[int(now_s / 60) % 5],
 }
+_REFUSALS: Final[Mapping[str, Delay]] = {
+    "12 ms": lambda _: 0.012,
+    "100 ms": lambda _: 0.1,
+    "300 ms": lambda _: 0.3,
+    "2 s": lambda _: 2.0,
+    "lognormal 0.3 s, p99 2 s": lambda chance: 0.3 * exp(0.8156 * chance.gauss(0, 1)),
+}
+"""How long a 429 takes."""
 
 
 class Simulated(Benchmark, frozen=True, kw_only=True):
@@ -50,6 +60,8 @@ class Simulated(Benchmark, frozen=True, kw_only=True):
         report.rows.extend(self._halved(kind) for kind in SERVERS)
         for name in _FOREIGN:
             report.rows.extend(self._foreign(name, counts_refused=counts) for counts in (True, False))
+        for delay in _REFUSALS:
+            report.rows.extend(self._away(delay, times) for times in (1, 4))
         for start, shares in _STARTS.items():
             for kind in SERVERS:
                 found = self._several(f"{start}, {kind}", shares, kind)
@@ -88,6 +100,23 @@ class Simulated(Benchmark, frozen=True, kw_only=True):
             for seed in range(self.rounds)
         ]
         return row(f"foreign {name}, refused {'counted' if counts_refused else 'free'}", rounds)
+
+    def _away(self, delay: str, times: int) -> Row:
+        rounds = []
+        for seed in range(self.rounds):
+            chance = random.Random(seed)
+            starts_s = [60 * minute + chance.uniform(5, 55) for minute in range(2) for _ in range(times)]
+            outcome = simulate(
+                SERVERS["sliding"](steady(_CEILING), counts_refused=True),
+                [_controller(1.0)],
+                ceiling=_CEILING,
+                duration_s=120,
+                refusals=_REFUSALS[delay],
+                away_s=[(start_s, start_s + chance.uniform(0.02, 0.06)) for start_s in starts_s],
+                seed=seed,
+            )
+            rounds.append(_figures(outcome, allowed=120 * USED * _CEILING))
+        return row(f"away {times} times a minute, 429s in {delay}", rounds)
 
     def _several(self, case: str, shares: Sequence[float], kind: str) -> Row:
         rounds = []

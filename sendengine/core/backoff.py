@@ -9,8 +9,11 @@ Method: a *gate*, an *epoch*, two *causes* and a *climb*.
 - The gate is closed until the latest ``received + Retry-After``. Nothing is sent meanwhile.
 - An epoch is one event, however many 429s it brings: those for requests sent before the gate opened change no
   rate, they can only keep it closed for longer.
-- The cause is read off what was accepted in the second before. (Almost) the whole ceiling: *misaligned*, so trim
-  the top by a hundredth and remember it. Less: *contended*, go on well below it and climb.
+- The cause is read off what the server had accepted in the second before it refused: what was sent, since the first
+  refusal begins the epoch. Replies are not waited for; they take seconds where a 429 takes none. (Almost) all that
+  the lane may send: *misaligned*, so trim the top a little and remember it. Less: *contended*, go on well below it
+  and climb. As the rest of the epoch's 429s come in, more of them than a moment's sends show that the limit is lower
+  all the same, and the cause is revised.
 - The climb is a function of the time since the gate opened and of the ceiling, never of the lane's own rate: every
   engine on the app gains as much as the others between two epochs, and loses in proportion to its own share and
   more, so that shares come together. It rises quickly to where it was refused, flattens there, and beyond goes
@@ -21,16 +24,24 @@ Method: a *gate*, an *epoch*, two *causes* and a *climb*.
 Constants were chosen by simulation over four kinds of server; docs/pacing.md has the tables.
 """
 
-from collections import deque
 from math import exp2, isfinite, sqrt
 from typing import Final, Literal
 
 from msgspec import Struct
 
-MISALIGNED_SHARE: Final = 0.97  # of the ceiling, accepted: nobody shares it, so only our timing was off
-MISALIGNED_AFTER_S: Final = 10.0  # of no epoch: sooner a fixed window makes 4,000 accepted look like 6,000
+from sendengine.core.sends import SentMeter
+
+MISALIGNED_SHARE: Final = 0.97  # of the top, accepted: nobody shares it, so only our timing was off
+RESTED_S: Final = 4.0  # since the gate opened: sooner a fixed window makes 4,000 accepted look like 6,000;
+LONG_RESTED_S: Final = 10.0  # with nothing left to trim, a slightly lower limit looks like bad timing
+MISALIGNED_S: Final = 0.065  # a lane that was only misaligned has not been refused more than so long's sends,
+FEW_REFUSED: Final = 4  # or so many
 TRIM_STEP: Final = 0.01
+FIRST_TRIM_STEP: Final = 0.005  # where there was no epoch for a while: what happens once a minute need not be avoided
+RARE_S: Final = 60.0
 MAX_TRIM: Final = 0.03
+BURST_PART: Final = 0.4  # of the second: refused sooner, a burst was used up, and its count says little,
+BURST_SHARE: Final = 0.7  # so believe this much of the rate
 
 LEAST_HOLD_S: Final = 1.0  # the window that is counted; "Retry-After: 0" would only be refused again
 REOPEN_SHARE: Final = 0.7
@@ -56,8 +67,6 @@ TOO_EARLY: Final = 0.12  # of the climb
 TOO_FAR: Final = 3.0  # times the gain expected, and a first gain more
 
 LONGEST_LOOK_S: Final = 1.0  # nobody knows what a lane did that was not looked at for longer
-SLOTS: Final = 50
-FEWEST_SLOTS: Final = 5  # a shorter spell says nothing about a rate
 FEWEST_COUNTED: Final = 20  # the second before is this many requests long where the ceiling is lower
 
 Cause = Literal["contended", "misaligned", "reopened", "probing", "recovered"]
@@ -79,7 +88,8 @@ class RateChange(Struct, frozen=True, gc=False):
     """One change of rate, for one line in the log.
 
     ``contended`` and ``misaligned`` close the gate for ``hold_s``; ``new_rate`` is what follows. ``reopened``:
-    the hold is over. ``probing``: beyond where it was refused last. ``recovered``: at the top again.
+    the hold is over. ``probing``: beyond where it was refused last. ``recovered``: at the top again. ``contended``
+    with a ``hold_s`` of 0 revises a ``misaligned`` of the same epoch: ``old_rate`` is what would have followed.
     """
 
     cause: Cause
@@ -105,6 +115,21 @@ class Climb(Struct, frozen=True, gc=False):
         return self.base + self.gain * (1 - missing**3) + self.reach * beyond**3
 
 
+class Epoch(Struct, gc=False):
+    """One event: what was sent since ``since_s`` and before the gate opened again, and was refused."""
+
+    since_s: float
+    first_s: float  # when the first that was refused was sent, as far as is known
+    cost_s: float  # how long it keeps the lane from sending
+    refused: int = 1
+    is_provisional: bool = False  # misaligned, unless too many were refused
+
+    @property
+    def rested_s(self) -> float:
+        """How long the gate had been open."""
+        return self.first_s - self.since_s
+
+
 class BackoffController:
     """One lane's. Starts at the ceiling, or where ``learned`` left off; its rate is above 0 and at most ``ceiling``.
 
@@ -118,14 +143,17 @@ class BackoffController:
         "_climb",
         "_climbed_s",
         "_depth",
+        "_epoch",
         "_epoch_s",
         "_floor",
         "_is_gentle",
         "_limit",
+        "_may_trim_again",
         "_meter",
         "_missing_retry_after_s",
         "_pace",
         "_reported",
+        "_revision",
         "_seen_s",
         "_top",
         "_untrimmed_top",
@@ -142,7 +170,7 @@ class BackoffController:
         self._floor = max(ceiling / 500, min(1.0, ceiling / 2))
         self._top = ceiling * (1 - min(max(known.trim, 0.0), MAX_TRIM))
         self._untrimmed_top = self._top
-        self._meter = AcceptedMeter(window_s=max(1.0, FEWEST_COUNTED / ceiling))
+        self._meter = SentMeter(window_s=max(1.0, FEWEST_COUNTED / ceiling))
         self._limit = known.rate if known.rate is not None and 0 < known.rate < self._top else None
         self._calm = min(max(known.calm, 1.0), MAX_CALM) if self._limit else 1.0
         self._depth = _depth(self._calm)
@@ -153,39 +181,42 @@ class BackoffController:
         self._reported: Cause = "recovered" if self._limit is None else "reopened"
         self._seen_s = now_s
         self._epoch_s = now_s
+        self._epoch = Epoch(since_s=now_s, first_s=now_s, cost_s=0.0)
+        self._may_trim_again = False
+        self._revision: RateChange | None = None
         self.gate_until_s = now_s
         self.epochs = 0
 
-    def accepted(self, *, now_s: float, count: int = 1) -> None:
-        """Count definite replies other than 429, as they arrive."""
+    def sent(self, *, now_s: float, count: int = 1) -> None:
+        """Count requests as they are sent."""
         self._meter.add(count, now_s=now_s)
 
     def throttled(self, *, sent_at_s: float, received_at_s: float, retry_after_s: float | None) -> RateChange | None:
         """Take note of a 429: the gate is closed until `gate_until_s`, which may be later than before.
 
         Returns the change if it began an epoch, and None if it belongs to the last one: its request was sent
-        before the gate last opened.
+        before the gate last opened. Such a one may revise the change; then that is the next `milestone`.
         """
         until_s = received_at_s + self._hold_s(retry_after_s)
         if sent_at_s < self.gate_until_s:
             self.gate_until_s = max(self.gate_until_s, until_s)
+            self._count_in(sent_at_s)
             return None
-        counted = self._meter.rate(now_s=received_at_s, since_s=self.gate_until_s, lag_s=received_at_s - sent_at_s)
-        accepted = min(counted, self._pace)
+        self._epoch = Epoch(since_s=self.gate_until_s, first_s=sent_at_s, cost_s=until_s - sent_at_s)
+        accepted = min(self._accepted()[0], self._pace)
         was_at_top = self._target() >= self._top
-        is_first = not self.epochs and self._limit is None
-        is_clean = is_first or received_at_s - self._epoch_s >= MISALIGNED_AFTER_S
+        if self._has_rested(RESTED_S):
+            self._untrimmed_top = self._top
         cause: Cause = "contended"
-        if not is_clean:
-            self._top = self._untrimmed_top  # the last trim, if that was the last epoch, has not helped
-        elif accepted >= MISALIGNED_SHARE * self._ceiling and self._top > (1 - MAX_TRIM) * self._ceiling:
-            cause = "misaligned"
-        self._untrimmed_top = self._top
-        if cause == "misaligned":
-            self._trim(accepted)
+        old_rate = self._pace
+        if was_at_top and self._is_misaligned(accepted):
+            cause, old_rate = "misaligned", self._top
+            self._epoch.is_provisional = True
+            self._may_trim_again = self._epoch.rested_s >= RESTED_S
+            self._trim(accepted, is_rare=not self.epochs or received_at_s - self._epoch_s >= RARE_S)
         else:
-            self._yield(accepted, was_at_top=was_at_top, cost_s=until_s - sent_at_s)
-        change = RateChange(cause, "app", self._pace, self._climb.base, until_s - received_at_s)
+            self._yield(accepted, was_at_top=was_at_top)
+        change = RateChange(cause, "app", old_rate, self._climb.base, until_s - received_at_s)
         self._close(until_s, now_s=received_at_s)
         return change
 
@@ -206,7 +237,10 @@ class BackoffController:
         return self._pace
 
     def milestone(self, *, now_s: float) -> RateChange | None:
-        """Return what there is to log since the last epoch, each once, after `pace`: reopened, probing, recovered."""
+        """Return what there is to log since the last epoch, each once: contended after all, or where `pace` is."""
+        if self._revision is not None:
+            revision, self._revision = self._revision, None
+            return revision
         reached = self._stage(now_s)
         if reached is None or reached == self._reported:
             return None
@@ -229,14 +263,52 @@ class BackoffController:
             return self._missing_retry_after_s
         return max(LEAST_HOLD_S, retry_after_s)
 
-    def _trim(self, accepted: float) -> None:
-        reached = min(self._pace, max(accepted, (1 - TRIM_STEP) * self._top))
-        self._top = max(reached * (1 - TRIM_STEP), (1 - MAX_TRIM) * self._ceiling)
+    def _accepted(self) -> tuple[float, float]:
+        """Return the rate at which the server accepted before the epoch, and over which part of the second."""
+        sent, spell_s = self._meter.before(self._epoch.first_s, since_s=self._epoch.since_s)
+        return sent / spell_s, spell_s / self._meter.window_s
+
+    def _has_rested(self, needed_s: float) -> bool:
+        """Whether the gate had been open for long enough for every kind of window to have filled."""
+        is_first = not self.epochs and self._limit is None
+        return is_first or self._epoch.rested_s >= needed_s
+
+    def _is_misaligned(self, accepted: float) -> bool:
+        if accepted < MISALIGNED_SHARE * self._top:
+            return False
+        if self._top <= (1 - MAX_TRIM) * self._ceiling:
+            return self._has_rested(LONG_RESTED_S)
+        return self._has_rested(RESTED_S) or self._may_trim_again  # one trim may have been too small
+
+    def _count_in(self, sent_at_s: float) -> None:
+        """One more was refused: too many for what bad timing does, and the limit is lower after all."""
+        epoch = self._epoch
+        if sent_at_s < epoch.since_s:
+            return
+        epoch.refused += 1
+        epoch.first_s = min(epoch.first_s, sent_at_s)
+        if epoch.is_provisional and epoch.refused > max(FEW_REFUSED, MISALIGNED_S * self._ceiling):
+            epoch.is_provisional = False
+            self._revise()
+
+    def _revise(self) -> None:
+        old_rate = self._climb.base
+        accepted, part = self._accepted()
+        self._yield(min(accepted, self._untrimmed_top) * _part_to_believe(part), was_at_top=True)
+        self._begin_climb()
+        self._revision = RateChange("contended", "app", old_rate, self._climb.base, 0.0)
+
+    def _trim(self, accepted: float, *, is_rare: bool) -> None:
+        least = (1 - MAX_TRIM) * self._ceiling
+        reached = max(least, min(self._pace, max(accepted, (1 - TRIM_STEP) * self._top)))
+        step = FIRST_TRIM_STEP if is_rare else TRIM_STEP
+        self._top = max((1 - step) * reached, least)
         self._limit, self._calm, self._depth = None, 1.0, 1.0
         self._climb = self._first_climb()
 
-    def _yield(self, accepted: float, *, was_at_top: bool, cost_s: float) -> None:
-        """Go on well below what was accepted; ``cost_s`` is how long the epoch keeps the lane from sending."""
+    def _yield(self, accepted: float, *, was_at_top: bool) -> None:
+        """Go on well below what was accepted; trims of a moment ago, if there were any, have not helped."""
+        self._top, self._may_trim_again = self._untrimmed_top, False
         gained = max(self._target() - self._climb.base, self._ceiling / 10_000)
         gain = GAIN
         if was_at_top:
@@ -252,7 +324,7 @@ class BackoffController:
             self._calm = 1.0 if is_surprise else min(MAX_CALM, self._calm * CALMER)
         self._depth = _depth(self._calm)
         self._limit = max(accepted, self._floor)
-        self._climb = self._climb_from(self._limit, gain=gain, cost_s=cost_s)
+        self._climb = self._climb_from(self._limit, gain=gain, cost_s=self._epoch.cost_s)
 
     def _first_climb(self) -> Climb:
         if self._limit is None:
@@ -274,10 +346,14 @@ class BackoffController:
         self.epochs += 1
         self.gate_until_s = until_s
         self._epoch_s = now_s
-        self._climbed_s = 0.0
         self._is_gentle = True
-        self._pace = max(self._floor, self._climb.base * REOPEN_SHARE)
         self._reported = "contended"
+        self._revision = None
+        self._begin_climb()
+
+    def _begin_climb(self) -> None:
+        self._climbed_s = 0.0
+        self._pace = max(self._floor, self._climb.base * REOPEN_SHARE)
 
     def _target(self) -> float:
         return min(self._top, self._climb.rate(self._climbed_s))
@@ -298,48 +374,12 @@ class BackoffController:
         return "probing" if self._climbed_s > self._climb.settle_s else None
 
 
-class AcceptedMeter:
-    """Counts replies over the last ``window_s``, in slots, so that counting one costs next to nothing."""
+def _part_to_believe(part: float) -> float:
+    """Return how much of the rate was the limit's, where it proved lower ``part`` of a second after sending began.
 
-    __slots__ = ("_current", "_done", "_slot", "_slot_s", "_slots_per_s")
-
-    def __init__(self, *, window_s: float) -> None:
-        self._slot_s = window_s / SLOTS
-        self._slots_per_s = SLOTS / window_s
-        self._slot = 0
-        self._current = 0
-        self._done: deque[int] = deque([0] * (SLOTS - 1), maxlen=SLOTS - 1)
-
-    def add(self, count: int, *, now_s: float) -> None:
-        """Count ``count`` more; ``now_s`` never goes back."""
-        slot = int(now_s * self._slots_per_s)
-        if slot != self._slot:
-            self._move_to(slot)
-        self._current += count
-
-    def rate(self, *, now_s: float, since_s: float, lag_s: float) -> float:
-        """Return replies a second over the window, or since ``since_s`` where that is shorter.
-
-        Where they only began within it, it counts from ``lag_s`` before the first: the way there and back.
-        """
-        self._move_to(self._slot_at(now_s))
-        slots = [*self._done, self._current]
-        first_slot = self._slot - SLOTS + 1
-        skipped = min(max(0, self._slot_at(since_s) - first_slot), SLOTS - FEWEST_SLOTS)
-        counted = slots[skipped:]
-        empty = next((place for place, count in enumerate(counted) if count), 0)
-        window_began_s = max(since_s, (first_slot + skipped) * self._slot_s)
-        began_s = max(window_began_s, (first_slot + skipped + empty) * self._slot_s - lag_s)
-        return sum(counted) / max(now_s - began_s, FEWEST_SLOTS * self._slot_s)
-
-    def _slot_at(self, at_s: float) -> int:
-        return int(at_s * self._slots_per_s)
-
-    def _move_to(self, slot: int) -> None:
-        for _ in range(min(slot - self._slot, SLOTS)):
-            self._done.append(self._current)
-            self._current = 0
-        self._slot = slot
+    A window counts whole seconds, and was empty before: what it let in is what it lets in a second.
+    """
+    return min(1.0, part) if part >= BURST_PART else BURST_SHARE
 
 
 def _depth(calm: float) -> float:

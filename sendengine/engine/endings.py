@@ -81,7 +81,7 @@ def _reply_lost(lane: "Lane", sealed: Sealed, error: ReplyLostError) -> None:
 def _act(lane: "Lane", sealed: Sealed, verdict: Verdict, *, now_s: float) -> None:
     """Do what a verdict asks for; every branch settles the request, lines it up again, or replaces it."""
     if not isinstance(verdict, (Throttled, ServerFault, AppDisabled)):
-        lane.pace.accepted(now_s=now_s)
+        lane.pace.accepted()
     if not isinstance(verdict, ServerFault) and lane.retries.answered(now_s=now_s):
         lane.outage_over(now_s=now_s)
     match verdict:

@@ -204,8 +204,7 @@ class Lane:
     def launch(self, sealed: Sealed) -> None:
         """Its permit is granted: it is written now.
 
-        Raises StaleRequestError where its deadline has passed, GateClosedError where the gate has closed, or the lane
-        has stopped, since the permit was granted.
+        Raises StaleRequestError: its deadline has passed. GateClosedError: the gate has closed, or the lane stopped.
         """
         now_s = self.time()
         if self._is_stopped or not self.pace.is_open:
@@ -216,6 +215,7 @@ class Lane:
         self.approaching -= 1
         self.in_flight += 1
         self.counters.sent(now_s=now_s)
+        self.pace.sent(now_s=now_s)
         if sealed.attempts == 1:
             self._budget.earn(now_s=now_s)
         self.kick()

@@ -38,6 +38,7 @@ class Pace:
         self._granted = 0
         self._lane = lane
         self.when_open: Callable[[], None] | None = None
+        self.sent = controller.sent  # a request is sent now; bound, since each one comes by here
         self._closed_at_s: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._polling: asyncio.TimerHandle | None = None
@@ -58,10 +59,9 @@ class Pace:
         self._set_rate(now_s)
         self._poll_if_needed()
 
-    def accepted(self, *, now_s: float) -> None:
+    def accepted(self) -> None:
         """A request was answered, and not with 429."""
         self._fruitless = 0
-        self.controller.accepted(now_s=now_s)
         if self._is_asleep:
             self._is_asleep = False
             self._poll_if_needed()
@@ -76,7 +76,9 @@ class Pace:
             if not self._fruitless:
                 self._fruitless_since_s = now_s
             self._fruitless += 1
-            self._announce(change, level=logging.WARNING)
+            self._announce(change)
+        else:
+            self._announce_milestone(now_s)  # what else comes of the same event may revise its cause
         if self._is_closed:
             return
         if self.controller.gate_until_s <= now_s:
@@ -163,7 +165,7 @@ class Pace:
     def _announce_milestone(self, now_s: float) -> None:
         change = self.controller.milestone(now_s=now_s)
         if change is not None:
-            self._announce(change, level=logging.INFO)
+            self._announce(change)
 
     def _look_ahead(self) -> None:
         self.lookahead = max(_LEAST_LOOKAHEAD, ceil(self.limiter.rate * (LOOKAHEAD_S + self._disk_s)))
@@ -183,12 +185,12 @@ class Pace:
         if self._polling is None and not self.controller.is_settled:
             self._polling = asyncio.get_running_loop().call_later(_POLL_S, self._poll)
 
-    def _announce(self, change: RateChange, *, level: int) -> None:
+    def _announce(self, change: RateChange) -> None:
         announce(
             "rate_change",
             f"{self._lane}: {change.cause}, {change.old_rate:.0f} → {change.new_rate:.0f} requests/s"
             + (f" after a hold of {change.hold_s:.1f} s" if change.hold_s else ""),
-            level=level,
+            level=logging.WARNING if change.cause in {"contended", "misaligned"} else logging.INFO,
             lane=self._lane,
             cause=change.cause,
             scope=change.scope,

@@ -2,9 +2,10 @@
 
 Units: seconds of a virtual clock that moves by ``SLOT_S``; rates are requests a second.
 
-Method: in each slot every engine gets the replies that are due, asks its controller for the rate now and then, and
-sends the whole permits of a bucket of its own. The servers share no arithmetic with the engine. Everything is
-seeded: a run is the same every time.
+Method: in each slot every engine gets the 429s that are due, asks its controller for the rate now and then, and
+sends the whole permits of a bucket of its own. The servers share no arithmetic with the engine. A server may be away
+for a moment: what arrives meanwhile is judged at once when it is back. Everything is seeded: a run is the same every
+time.
 """
 
 import random
@@ -18,8 +19,10 @@ from sendengine.core.backoff import BackoffController, RateChange
 SLOT_S = 0.008
 POLL_S = 0.1
 USED = 0.991  # the part of its ceiling that a limiter uses
+_PARTS = 4  # in which the refusals of what was sent in a slot arrive, where each takes its own time
 
 Rate = Callable[[float], float]
+Delay = Callable[[random.Random], float]
 
 
 class Server(Protocol):
@@ -142,32 +145,31 @@ class Engine:
         self.permits = min(self.permits + self.rate * SLOT_S, 1 + 2 * self.rate * SLOT_S)
         count = int(self.permits)
         self.permits -= count
+        if count:
+            self.controller.sent(now_s=now_s, count=count)
         if count and now_s < self.told_until_s - 1e-9:
             self.sent_in_hold += count
         return count
 
-    def take(self, reply: "Replies", *, now_s: float) -> None:
-        if reply.accepted:
-            self.controller.accepted(now_s=now_s, count=reply.accepted)
-        for _ in range(min(reply.refused, 2)):  # those that arrive together tell it nothing more
+    def take(self, refusals: "Refusals", *, now_s: float) -> None:
+        for _ in range(refusals.count):
             change = self.controller.throttled(
-                sent_at_s=reply.sent_at_s, received_at_s=now_s, retry_after_s=reply.retry_after_s
+                sent_at_s=refusals.sent_at_s, received_at_s=now_s, retry_after_s=refusals.retry_after_s
             )
             if change is not None:
                 self.changes.append((now_s, change))
-            told_s = change.hold_s if change else reply.retry_after_s or 0.0
+            told_s = change.hold_s if change else refusals.retry_after_s or 0.0
             self.told_until_s = max(self.told_until_s, now_s + told_s)
             self.poll_s = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Replies:
-    """To the requests that one engine sent in one slot."""
+class Refusals:
+    """The 429s to requests that one engine sent in one slot, and that arrive together."""
 
     engine: Engine
     sent_at_s: float
-    accepted: int
-    refused: int
+    count: int
     retry_after_s: float | None
 
 
@@ -215,36 +217,52 @@ def simulate(
     ceiling: float,
     duration_s: int,
     latency_s: tuple[float, float] = (0.08, 0.1),
+    refusals: Delay | None = None,
+    away_s: Sequence[tuple[float, float]] = (),
     retry_after_s: float | None = 1.0,
     foreign: Rate | None = None,
     seed: int = 1,
 ) -> Outcome:
-    """Let every controller send as fast as it may for ``duration_s``; ``foreign`` takes its part first."""
+    """Let every controller send as fast as it may for ``duration_s``; ``foreign`` takes its part first.
+
+    A 429 takes ``latency_s``, between these, or what ``refusals`` says; other replies tell a controller nothing. From
+    each of ``away_s`` until the other the server judges nothing.
+    """
     chance = random.Random(seed)
+    backlog: list[tuple[Engine, float, int]] = []
     engines = [Engine(each, ceiling, [0] * duration_s, [0] * duration_s) for each in controllers]
-    due: dict[int, list[Replies]] = {}
+    due: dict[int, list[Refusals]] = {}
     others = 0.0
     for slot, now_s in _slots(duration_s):
-        for replies in due.pop(slot, ()):
-            replies.engine.take(replies, now_s=now_s)
+        for refusal in due.pop(slot, ()):
+            refusal.engine.take(refusal, now_s=now_s)
         if foreign is not None:
             others += foreign(now_s) * SLOT_S
             server.judge(int(others), now_s=now_s)
             others -= int(others)
         chance.shuffle(engines)
-        for engine in engines:
-            sent = engine.send(now_s)
-            if sent:
-                accepted = server.judge(sent, now_s=now_s)
-                engine.accepted[int(now_s)] += accepted
-                engine.refused[int(now_s)] += sent - accepted
-                arrival = slot + max(1, round(chance.uniform(*latency_s) / SLOT_S))
-                due.setdefault(arrival, []).append(Replies(engine, now_s, accepted, sent - accepted, retry_after_s))
+        backlog.extend((engine, now_s, sent) for engine in engines if (sent := engine.send(now_s)))
+        if any(start_s <= now_s < end_s for start_s, end_s in away_s):
+            continue
+        for engine, sent_at_s, sent in backlog:
+            accepted = server.judge(sent, now_s=now_s)
+            engine.accepted[int(now_s)] += accepted
+            engine.refused[int(now_s)] += sent - accepted
+            usual_s = chance.uniform(*latency_s)
+            for refused in _parts(sent - accepted, _PARTS if refusals else 1):
+                takes_s = refusals(chance) if refusals else usual_s
+                arrival = slot + max(1, round(takes_s / SLOT_S))
+                due.setdefault(arrival, []).append(Refusals(engine, sent_at_s, refused, retry_after_s))
+        backlog.clear()
     return Outcome(sorted(engines, key=lambda engine: list(controllers).index(engine.controller)), duration_s)
 
 
 def _slots(duration_s: int) -> Iterator[tuple[int, float]]:
     return ((slot, slot * SLOT_S) for slot in range(round(duration_s / SLOT_S)))
+
+
+def _parts(count: int, parts: int) -> Iterator[int]:
+    return (size for part in range(parts) if (size := (count + part) // parts))
 
 
 def _fitting(asked: int, room: float) -> int:

@@ -5,7 +5,7 @@ import math
 import msgspec
 import pytest
 
-from sendengine.core.backoff import AcceptedMeter, BackoffController, Climb, Learned, RateChange
+from sendengine.core.backoff import BackoffController, Climb, Learned, RateChange
 
 CEILING = 6000.0
 
@@ -17,10 +17,10 @@ def make(
 
 
 def feed(controller: BackoffController, *, rate: float, start_s: float, end_s: float) -> None:
-    """Replies arrive every 10 ms, and the lane looks at its pace every 50."""
+    """Requests leave every 10 ms, and the lane looks at its pace every 50."""
     for step in range(round((end_s - start_s) * 100)):
         now_s = start_s + step / 100
-        controller.accepted(now_s=now_s, count=round(rate / 100))
+        controller.sent(now_s=now_s, count=round(rate / 100))
         if step % 5 == 0:
             controller.pace(now_s=now_s)
 
@@ -115,34 +115,170 @@ def test_the_larger_share_shrinks_more() -> None:
     assert kept == pytest.approx([0.844, 0.78, 0.716], rel=0.01)
 
 
-def test_with_almost_the_whole_ceiling_accepted_it_trims_a_hundredth_and_remembers() -> None:
+def test_with_almost_the_whole_ceiling_accepted_it_trims_half_a_hundredth_and_remembers() -> None:
     controller = make()
     feed(controller, rate=5940, start_s=0, end_s=12)
     change = refuse(controller, 12.0)
     assert change is not None
     assert change.cause == "misaligned"
-    assert change.new_rate == pytest.approx(5940 * 0.99, rel=0.003)
+    assert change.new_rate == pytest.approx(5940 * 0.995, rel=0.003)
     assert climb(controller, start_s=13.0, seconds=5) == pytest.approx(change.new_rate)
     assert controller.is_settled
     assert controller.learned.trim == pytest.approx(1 - change.new_rate / CEILING)
     assert make(learned=controller.learned).pace(now_s=0) == pytest.approx(change.new_rate)
 
 
-def test_so_soon_after_another_epoch_almost_the_whole_ceiling_proves_nothing() -> None:
+def test_where_one_came_within_the_last_minute_it_trims_a_hundredth() -> None:
     controller = make()
-    feed(controller, rate=5940, start_s=0, end_s=3)
-    first = refuse(controller, 3.0)
+    feed(controller, rate=5940, start_s=0, end_s=12)
+    first = refuse(controller, 12.0)
     assert first is not None
-    assert first.cause == "misaligned"  # nothing has ever spoken for a lower limit
-    feed(controller, rate=5940, start_s=4, end_s=11)
-    change = refuse(controller, 11.0)
+    feed(controller, rate=first.new_rate, start_s=13, end_s=30)
+    second = refuse(controller, 30.0)
+    assert second is not None
+    assert second.cause == "misaligned"
+    assert second.new_rate == pytest.approx(first.new_rate * 0.99, rel=0.003)
+    feed(controller, rate=second.new_rate, start_s=31, end_s=100)
+    third = refuse(controller, 100.0)
+    assert third is not None
+    assert third.new_rate == pytest.approx(second.new_rate * 0.995, rel=0.003)
+
+
+def test_accepted_is_what_was_sent_before_the_refused_request_was_however_late_the_replies_are() -> None:
+    for takes_s in (0.01, 0.3, 2.0, 5.0):  # of which the lane sent on, not knowing better
+        controller = make()
+        feed(controller, rate=4000, start_s=0, end_s=3)
+        feed(controller, rate=2000, start_s=3, end_s=3 + takes_s)
+        change = controller.throttled(sent_at_s=3.0, received_at_s=3 + takes_s, retry_after_s=1)
+        assert change is not None
+        assert change.cause == "contended"
+        assert controller.learned.rate == pytest.approx(4000, rel=0.01), takes_s
+
+
+def misaligned(*, takes_s: float = 2.0, at_s: float = 12.0) -> BackoffController:
+    """A lane whose first 429 of an epoch met it at the ceiling; ``takes_s`` is what it took."""
+    controller = make()
+    feed(controller, rate=5940, start_s=0, end_s=at_s + takes_s)
+    change = controller.throttled(sent_at_s=at_s, received_at_s=at_s + takes_s, retry_after_s=1)
     assert change is not None
-    assert change.cause == "contended"
+    assert change.cause == "misaligned"
+    return controller
+
+
+def test_a_moments_sends_refused_at_the_ceiling_are_bad_timing() -> None:
+    controller = misaligned()
+    before = controller.learned
+    for number in range(1, 360):  # 60 ms of them
+        sent_at_s = 12.0 + number / 6000
+        assert controller.throttled(sent_at_s=sent_at_s, received_at_s=sent_at_s + 2, retry_after_s=1) is None
+    assert controller.learned == before
+    assert controller.milestone(now_s=14.1) is None
+
+
+def test_more_than_a_moments_sends_refused_at_the_ceiling_revise_the_cause_once() -> None:
+    controller = misaligned()
+    trimmed = controller.learned
+    for number in range(1, 2000):
+        sent_at_s = 12.0 + number / 6000
+        assert controller.throttled(sent_at_s=sent_at_s, received_at_s=sent_at_s + 2, retry_after_s=1) is None
+    change = controller.milestone(now_s=14.4)
+    assert change is not None
+    assert (change.cause, change.scope, change.hold_s) == ("contended", "app", 0)
+    assert change.old_rate == pytest.approx((1 - trimmed.trim) * CEILING)
+    assert change.new_rate == pytest.approx(5940 * (1 - 0.14 - 0.16 * 0.99), rel=0.01)
+    assert controller.learned.rate == pytest.approx(5940, rel=0.01)
+    assert controller.learned.trim == 0  # it was not the timing
+    assert controller.milestone(now_s=14.4) is None
+    assert controller.epochs == 1
+    assert controller.pace(now_s=controller.gate_until_s) == pytest.approx(0.7 * change.new_rate)
+
+
+def test_refused_within_the_first_second_a_limit_is_what_was_sent_in_it() -> None:
+    controller = make()
+    feed(controller, rate=5940, start_s=0, end_s=0.77)
+    first = controller.throttled(sent_at_s=0.67, received_at_s=0.77, retry_after_s=1)
+    assert first is not None
+    assert first.cause == "misaligned"  # as far as one refusal says
+    for number in range(500):
+        controller.throttled(sent_at_s=0.67 + number / 6000, received_at_s=0.78 + number / 6000, retry_after_s=1)
+    assert controller.learned.rate == pytest.approx(5940 * 0.67, rel=0.03)
+
+
+def test_where_a_burst_may_have_been_used_up_its_count_is_no_limit() -> None:
+    controller = make()
+    feed(controller, rate=5940, start_s=0, end_s=0.3)
+    controller.throttled(sent_at_s=0.2, received_at_s=0.3, retry_after_s=1)
+    for number in range(500):
+        controller.throttled(sent_at_s=0.2 + number / 6000, received_at_s=0.31 + number / 6000, retry_after_s=1)
+    assert controller.learned.rate == pytest.approx(5940 * 0.7, rel=0.03)
+
+
+def test_late_refusals_of_an_earlier_epoch_are_none_of_this_one() -> None:
+    controller = misaligned(takes_s=0.1)
+    feed(controller, rate=5900, start_s=13.1, end_s=20)
+    change = refuse(controller, 20.0)
+    assert change is not None
+    assert change.cause == "misaligned"
+    for number in range(1000):
+        controller.throttled(sent_at_s=12.05, received_at_s=20 + number / 10_000, retry_after_s=1)
+    assert controller.milestone(now_s=20.2) is None
+
+
+def test_soon_after_the_gate_opened_almost_the_whole_ceiling_proves_nothing() -> None:
+    controller = make()
+    feed(controller, rate=5940, start_s=0, end_s=5)
+    first = refuse(controller, 5.0)
+    assert first is not None
+    assert first.cause == "misaligned"
+    causes = []
+    for start_s in (6.0, 10.0):
+        feed(controller, rate=5940, start_s=start_s, end_s=start_s + 3)
+        change = refuse(controller, start_s + 3)
+        assert change is not None
+        causes.append(change.cause)
+    assert causes == ["misaligned", "contended"]  # one trim may have been too small
+    assert controller.learned.trim == 0  # both are taken back
+
+
+def test_the_first_refusal_of_a_run_may_be_misaligned_and_one_soon_after_it_not() -> None:
+    controller = make()
+    causes = []
+    for start_s in (0.0, 4.0):
+        feed(controller, rate=5940, start_s=start_s, end_s=start_s + 3)
+        change = refuse(controller, start_s + 3)
+        assert change is not None
+        causes.append(change.cause)
+    assert causes == ["misaligned", "contended"]  # nothing had ever spoken for a lower limit
     learned = make(learned=Learned(trim=0.0, rate=4000.0, calm=1.0))
     feed(learned, rate=5940, start_s=0, end_s=3)
     change = refuse(learned, 3.0)
     assert change is not None
     assert change.cause == "contended"
+
+
+def test_a_second_refusal_within_ten_seconds_of_a_misaligned_one_may_be_misaligned_too() -> None:
+    controller = misaligned(takes_s=0.1)
+    for at_s in (18.0, 24.0):
+        feed(controller, rate=5940, start_s=controller.gate_until_s, end_s=at_s)
+        change = refuse(controller, at_s)
+        assert change is not None
+        assert change.cause == "misaligned"
+
+
+def test_with_nothing_left_to_trim_only_a_longer_rest_speaks_for_bad_timing() -> None:
+    for rest_s, cause in ((6.0, "contended"), (11.0, "misaligned")):
+        controller = misaligned(takes_s=0.1)
+        for _ in range(4):
+            at_s = controller.gate_until_s + 6
+            feed(controller, rate=5940, start_s=controller.gate_until_s, end_s=at_s)
+            change = refuse(controller, at_s)
+            if controller.learned.trim > 0.0299:
+                break
+        at_s = controller.gate_until_s + rest_s
+        feed(controller, rate=5820, start_s=controller.gate_until_s, end_s=at_s)
+        change = refuse(controller, at_s)
+        assert change is not None
+        assert change.cause == cause
 
 
 def test_a_trim_that_did_not_help_is_taken_back() -> None:
@@ -236,7 +372,7 @@ def test_refused_where_it_was_before_it_settles_with_shallower_cuts_and_longer_c
         kept.append(change.new_rate / 4000)
         start_s = at_s = controller.gate_until_s
         while controller.pace(now_s=at_s) < 4040:
-            controller.accepted(now_s=at_s, count=round(min(4000, controller.pace(now_s=at_s)) / 20))
+            controller.sent(now_s=at_s, count=round(min(4000, controller.pace(now_s=at_s)) / 20))
             at_s += 0.05
         feed(controller, rate=4000, start_s=at_s, end_s=at_s + 0.1)
         at_s += 0.1
@@ -292,7 +428,7 @@ def test_small_ceilings_work_alike(ceiling: float) -> None:
     at_s, owed = 0.0, 0.0
     while at_s < 60:
         owed += 0.5 * ceiling * 0.05
-        controller.accepted(now_s=at_s, count=int(owed))
+        controller.sent(now_s=at_s, count=int(owed))
         owed -= int(owed)
         controller.pace(now_s=at_s)
         at_s += 0.05
@@ -302,31 +438,3 @@ def test_small_ceilings_work_alike(ceiling: float) -> None:
     # 0.78 of what was accepted, but always a request a second where the ceiling allows twice that
     expected = max(0.78 * 0.5 * ceiling, min(1.0, ceiling / 2))
     assert change.new_rate == pytest.approx(expected, rel=0.12)  # twenty requests are a coarse count
-
-
-@pytest.mark.parametrize(
-    ("now_s", "since_s", "rate"),
-    [
-        (3.0, 0.0, 100.0),
-        (3.0, 2.5, 100.0),  # counts nothing from before
-        (3.5, 0.0, 50.0),
-        (4.5, 0.0, 0.0),
-        (3.0, 2.99, 80.0),  # a tenth of a second at the least, however short the spell
-    ],
-)
-def test_replies_are_counted_over_the_last_second(now_s: float, since_s: float, rate: float) -> None:
-    meter = AcceptedMeter(window_s=1.0)
-    for reply in range(300):
-        meter.add(1, now_s=reply / 100)
-    assert meter.rate(now_s=now_s, since_s=since_s, lag_s=0.0) == pytest.approx(rate, abs=5)
-
-
-def test_a_lane_that_was_idle_is_measured_from_when_it_began_to_send() -> None:
-    meter = AcceptedMeter(window_s=1.0)
-    for reply in range(20):  # sent from 100.6 on, answered from 100.7 on
-        meter.add(5, now_s=100.7 + reply / 100)
-    assert meter.rate(now_s=100.9, since_s=0.0, lag_s=0.1) == pytest.approx(100 / 0.3, rel=0.05)
-
-
-def test_no_replies_are_no_rate() -> None:
-    assert AcceptedMeter(window_s=1.0).rate(now_s=5.0, since_s=0.0, lag_s=0.1) == 0
