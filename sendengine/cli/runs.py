@@ -10,7 +10,7 @@ from msgspec import to_builtins
 from sendengine.campaign.disk import as_storage_error
 from sendengine.campaign.inventory import RunInfo, describe, to_prune
 from sendengine.campaign.rundir import MANIFEST, RunDir, find_runs
-from sendengine.cli.options import json_option, runs_dir_option
+from sendengine.cli.options import json_option, number_of, runs_dir_option
 from sendengine.cli.output import counted, note, say, show_json
 from sendengine.journal.whole_file import sync_directory
 
@@ -38,7 +38,7 @@ def list_command(*, runs_dir: Path, is_json: bool) -> None:
 @click.option(
     "--older-than",
     "days",
-    type=click.FloatRange(0),
+    type=number_of("days", most=36_500, is_zero_fine=True),
     default=30,
     show_default=True,
     metavar="DAYS",

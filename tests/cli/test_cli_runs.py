@@ -239,6 +239,9 @@ def test_runs_are_listed_and_thrown_away(mock_url: str) -> None:
     assert listed[0].endswith("can be resumed")
     assert listed[1] == f"{finished}  finished (exit 0)  1 of 1"
     assert [each["run"] for each in orjson.loads(run("runs", "list", "--json").stdout)] == [stopped, finished]
+    for days in ("nan", "1e12", "-1"):
+        refused = run("runs", "prune", "--older-than", days)
+        assert (refused.exit_code, f"'{days}' is no number of days" in refused.stderr) == (2, True)
     assert run("runs", "prune", "--older-than", "30").stderr == "0 runs thrown away, 2 kept\n"
     assert run("runs", "prune", "--older-than", "0", "--dry-run").stderr == "1 run would be thrown away, 1 kept\n"
     assert run("runs", "prune", "--older-than", "0").exit_code == 0
