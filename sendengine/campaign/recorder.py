@@ -86,6 +86,9 @@ class Recorder:
             file: run_dir.lines(file, size_bytes=sizes.get(file, 0), is_durable=is_durable)
             for file in (REQUESTS, FAILURES, FAILURE_SUMS, UNREACHABLE)
         }
+        if sizes.get(FAILURES) and FAILURE_SUMS not in sizes:  # of a version that kept none: what is there is believed
+            for line in run_dir.read(FAILURES)[: sizes[FAILURES]].splitlines():
+                self._files[FAILURE_SUMS].append(checksum(line))
         self.pass_over(first_row)
 
     # What happens to items

@@ -10,10 +10,12 @@ import pytest
 from sendengine import CreateNotification
 from sendengine.campaign import house
 from sendengine.campaign import manifest as manifests
+from sendengine.campaign.books import BOOKS
 from sendengine.campaign.manifest import Manifest
 from sendengine.campaign.retrying import Retry, failures_of, plan_retry
 from sendengine.campaign.retryrun import fill_journal, kept_of, save_manifest, write_jobs
-from sendengine.campaign.rundir import RunDir
+from sendengine.campaign.rundir import FAILURE_SUMS, RunDir
+from sendengine.journal.store import Store
 from tests.campaign.campaign_files import NOON
 from tests.campaign.run_scene import HELLO, Scene, Server, greeting, jobs, note
 from tests.support.fake_transport import Answer, Arrival, accept, json_reply, refuse
@@ -157,3 +159,24 @@ def test_without_their_checksums_failures_are_read_as_they_stand(tmp_path: Path)
     assert scene.live() is not None
     (scene.run_dir.path / "failures.sums").unlink()
     assert [known is not None for _, known in failures_of(scene.run_dir)] == [True]
+
+
+def test_failures_of_a_version_that_kept_no_checksums_are_retried_after_this_one_went_on(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, Server(lambda arrival: refuse() if "poison" in arrival.ids else accept(arrival)))
+    scene.begin(jobs(tmp_path, *(note(item, urgency="high") for item in ("a", "poison", *(f"u{n}" for n in range(9))))))
+    scene.live(stopped_at=6)
+    before = manifests.load(scene.run_dir)
+
+    async def forget() -> None:
+        """Leave the run as a version did that knew nothing of checksums."""
+        store = await Store.open(scene.run_dir.path / "journal.db")
+        books = json.loads(store.contents().values[BOOKS])
+        del books["sizes"][FAILURE_SUMS]
+        store.set_value(BOOKS, json.dumps(books).encode())
+        await store.aclose()
+        (scene.run_dir.path / FAILURE_SUMS).unlink()
+
+    run_virtually(forget())
+    assert scene.live() is not None
+    retry = plan_retry(scene.run_dir, before, run_virtually(kept_of(scene.run_dir, before)))
+    assert [job.to.ids for job in retry.new if isinstance(job, CreateNotification)] == [("poison",)]
