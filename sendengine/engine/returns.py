@@ -13,13 +13,14 @@ from sendengine.engine.sealed import Sealed
 class Returns:
     """One lane's. What goes again at once goes high first, and in the order of its first pull."""
 
-    __slots__ = ("_back", "_later", "_retries", "count")
+    __slots__ = ("_back", "_later", "_paid_at_s", "_retries", "count")
 
     def __init__(self, retries: Retries) -> None:
         self._retries = retries
         self.count = 0  # how many wait; one that is over stays in its heap until it comes to the front, uncounted
         self._back: list[Sealed] = []
         self._later: list[tuple[float, int, float, Sealed]] = []  # due at, sequence, not before, request
+        self._paid_at_s = -inf  # none of those goes before the retry budget has earned it
 
     def __bool__(self) -> bool:
         """Whether one may go at once."""
@@ -79,13 +80,11 @@ class Returns:
         while self._due_s() <= now_s:
             if self._retries.is_outage and self:
                 return
-            at_s, sequence, not_before_s, sealed = heappop(self._later)
             wait_s = self._retries.may_repeat(now_s=now_s)
             if wait_s:
-                soon_s = now_s + wait_s
-                heappush(self._later, (max(at_s, soon_s), sequence, max(not_before_s, soon_s), sealed))
+                self._paid_at_s = now_s + wait_s
                 return
-            heappush(self._back, sealed)
+            heappush(self._back, heappop(self._later)[3])
 
     def expedite(self, *, now_s: float) -> None:
         """An outage is over: what waited only because nothing was answered may go as soon as that is safe."""
@@ -108,4 +107,4 @@ class Returns:
         if not self._later:
             return inf
         at_s, _, not_before_s, _ = self._later[0]
-        return not_before_s if self._retries.is_outage else at_s
+        return max(self._paid_at_s, not_before_s if self._retries.is_outage else at_s)
