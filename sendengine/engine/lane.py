@@ -28,7 +28,7 @@ from sendengine.engine.leaving import Leaving
 from sendengine.engine.pace import Pace
 from sendengine.engine.pool import WorkerPool
 from sendengine.engine.receipts import Receipt
-from sendengine.engine.recounted import weight_now
+from sendengine.engine.recounted import COUNTED_S, weight_now
 from sendengine.engine.retries import Retries
 from sendengine.engine.returns import Returns
 from sendengine.engine.sealed import Sealed
@@ -336,10 +336,10 @@ class Lane:
             if self.app.refuses_some and self.app.holds_channel(sealed.channel):
                 self._parked.append(sealed)
                 self._deadlines.watch(sealed)
-            elif sealed.is_counted or self.app.guard.admit(
-                weight_now(sealed, self.app) if sealed.weight is None else sealed.weight, now_s=now_s
-            ):
-                sealed.is_counted = True
+            elif sealed.is_counted and now_s < sealed.counts_until_s:
+                return sealed
+            elif self.app.guard.admit(weight_now(sealed, self.app), now_s=now_s):
+                sealed.is_counted, sealed.counts_until_s = True, now_s + COUNTED_S
                 return sealed
             elif self.app.guard.rejects:
                 endings.turn_away(self, sealed, why=_LIMIT_REACHED, now_s=now_s)

@@ -267,7 +267,7 @@ class NotificationSource:
         fresh = Sealed.of(
             request, shares=shares, origin=origin, is_high=sealed.is_high, deadline_s=deadline_s, now_s=now_s
         )
-        fresh.weight, fresh.is_counted = (0, True) if sealed.is_counted else (sealed.weight, False)
+        fresh.count_with(sealed)
         return fresh
 
     def _key_of(self, receipt: Receipt, job: CreateNotification, ids: tuple[str, ...]) -> str:

@@ -1,7 +1,8 @@
-"""A request of an earlier process that counts against the application limit once more.
+"""Requests that count against the application limit once more.
 
-Its deliveries were reserved when it was sealed. Where that is longer ago than the limit's window, they have left the
-count, and it may be now that OneSignal delivers it.
+A request's deliveries are reserved before its first attempt, and a repeat does not count again. But after longer than
+the limit's window they have left the count, and it may be the repeat that OneSignal delivers: after an outage, or in
+a later process.
 
 Units: deliveries; seconds on the running loop's clock, ages on the wall clock's.
 """
@@ -28,7 +29,9 @@ def recounted(like: Sealed, *, now_s: float) -> Sealed:
 
 
 def weight_now(sealed: Sealed, app: App) -> int:
-    """What it counts; never more than the limit, since it was admitted once."""
+    """What it counts; once more, never more than the limit, since it was admitted once."""
+    if sealed.weight is not None and not sealed.is_counted:
+        return sealed.weight
     guard = app.guard
     weight = guard.weigh(_deliveries(sealed, each=app.settings.deliveries_per_recipient))
     return weight if guard.limit is None else min(weight, guard.limit)

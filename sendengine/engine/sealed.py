@@ -4,6 +4,7 @@ Units: ``_s`` are seconds on the running loop's clock, except ``sealed_epoch_s``
 """
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Final
 
 from msgspec import Struct
@@ -32,6 +33,7 @@ class Sealed(Struct, eq=False):
     sealed_at_s: float
     weight: int | None  # deliveries, for the application limit; None until the limit is known
     is_counted: bool
+    counts_until_s: float = inf  # what was reserved for it is forgotten then
     is_launched: bool = False  # the permit was granted and the attempt is not over
     is_over: bool = False  # settled, or replaced by others
     is_probe: bool = False  # this attempt tries whether an outage is over
@@ -98,6 +100,11 @@ class Sealed(Struct, eq=False):
             return self.deadline_s
         deadlines = [receipt.deadline_s for receipt, _ in self.shares]
         return None if None in deadlines else max(deadline for deadline in deadlines if deadline is not None)
+
+    def count_with(self, whole: "Sealed") -> None:
+        """It is a part of ``whole``, and counts against the application limit with it."""
+        self.weight = 0 if whole.is_counted else whole.weight
+        self.is_counted, self.counts_until_s = whole.is_counted, whole.counts_until_s
 
     def amend(self, request: Request) -> None:
         """Send this instead from now on: what must not be repeated has been left out."""

@@ -18,7 +18,7 @@ from sendengine import (
 )
 from sendengine.engine.guard import Guard
 from sendengine.ports import Admission
-from sendengine.settings import BatchingSettings
+from sendengine.settings import BatchingSettings, StoppingSettings
 from tests.support.engines import (
     CREATE,
     assert_nothing_leaked,
@@ -34,7 +34,7 @@ from tests.support.engines import (
 )
 from tests.support.events import listening
 from tests.support.fake_transport import Answer, FakeTransport, json_reply, refuse
-from tests.support.virtual_loop import run_virtually
+from tests.support.virtual_loop import START_S, run_virtually
 
 TEXT = {"contents": {"en": "x"}}
 
@@ -207,6 +207,22 @@ def test_a_ledger_that_fails_at_the_end_is_only_a_warning() -> None:
 
 def limited(users: int, **options: Any) -> dict[str, Any]:
     return {"subscribed_users": users, **options}
+
+
+def test_a_repeat_after_the_window_of_its_reservation_counts_again(tmp_path: Path) -> None:
+    transport = FakeTransport(
+        lambda arrival: json_reply(*((503, {}) if arrival.at_s < START_S + 1000 else (200, {"id": "m"})))
+    )
+
+    async def main() -> None:
+        stopping = StoppingSettings(drain_timeout_s=10_000)
+        async with make_engine(tmp_path, transport, app=limited(1000), stopping=stopping) as engine:
+            receipt = await engine.submit(note(*[f"u{n}" for n in range(20)]))
+            assert isinstance(await settled(receipt), Accepted)
+        # The wall clock stands still here, and so the first reservation is not forgotten.
+        assert await lane_of(engine).app.guard._ledger.used() == 40
+
+    run_virtually(main())
 
 
 def test_a_full_window_holds_what_waits_and_says_until_when(tmp_path: Path) -> None:
