@@ -26,6 +26,7 @@ from benchmarks.mocked import MeasuredMock
 from benchmarks.report import Check, Report, at_least, at_most, ratios, row
 from benchmarks.workload import APP, CREATE, DOCUMENTED, UPDATE, job, jobs, rendered, settings
 from sendengine import SendEngine, tune_collector
+from sendengine.cli.session import SWITCH_S
 from sendengine.core.outcomes import Accepted
 from sendengine.errors import StorageError
 from sendengine.journal.connection import Connect, Connection, Value, connect_sqlite
@@ -41,7 +42,6 @@ _SUBMIT_MS: Final = {"p50": 15.0, "p99": 50.0}  # at 5 ms
 _STORE_US: Final = 10.0
 _PAUSE_MS: Final = 5.0
 _LOOK_S: Final = 0.002
-_SWITCH_S: Final = 0.0005  # as a host is told to have it that wants `submit` back soon
 _CHANGES: Final = 7  # one job of so many is a user's change: about as the ceilings are
 _KEY: Final = "8250eaf6-1a58-489e-b136-7c74a864b434"
 _DIFFERENT: Final = 994  # jobs; seven times a whole number
@@ -159,8 +159,7 @@ async def _at_the_ceilings(task: Task) -> dict[str, float]:
     with TemporaryDirectory(prefix="sendengine-bench-") as folder:
         config = settings(Path(folder), base_url=task.base_url, waiting=task.under_way)
         async with SendEngine(config, journal=await _journal(task, Path(folder))) as engine:
-            tune_collector()
-            sys.setswitchinterval(_SWITCH_S)
+            _tune()
             pauses, meter = Pauses(), Meter()
             given = {group: meter.until(task.seconds, jobs(group)) for group in DOCUMENTED}
             fillings = [Filling(engine, each, under_way=task.under_way) for each in given.values()]
@@ -186,8 +185,7 @@ async def _submitting(task: Task) -> dict[str, float]:
     with TemporaryDirectory(prefix="sendengine-bench-") as folder:
         config = settings(Path(folder), base_url=task.base_url, create=task.rate)  # above it the server would refuse
         async with SendEngine(config, journal=await _journal(task, Path(folder))) as engine:
-            tune_collector()
-            sys.setswitchinterval(_SWITCH_S)
+            _tune()
             took_s: list[float] = []
 
             async def submit(number: int) -> None:
@@ -213,8 +211,7 @@ async def _store_alone(task: Task) -> dict[str, float]:
         outbox = await _journal(task, Path(folder))
         if outbox is not None:
             await outbox.recover(when_failed=_refuse)
-        tune_collector()
-        sys.setswitchinterval(_SWITCH_S)
+        _tune()
         groups = [UPDATE if number % _CHANGES == 0 else CREATE for number in range(_DIFFERENT)]
         given = [job(group, number) for number, group in enumerate(groups)]
         bodies = [rendered(group, number) for number, group in enumerate(groups)]
@@ -262,6 +259,12 @@ async def _store_alone(task: Task) -> dict[str, float]:
 
 
 # What they share
+
+
+def _tune() -> None:
+    """Set the process up as a host is told to that wants `submit` back soon."""
+    tune_collector()
+    sys.setswitchinterval(SWITCH_S)
 
 
 async def _journal(task: Task, folder: Path) -> Outbox | None:

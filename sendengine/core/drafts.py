@@ -116,8 +116,8 @@ class Line(Struct, Generic[M], eq=False):
     """The drafts of one message: the closed ones, then those from ``open`` on.
 
     ``arrivals`` numbers the drafts. ``holders`` tells the last open draft that names a recipient, ``earlier`` those
-    before it, where there are any; both are made when a second job comes, since many messages have but one. ``filled``
-    are the drafts that were closed for want of room since its reader emptied it.
+    before it, where there are any. ``filled`` are the drafts that were closed for want of room since its reader emptied
+    it.
     """
 
     group: PackKey
@@ -128,17 +128,15 @@ class Line(Struct, Generic[M], eq=False):
     head: Draft[M] | None = None
     open: Draft[M] | None = None
     tail: Draft[M] | None = None
-    holders: dict[str, Draft[M]] | None = None
-    earlier: dict[str, list[Draft[M]]] | None = None
+    holders: dict[str, Draft[M]] = field(default_factory=dict)
+    earlier: dict[str, list[Draft[M]]] = field(default_factory=dict)
     filled: tuple[Draft[M], ...] = ()
 
     def spread(self, ids: tuple[str, ...], *, now_s: float) -> list[Part[M]]:
         """Give every recipient a place, and return the drafts that they went into and which went where."""
-        if self.holders is None:
-            self._index()
         if len(ids) == 1:
             return [(self._place(ids[0], now_s), ids)]
-        if self._holders.keys().isdisjoint(ids) and len(set(ids)) == len(ids):
+        if self.holders.keys().isdisjoint(ids) and len(set(ids)) == len(ids):
             return self._fill(ids, now_s)
         parts: dict[Draft[M], list[str]] = {}
         for name in ids:
@@ -151,6 +149,7 @@ class Line(Struct, Generic[M], eq=False):
         draft.size_bytes, draft.deadline_s = solo.size_bytes, solo.deadline_s
         draft.recipients, draft.members = len(solo.ids), 1
         draft.shares.append(Share(solo.member, solo.ids))
+        self.holders.update(dict.fromkeys(solo.ids, draft))
         solo.became, solo.is_gone = draft, True
         return draft
 
@@ -174,10 +173,9 @@ class Line(Struct, Generic[M], eq=False):
             self.open.is_closed = True
             closed.append(self.open)
             self.open = self.open.after
-        if self.holders is not None:
-            self.holders = {name: draft for name, draft in self.holders.items() if not draft.is_closed}
-            if self.open is None:
-                self.earlier = {}
+        self.holders = {name: draft for name, draft in self.holders.items() if not draft.is_closed}
+        if self.open is None:
+            self.earlier = {}
         return tuple(closed)
 
     def unlink(self, draft: Draft[M]) -> None:
@@ -198,8 +196,6 @@ class Line(Struct, Generic[M], eq=False):
     def _release(self, name: str, draft: Draft[M]) -> None:
         """An open draft names a recipient no more; the one before it that does holds it now."""
         holders, others = self.holders, self.earlier
-        if holders is None or others is None:
-            return
         earlier = others.get(name, [])
         if holders.get(name) is not draft:
             if draft in earlier:
@@ -213,32 +209,16 @@ class Line(Struct, Generic[M], eq=False):
                 return
         others.pop(name, None)
 
-    def _index(self) -> None:
-        """See who is named by the open drafts."""
-        self.holders, self.earlier = {}, {}
-        draft = self.open
-        while draft is not None:
-            for share in draft.shares:
-                for name in () if share is None else share.ids:
-                    self._hold(name, draft)
-            draft = draft.after
-
     def _hold(self, name: str, draft: Draft[M]) -> None:
         """An open draft behind all others that name a recipient names it, too."""
-        if self.holders is None or self.earlier is None:  # the index is made when it is needed
-            return
         holder = self.holders.get(name)
         if holder is not None:
             self.earlier.setdefault(name, []).append(holder)
         self.holders[name] = draft
 
-    @property
-    def _holders(self) -> dict[str, Draft[M]]:
-        return self.holders or {}
-
     def _place(self, name: str, now_s: float) -> Draft[M]:
         """Give one recipient a place in the first draft with room behind all that name it."""
-        holder = self._holders.get(name)
+        holder = self.holders.get(name)
         draft = self.open if holder is None else holder.after
         size_bytes = len(orjson.dumps(name)) + 1
         while draft is not None and draft.recipients and draft.size_bytes + size_bytes > self.caps.bytes:
@@ -283,7 +263,7 @@ class Line(Struct, Generic[M], eq=False):
         draft.size_bytes += size_bytes
         if draft.recipients >= self.caps.recipients:
             self.filled += self.close(draft)
-        elif self.holders is not None:
+        else:
             self.holders.update(dict.fromkeys(part, draft))
 
     def _append(self, now_s: float, *, arrival: int | None = None) -> Draft[M]:

@@ -264,7 +264,7 @@ class Packer(Generic[M]):
     def _note_filled(self, line: Line[M]) -> None:
         """Let full drafts go before their linger is over; those that never lingered need no leave."""
         if line.is_alone:
-            line.holders = line.earlier = None  # nobody else joins, and they are as large as the job
+            line.holders, line.earlier = {}, {}  # nobody else joins, and they are as large as the job
         elif line.filled and not line.is_high:
             for draft in line.filled:
                 self._queues.release(draft)
