@@ -12,7 +12,7 @@ from sendengine.campaign.blocks import Digest, Stamp, file_stamp, read_blocks
 from sendengine.campaign.idchecks import IdCheck
 from sendengine.campaign.rowsets import Selection
 from sendengine.campaign.survey import BILLING_WARNING, FAULTS_KEPT
-from sendengine.campaign.tables import TOO_DEEP, Fault
+from sendengine.campaign.tables import Fault
 from sendengine.core.joblines import read_job
 from sendengine.core.jobs import CreateNotification, Job
 from sendengine.core.spelling import mend
@@ -110,8 +110,6 @@ def read_jobs(
                 yield number, read_job(line)
             except InvalidJobError as error:
                 yield number, error
-            except RecursionError:
-                yield number, InvalidJobError("", TOO_DEEP)
 
 
 class _Judge:

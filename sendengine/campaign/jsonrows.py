@@ -9,7 +9,8 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from sendengine.campaign.blocks import Digest, read_blocks
-from sendengine.campaign.tables import START, TOO_DEEP, UNREADABLE, Chunk, Chunks, Cursor, Fault, Mark, missing_column
+from sendengine.campaign.tables import START, UNREADABLE, Chunk, Chunks, Cursor, Fault, Mark, missing_column
+from sendengine.core.joblines import TOO_DEEP
 from sendengine.core.jobs import Json
 
 _ID: Final = "id"  # the name of the id in a typed row; the other columns are c0, c1, …

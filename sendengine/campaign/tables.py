@@ -19,9 +19,6 @@ from sendengine.errors import InputError
 UNREADABLE: Final = ""
 """What stands for the id of a row that could not be read."""
 
-TOO_DEEP: Final = "is nested too deeply"
-"""What is wrong with JSON that no reader follows to its bottom."""
-
 
 class Fault(Struct, frozen=True, gc=False):
     """What is wrong with one row: where it starts, in which column, and why."""

@@ -59,6 +59,9 @@ class _Failure(Struct, frozen=True):
     maybe_sent: bool
 
 
+TOO_DEEP: Final = "is nested too deeply"
+"""What is wrong with JSON that no reader follows to its bottom."""
+
 _JOBS: Final = msgspec.json.Decoder(_Notification | _Change)
 _FAILURES: Final = msgspec.json.Decoder(_Failure)
 _NO_KIND: Final = "Object missing required field `kind`"
@@ -75,6 +78,13 @@ def read_job(line: bytes) -> Job:
     A line of ``failures.jsonl`` gives its job; one that may have been sent is refused, because a new request could
     reach people twice.
     """
+    try:
+        return _read_line(line)
+    except RecursionError:
+        raise InvalidJobError("", TOO_DEEP) from None
+
+
+def _read_line(line: bytes) -> Job:
     try:
         row = _JOBS.decode(line)
     except msgspec.ValidationError as error:
