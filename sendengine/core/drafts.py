@@ -22,7 +22,7 @@ from sendengine.core.targets import TargetKind
 M = TypeVar("M")
 
 
-class PackKey(Struct, frozen=True, gc=False, cache_hash=True):
+class PackKey(Struct, frozen=True, gc=False):
     """What jobs must have in common to share a request; one is kept for all waiting jobs of a message.
 
     ``content`` is the message as canonical JSON. ``deadline_minute`` is a number that is the same for deadlines in

@@ -31,7 +31,7 @@ _SHARDS: Final = 61  # of dicts that grow with the backlog: resizing one of 175,
 
 
 class _Place(Struct, Generic[M], gc=False):
-    """Where a waiting member is: a slot of a draft, and ``others`` for a job that was cut; ``left`` are not taken."""
+    """Where a member waits: a slot of a draft, and ``others`` for a job that was cut; ``left`` are not taken."""
 
     draft: Draft[M]
     slot: int
@@ -58,7 +58,8 @@ class Packer(Generic[M]):
         self._arrivals = count()
         self._members = self._recipients = 0
         self._lines: tuple[list[dict[PackKey, Line[M] | Solo[M]]], ...] = (_shards(), _shards())  # normal, high
-        self._places: list[dict[int, _Place[M] | Solo[M]]] = _shards()  # by the id() of the member
+        # By the id() of the member, for those with a deadline and those cut over packs: nobody else is looked for.
+        self._places: list[dict[int, _Place[M] | Solo[M]]] = _shards()
         self._last_alone: PackKey | None = None  # a campaign's jobs go alone and have one message: keep it once
         self._deadlines = Deadlines()
         self._has_deadlines = False  # any, so far
@@ -98,28 +99,22 @@ class Packer(Generic[M]):
         the second into the next pack, as two jobs would.
         """
         deadline = inf if deadline_s is None else deadline_s
-        place: _Place[M] | Solo[M] | None = None
-        if alone or (len(ids) == 1 and self._begins(group, is_high=high, deadline_s=deadline, now_s=now_s)):
-            place = self._solo(
-                member,
-                ids,
-                group=group,
-                is_alone=alone,
-                is_high=high,
-                deadline_s=deadline,
-                now_s=now_s,
-                distinct=distinct,
-            )
-        if place is None:
-            place = self._join_line(
-                member, ids, group=group, is_alone=alone, is_high=high, deadline_s=deadline, now_s=now_s
-            )
-        key = id(member)
-        self._places[key % _SHARDS][key] = place
+        is_solo = alone or (len(ids) == 1 and self._begins(group, is_high=high, deadline_s=deadline, now_s=now_s))
+        if not is_solo or not self._is_solo(
+            member,
+            ids,
+            group=group,
+            is_alone=alone,
+            is_high=high,
+            deadline_s=deadline,
+            now_s=now_s,
+            distinct=distinct,
+        ):
+            self._join_line(member, ids, group=group, is_alone=alone, is_high=high, deadline_s=deadline, now_s=now_s)
         self._members += 1
         self._recipients += len(ids)
         if deadline_s is not None:
-            self._deadlines.add(key, deadline_s=deadline_s)
+            self._deadlines.add(id(member), deadline_s=deadline_s)
             self._has_deadlines = True
 
     def take(self, *, now_s: float, prefer_normal: bool = False) -> Pack[M] | None:
@@ -157,19 +152,19 @@ class Packer(Generic[M]):
         overdue, self._overdue = self._overdue, []
         return overdue
 
-    def withdraw(self, member: M) -> tuple[str, ...] | None:
-        """Remove a member, and return its recipients that were not taken yet; None where it does not wait."""
-        key = id(member)
-        return self._remove(key).ids if key in self._places[key % _SHARDS] else None
-
     def drain_all(self) -> Iterator[Share[M]]:
         """Remove everything that waits, one member at a time, each with its recipients not yet taken; in no order."""
-        overdue, self._overdue = self._overdue, []
-        yield from overdue
-        for shard in self._places:
-            for key in tuple(shard):
-                if key in shard:  # it may have left in between
-                    yield self._remove(key)
+        while self._overdue:
+            yield self._overdue.pop()
+        while (queued := self._queues.any()) is not None:
+            if isinstance(queued, Solo):
+                yield self._drop(queued)
+                continue
+            for slot, share in enumerate(queued.shares):
+                if queued.is_gone:  # the last one left in between
+                    break
+                if share is not None:
+                    yield self._take_out(queued, share, slot=slot)
 
     def _begins(self, group: PackKey, *, is_high: bool, deadline_s: float, now_s: float) -> bool:
         """Whether a job for one recipient is its message's first, and may wait for company as long as any."""
@@ -177,7 +172,7 @@ class Packer(Generic[M]):
             return False
         return is_high or self._queues.may_linger(deadline_s, from_s=now_s)
 
-    def _solo(
+    def _is_solo(
         self,
         member: M,
         ids: tuple[str, ...],
@@ -188,12 +183,12 @@ class Packer(Generic[M]):
         deadline_s: float,
         now_s: float,
         distinct: bool,
-    ) -> Solo[M] | None:
-        """Let a job wait in a pack of its own; None where it is for more than one pack."""
+    ) -> bool:
+        """Let a job wait in a pack of its own; False where it is for more than one pack."""
         rendered = orjson.dumps(ids) if len(ids) >= _MANY else b""
         size_bytes = len(group.content) + (len(rendered) - 1 if rendered else json_bytes(ids))
         if len(ids) > 1 and not self._is_one_pack(ids, size_bytes, distinct=distinct):
-            return None
+            return False
         if is_alone:
             self._last_alone = group = self._last_alone if group == self._last_alone else group
         solo = Solo(
@@ -202,7 +197,9 @@ class Packer(Generic[M]):
         if not is_alone:
             self._lines[is_high][hash(group) % _SHARDS][group] = solo
         self._queues.add(solo, is_high=is_high, is_alone=is_alone)
-        return solo
+        if deadline_s != inf:
+            self._note(member, solo)
+        return True
 
     def _is_one_pack(self, ids: tuple[str, ...], size_bytes: int, *, distinct: bool) -> bool:
         """Whether a job goes as it is: neither cut, nor with anybody twice."""
@@ -219,20 +216,21 @@ class Packer(Generic[M]):
         is_high: bool,
         deadline_s: float,
         now_s: float,
-    ) -> _Place[M]:
+    ) -> None:
         """Enter a job into the drafts of its line."""
         line = self._line(group, is_alone=is_alone, is_high=is_high)
         parts = line.spread(ids, now_s=now_s)
-        draft = parts[0][0]
-        place = _Place(draft, len(draft.shares), deadline_s)
-        if len(parts) > 1:
-            place.left = len(parts)
-            place.others = tuple([(draft, len(draft.shares)) for draft, _ in parts[1:]])
+        if deadline_s != inf or len(parts) > 1:
+            (draft, slot), *others = [(draft, len(draft.shares)) for draft, _ in parts]
+            self._note(member, _Place(draft, slot, deadline_s, len(parts), tuple(others)))
         for draft, part in parts:
             self._join(draft, Share(member, part), deadline_s)
         if is_alone or line.filled:
             self._note_filled(line)
-        return place
+
+    def _note(self, member: M, place: _Place[M] | Solo[M]) -> None:
+        """Let a member be found."""
+        self._places[id(member) % _SHARDS][id(member)] = place
 
     def _line(self, group: PackKey, *, is_alone: bool, is_high: bool) -> Line[M]:
         """Return the line that a job joins: its message's, or one that nobody else joins."""
@@ -242,8 +240,9 @@ class Packer(Generic[M]):
             return known
         line: Line[M] = Line(known.group if known else group, self._caps, self._arrivals, is_alone, is_high)
         if known is not None:
-            key = id(known.member)
-            self._places[key % _SHARDS][key] = _Place(line.adopt(known), 0, known.deadline_s)
+            first = line.adopt(known)
+            if known.deadline_s != inf:
+                self._note(known.member, _Place(first, 0, known.deadline_s))
         if not is_alone:
             lines[group] = line
         return line
@@ -274,19 +273,14 @@ class Packer(Generic[M]):
     def _seal_solo(self, solo: Solo[M]) -> Pack[M]:
         self._queues.took(solo)
         self._dismiss(solo)
-        key = id(solo.member)
-        del self._places[key % _SHARDS][key]
-        self._members -= 1
+        self._left(solo.member, deadline_s=solo.deadline_s)
         self._recipients -= len(solo.ids)
-        deadline_s = None if solo.deadline_s == inf else solo.deadline_s
-        if deadline_s is not None:
-            self._deadlines.discard(key, deadline_s=deadline_s)
         return Pack(
             solo.group,
             (Share(solo.member, solo.ids),),
             solo.ids,
             solo.opened_at_s,
-            deadline_s,
+            None if solo.deadline_s == inf else solo.deadline_s,
             solo.size_bytes,
             len(solo.ids) >= self._caps.recipients,
             solo.is_high,
@@ -316,17 +310,24 @@ class Packer(Generic[M]):
     def _leave(self, share: Share[M]) -> float:
         """Note that a share is taken, and return its member's deadline."""
         key = id(share.member)
-        shard = self._places[key % _SHARDS]
-        place = shard[key]
+        place = self._places[key % _SHARDS].get(key)
+        if place is None:
+            self._members -= 1
+            return inf
         if isinstance(place, Solo):
             raise TypeError("a job that goes as it is shares no draft")
         place.left -= 1
         if not place.left:
-            del shard[key]
-            self._members -= 1
-            if place.deadline_s != inf:
-                self._deadlines.discard(key, deadline_s=place.deadline_s)
+            self._left(share.member, deadline_s=place.deadline_s)
         return place.deadline_s
+
+    def _left(self, member: M, *, deadline_s: float) -> None:
+        """Note that nothing of a member waits any more."""
+        key = id(member)
+        self._members -= 1
+        self._places[key % _SHARDS].pop(key, None)
+        if deadline_s != inf:
+            self._deadlines.discard(key, deadline_s=deadline_s)
 
     def _dismiss(self, solo: Solo[M]) -> None:
         """Let a solo be gone, and its message have no first job any more."""
@@ -348,24 +349,35 @@ class Packer(Generic[M]):
                 self._overdue.append(self._remove(key))
 
     def _remove(self, key: int) -> Share[M]:
-        """Take a member out wherever it still waits."""
-        place = self._places[key % _SHARDS].pop(key)
+        """Take a member that has a place out wherever it still waits."""
+        place = self._places[key % _SHARDS][key]
         if isinstance(place, Solo):
-            self._dismiss(place)
-            share = Share(place.member, place.ids)
-            self._queues.emptied()
-        else:
-            slots = [(place.draft, place.slot), *place.others]
-            shares = [self._pull(draft, slot) for draft, slot in slots if not draft.is_gone]
-            share = Share(shares[0].member, tuple(chain.from_iterable([share.ids for share in shares])))
-        self._members -= 1
-        self._recipients -= len(share.ids)
-        if place.deadline_s != inf:
-            self._deadlines.discard(key, deadline_s=place.deadline_s)
-        return share
+            return self._drop(place)
+        slots = [(place.draft, place.slot), *place.others]
+        shares = [self._pull(draft, slot) for draft, slot in slots if not draft.is_gone]
+        member = shares[0].member
+        self._left(member, deadline_s=place.deadline_s)
+        return Share(member, tuple(chain.from_iterable([share.ids for share in shares])))
+
+    def _take_out(self, draft: Draft[M], share: Share[M], *, slot: int) -> Share[M]:
+        """Take a member out that waits in a draft, and in others too where it was cut."""
+        key = id(share.member)
+        if key in self._places[key % _SHARDS]:
+            return self._remove(key)
+        self._left(share.member, deadline_s=inf)
+        return self._pull(draft, slot)
+
+    def _drop(self, solo: Solo[M]) -> Share[M]:
+        """Take a member out that waits in a pack of its own."""
+        self._dismiss(solo)
+        self._queues.emptied()
+        self._left(solo.member, deadline_s=solo.deadline_s)
+        self._recipients -= len(solo.ids)
+        return Share(solo.member, solo.ids)
 
     def _pull(self, draft: Draft[M], slot: int) -> Share[M]:
         share = draft.line.pull(draft, slot=slot)
+        self._recipients -= len(share.ids)
         if not draft.members:
             self._retire(draft)
             self._queues.emptied()

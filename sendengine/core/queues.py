@@ -79,6 +79,10 @@ class Queues(Generic[M]):
             oldest = _older(oldest, self._first_early())
         return oldest or high
 
+    def any(self) -> Queued[M] | None:
+        """Return one that waits, whichever; None where none does."""
+        return _front(self._high) or _front(self._alone) or _front(self._lingering)
+
     def next_due_s(self) -> float | None:
         """Return when `next` may have one, in the past where it would now; None where none waits."""
         takable = _front(self._high) or _front(self._alone) or self._first_early()

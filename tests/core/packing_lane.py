@@ -44,6 +44,11 @@ class Lane:
     def take(self, *, prefer_normal: bool = False) -> str:
         return shown(self.packer.take(now_s=self.now_s, prefer_normal=prefer_normal))
 
+    def expire(self, now_s: float) -> list[str]:
+        """Move the clock on, and return the recipients of those who leave."""
+        self.now_s = now_s
+        return [" ".join(share.ids) for share in self.packer.expire(now_s)]
+
     def take_all(self, *, prefer_normal: bool = False) -> list[str]:
         return list(iter(lambda: self.take(prefer_normal=prefer_normal), ""))
 

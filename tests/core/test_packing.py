@@ -253,18 +253,19 @@ def test_a_messages_first_job_keeps_its_place_and_its_linger_when_others_join_it
 
 def test_when_a_messages_first_job_left_the_next_one_is_first() -> None:
     lane = Lane()
-    assert lane.packer.withdraw(lane.add("a")) == ("a",)
+    lane.add("a", deadline_s=300)
+    assert lane.expire(300) == ["a"]
     lane.add("b")
-    lane.now_s = 10
+    lane.now_s = 310
     assert lane.take_all() == ["b"]
 
 
 @pytest.mark.parametrize(("leaving", "left"), [("a", "b"), ("b", "a")])
 def test_the_first_two_of_a_message_leave_alone(leaving: str, left: str) -> None:
     lane = Lane()
-    members = {ids: lane.add(ids) for ids in ("a", "b")}
-    assert lane.packer.withdraw(members[leaving]) == (leaving,)
-    lane.now_s = 10
+    for ids in ("a", "b"):
+        lane.add(ids, deadline_s=300 if ids == leaving else None)
+    assert lane.expire(300) == [leaving]
     assert lane.take_all() == [left]
     assert len(lane.packer) == lane.packer.recipients == 0
 

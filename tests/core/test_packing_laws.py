@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import islice
 from math import inf
 
 import orjson
@@ -117,21 +118,15 @@ class Packing(RuleBasedStateMachine):
         assert [share.member.deadline_s for share in gone] == sorted(share.member.deadline_s for share in gone)
         self.settle(gone)
 
-    @precondition(lambda self: self.jobs)
-    @rule(data=st.data())
-    def withdraw(self, data: st.DataObject) -> None:
-        job = data.draw(st.sampled_from(self.jobs))
-        if job.deadline_s > self.now_s:
-            ids = self.packer.withdraw(job)
-            assert ids is not None
-            assert self.packer.withdraw(job) is None
-            self.settle([Share(job, ids)])
-
     @precondition(lambda self: len(self.jobs) > 5)
     @rule()
     def drain_all(self) -> None:
         self.settle(list(self.packer.drain_all()))
         assert not self.jobs
+
+    @rule(count=st.integers(1, 3))
+    def drain_some(self, count: int) -> None:
+        self.settle(list(islice(self.packer.drain_all(), count)))
 
     def settle(self, shares: list[Share[Job]]) -> None:
         for share in shares:

@@ -1,4 +1,4 @@
-"""Who leaves a pack that is not full: near a deadline, past it, withdrawn, or drained. Times are seconds."""
+"""Who leaves a pack that is not full: near a deadline, past it, or drained. Times are seconds."""
 
 from weakref import ref
 
@@ -89,53 +89,50 @@ def test_those_who_expire_come_earliest_first() -> None:
     assert [share.ids for share in lane.packer.expire(60)] == [("u3.75",), ("u9.25",), ("u9.5",)]
 
 
-def test_a_member_withdraws_with_what_was_not_taken() -> None:
+def test_a_member_leaves_with_what_was_not_taken() -> None:
     lane = Lane()
-    first = lane.add("a b")
-    cut = lane.add("c d e f g")
-    last = lane.add("h")
+    lane.add("a b", deadline_s=100)
+    lane.add("c d e f g", deadline_s=100)
+    lane.add("h")
     assert lane.take() == "a b c"
-    assert lane.packer.withdraw(first) is None, "taken"
-    assert lane.packer.withdraw(cut) == ("d", "e", "f", "g")
-    assert lane.packer.withdraw(cut) is None
+    assert lane.expire(100) == ["d e f g"], "what was taken does not expire"
+    assert lane.expire(200) == []
     assert (lane.packer.recipients, len(lane.packer)) == (1, 1)
-    lane.now_s = 10
     assert lane.take_all() == ["h"]
-    assert lane.packer.withdraw(last) is None
+    assert lane.expire(300) == []
 
 
-def test_a_recipient_whose_job_withdrew_has_room_again_and_its_bytes_are_free() -> None:
+def test_a_recipient_whose_job_left_has_room_again_and_its_bytes_are_free() -> None:
     lane = Lane(max_bytes=24 + 8)
     lane.add("a")
-    gone = lane.add("b")
-    lane.packer.withdraw(gone)
+    lane.add("b", deadline_s=100)
+    assert lane.expire(100) == ["b"]
     lane.add("b")
-    lane.now_s = 10
-    pack = lane.packer.take(now_s=10)
+    pack = lane.packer.take(now_s=100)
     assert pack is not None
     assert (pack.ids, pack.size_bytes) == (("a", "b"), 32)
 
 
 def test_a_pack_that_everyone_left_is_gone() -> None:
     lane = Lane()
-    for member in [lane.add("a"), lane.add("a"), lane.add("a", high=True), lane.add("b c d")]:
-        lane.packer.withdraw(member)
+    for ids, high in [("a", False), ("a", False), ("a", True), ("b c d", False)]:
+        lane.add(ids, high=high, deadline_s=100)
+    assert len(lane.expire(100)) == 4
     assert (len(lane.packer), lane.packer.has_high, lane.packer.next_due_s()) == (0, False, None)
-    lane.now_s = 7
+    lane.now_s = 107
     lane.add("e")
-    lane.now_s = 16.9
+    lane.now_s = 116.9
     assert lane.take() == "", "it lingers from its own arrival"
-    lane.now_s = 17
+    lane.now_s = 117
     assert lane.take() == "e"
 
 
 def test_the_next_pack_is_open_when_everyone_has_left_the_first() -> None:
     lane = Lane()
-    first = lane.add("a")
+    lane.add("a", deadline_s=100)
     lane.add("a")
-    lane.packer.withdraw(first)
+    assert lane.expire(100) == ["a"]
     lane.add("b")
-    lane.now_s = 10
     assert lane.take_all() == ["a b"]
 
 
@@ -158,13 +155,31 @@ def test_drain_all_gives_back_everything() -> None:
 
 def test_who_leaves_while_everything_is_drained_is_not_given_back_again() -> None:
     lane = Lane()
-    members = [lane.add(ids) for ids in ("a", "b", "c")]
+    for ids in ("a", "b", "c", "d"):
+        lane.add(ids, group=HO if ids == "d" else HI, deadline_s=100 if ids in "bd" else None)
     draining = lane.packer.drain_all()
-    first = next(draining).member
-    leaving = next(member for member in members if member != first)
-    assert lane.packer.withdraw(leaving) is not None
-    assert {first, leaving} | {share.member for share in draining} == set(members)
+    assert next(draining).ids == ("a",)
+    assert lane.expire(100) == ["b", "d"]
+    assert [share.ids for share in draining] == [("c",)]
     assert len(lane.packer) == 0
+
+
+@pytest.mark.parametrize("between", ["taken", "joined"])
+def test_whoever_is_taken_or_comes_while_everything_is_drained_is_given_back_once(between: str) -> None:
+    lane = Lane()
+    for ids in ("a", "b", "c d e f"):  # the last is cut, and the second pack of it is not full
+        lane.add(ids)
+    draining = lane.packer.drain_all()
+    given = [next(draining).ids]
+    lane.now_s = 10
+    if between == "taken":
+        assert lane.take() == "b c"
+    else:
+        lane.add("g")
+    given += [share.ids for share in draining]
+    left = [("d", "e", "f")] if between == "taken" else [("b",), ("c", "d", "e", "f"), ("g",)]
+    assert given == [("a",), *left]
+    assert (len(lane.packer), lane.packer.recipients, lane.take()) == (0, 0, "")
 
 
 def test_drain_all_gives_back_who_expired_unnoticed_too() -> None:
