@@ -1,9 +1,13 @@
 """The console script: starts the command line, or says how to install it."""
 
 import os
+import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from types import FrameType
+from typing import NoReturn
 
 from sendengine.cli.exits import Exit
 
@@ -17,10 +21,36 @@ def main() -> None:
             "install it with: python -m pip install 'sendengine[cli]'\n"
         )
         sys.exit(Exit.USAGE)
-    from sendengine.cli.commands import cli  # noqa: PLC0415 - it imports click, which may be missing
+    with _ending_at_once():
+        from sendengine.cli.commands import cli  # noqa: PLC0415 - it imports click, which may be missing
 
-    _fill_standard_streams()
+        _fill_standard_streams()
     cli(prog_name="sendengine")
+
+
+@contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """Let Ctrl-C end the process where it stands, while modules are loaded and nothing has begun.
+
+    KeyboardInterrupt would end it with a traceback through whatever is being imported, or, raised inside a module
+    written in C, with a segmentation fault.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # ignored, as in a shell's background
+        yield
+        return
+    signal.signal(signal.SIGINT, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    del number, frame
+    with suppress(OSError):  # nobody may be there to read it
+        os.write(2, b"\nsendengine: stopped\n")
+    os._exit(Exit.ABORTED)
 
 
 def _fill_standard_streams() -> None:

@@ -267,5 +267,39 @@ def test_without_click_the_console_script_says_how_to_install_it() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("handler", "code", "said"), [("default_int_handler", 130, "\nsendengine: stopped\n"), ("SIG_IGN", 0, "")]
+)
+def test_ctrl_c_while_modules_are_loaded_ends_in_130_and_one_line_unless_it_is_ignored(
+    handler: str, code: int, said: str
+) -> None:
+    program = (
+        "import signal, sys\n"
+        "from sendengine.cli.main import main\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'sendengine.cli.send': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        f"signal.signal(signal.SIGINT, signal.{handler})\n"
+        "sys.argv = ['sendengine', '--version']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - our own code
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_a_loaded_command_line_takes_ctrl_c_as_before() -> None:
+    program = (
+        "import signal, sys\n"
+        "from sendengine.cli.main import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.argv = ['sendengine', '--version']\n"
+        "try: main()\n"
+        "except SystemExit: print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - our own code
+    assert done.stdout.endswith("True\n")
+
+
 def test_the_version_is_shown() -> None:
     assert run("--version").stdout.startswith("sendengine, version ")
