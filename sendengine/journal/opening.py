@@ -22,6 +22,7 @@ from sendengine.journal.connection import (
     Connect,
     Connection,
     DamagedFileError,
+    DiskFullError,
     Durability,
     errors_of,
     prepare,
@@ -61,11 +62,18 @@ class Opened(Struct, frozen=True):
 
 
 def open_whole(path: Path, *, durability: Durability, connect: Connect) -> Opened:
-    """Open the file as `open_database` does, sort what it holds, and keep room for a full disk."""
-    database, found = open_database(path, durability=durability, connect=connect)
+    """Open the file as `open_database` does, sort what it holds, and keep room for a full disk.
+
+    Where opening finds no room, what a process that was killed had kept of it is given back first.
+    """
+    reserve = Reserve(path)
+    try:
+        database, found = open_database(path, durability=durability, connect=connect)
+    except DiskFullError:
+        reserve.give()
+        database, found = open_database(path, durability=durability, connect=connect)
     value_ids = ValueIds()
     values, records = value_ids.recognise(found.records)
-    reserve = Reserve(path)
     reserve.keep()
     return Opened(database, reserve, found, value_ids, values, records)
 

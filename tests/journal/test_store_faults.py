@@ -97,6 +97,28 @@ def test_what_lets_go_is_written_out_of_the_reserve(tmp_path: Path, disk: Disk) 
     run_virtually(main())
 
 
+def test_a_store_whose_process_was_killed_opens_on_a_full_disk_out_of_the_reserve(tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    reserve = folder / "a.db.reserve"
+
+    class Reserved(Disk):
+        def pass_or_fail(self, sql: str, parameters: object) -> None:
+            self.is_full = reserve.exists()
+            super().pass_or_fail(sql, parameters)  # type: ignore[arg-type]
+
+    async def main() -> None:
+        store = await Store.open(tmp_path / "a.db")
+        record = await put(store, b"1")
+        copied(store.path, into=folder)
+        await store.aclose()
+        reserve.write_bytes(bytes(MOST_BYTES))
+        full = await Store.open(folder / "a.db", connect=Reserved().connect)
+        assert {each.id: each.payload for each in full.contents().records} == {record: b"1"}
+        await full.aclose()
+
+    run_virtually(main())
+
+
 def test_nothing_is_taken_on_before_there_is_room_for_the_reserve(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
