@@ -28,7 +28,6 @@ from sendengine.engine.admission import render
 from sendengine.engine.events import announce
 from sendengine.engine.interrupted import OnTheWay, Work
 from sendengine.engine.lane import Lane
-from sendengine.engine.notifications import NotificationSource
 from sendengine.engine.past import KEY_AGE_S, Ages, Past, RecoveredReceipt, Rest, rest_of, stale_outcome
 from sendengine.engine.recalled import receipt_of, sealed_of
 from sendengine.engine.receipts import Receipt
@@ -253,7 +252,7 @@ def readmit_row(lane: Lane, receipt: Receipt, past: Past, *, content: bytes, now
     job = receipt.job
     later = asyncio.get_running_loop().call_soon
     lane.books.unsettled += 1
-    if past.is_message_good and isinstance(lane.source, NotificationSource):
+    if past.is_message_good:
         lane.source.vouch(job, content=content)
     riding: list[str] | None = None
     epoch_s = time.time()

@@ -79,6 +79,10 @@ class Source(Protocol):
         """
         ...
 
+    def vouch(self, job: Job, *, content: bytes) -> None:
+        """Take note that an earlier process had the message of a job accepted: what is refused is not its fault."""
+        ...
+
     def pull(self, *, now_s: float, prefer_normal: bool) -> Sealed | None:
         """Seal the next request that may go now."""
         ...

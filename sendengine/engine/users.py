@@ -106,7 +106,7 @@ class UserSource:
 
     def add(self, receipt: Receipt, *, content: bytes, now_s: float) -> None:  # noqa: ARG002 - the port's
         """Take an admitted job; it merges into what waits for its user."""
-        job = _update(receipt)
+        job = _update(receipt.job)
         self._add(receipt, job, self._user_of(job), now_s=now_s)
 
     def restore(
@@ -124,16 +124,18 @@ class UserSource:
         One of another journal goes alone: a crash could leave it there although what it was merged with, and what came
         after it, had settled, and it would be sent once more, last.
         """
-        if not isinstance(job, UpdateUser):
-            raise TypeError(f"a lane of user updates was given {type(job).__name__}")
-        user = self._user_of(job)
+        change = _update(job)
+        user = self._user_of(change)
         if not_before_s is not None:
             self._hold(user, until_s=not_before_s)
         if is_foreign:
             user.close()
-        self._add(receipt, job, user, now_s=now_s)
+        self._add(receipt, change, user, now_s=now_s)
         if is_foreign:
             user.close()
+
+    def vouch(self, job: Job, *, content: bytes) -> None:
+        """Pass it over: changes have no message."""
 
     def _user_of(self, job: UpdateUser) -> _User:
         ids = job.user.ids
@@ -210,7 +212,7 @@ class UserSource:
         while self._deadlines and self._deadlines[0][0] <= now_s:
             receipt = heappop(self._deadlines)[2]
             if not receipt.is_begun and not receipt.is_settled:
-                expired[receipt] = self._user_of(_update(receipt))
+                expired[receipt] = self._user_of(_update(receipt.job))
         for user in dict.fromkeys(expired.values()):  # once for each: it looks at everything that waits for the user
             user.leave_out(expired.__contains__)
             if not (user.is_busy or user.held_until_s is not None):
@@ -288,7 +290,7 @@ class UserSource:
 
     def retries_missing(self, sealed: Sealed) -> bool:
         """Whether a job in it wants a 404 repeated."""
-        return any(_update(receipt).on_missing == "retry" for receipt, _ in sealed.shares)
+        return any(_update(receipt.job).on_missing == "retry" for receipt, _ in sealed.shares)
 
     def _seal(self, user: _User, *, now_s: float) -> Sealed:
         changes = user.take()
@@ -380,8 +382,7 @@ def _request(app_id: str, user: _User, changes: ChangeSet[Receipt]) -> UserReque
     return UserRequest(app_id, label, user_id, cast("Mapping[str, str]", whole.tags), whole.properties, whole.deltas)
 
 
-def _update(receipt: Receipt) -> UpdateUser:
-    job = receipt.job
+def _update(job: Job) -> UpdateUser:
     if not isinstance(job, UpdateUser):
         raise TypeError(f"a lane of user updates was given {type(job).__name__}")
     return job
