@@ -132,7 +132,9 @@ class Recorder:
             return  # it has settled meanwhile, and was counted
         if outcome is not None:  # its key was used before, for the same, and this came of it
             self._forget(ticket)
-            self._count(ticket.item, outcome, (Part(_ids(job), outcome),))
+            parts = (Part(_ids(job), outcome),)
+            self._count(ticket.item, outcome, parts)
+            self._write_failures(ticket, parts, {})
         elif job is not ticket.item.job:
             self._forget(ticket)
             self._joined.setdefault(id(job), []).append(ticket)
@@ -153,9 +155,8 @@ class Recorder:
                 self.when_spared(ticket.item)
             return
         keys = {id(part): key for part, key in ticket.parts}
-        for part in parts:
-            if not isinstance(part.outcome, Accepted):
-                self._write_failure(ticket, part, keys.get(id(part)), is_all=len(parts) == 1)
+        for each in (ticket, *joined):
+            self._write_failures(each, parts, keys)
 
     def request_settled(self, record: RequestRecord) -> None:
         """Write a request's line, as the engine's observer."""
@@ -251,6 +252,12 @@ class Recorder:
         for part in parts:
             if isinstance(part.outcome, Accepted):
                 self.recipients.unsubscribed += len(part.outcome.unsubscribed)
+
+    def _write_failures(self, ticket: Ticket, parts: Sequence[Part], keys: Mapping[int, str | None]) -> None:
+        """Write a line for each part that was not accepted; ``keys`` are of its request, by the part's `id`."""
+        for part in parts:
+            if not isinstance(part.outcome, Accepted):
+                self._write_failure(ticket, part, keys.get(id(part)), is_all=len(parts) == 1)
 
     def _write_failure(self, ticket: Ticket, part: Part, key: str | None, *, is_all: bool = True) -> None:
         outcome = part.outcome

@@ -133,7 +133,7 @@ def plan_retry(
             lines.append(number)
     replays: list[Replay] = []
     for key, found in by_key.items():
-        replay = _replay(key, [job for _, job in found], kept.requests.get(key), manifest)
+        replay = _replay(key, _riding([job for _, job in found]), kept.requests.get(key), manifest)
         if replay is None:
             left[NOT_KEPT] += len(found)
         else:
@@ -188,6 +188,11 @@ def _anew(job: Job, number: int, manifest: Manifest) -> Job:
     app_id = next(iter(manifest.app_ids.values()))
     key = uuid5(UUID(app_id), orjson.dumps(["retry", manifest.run, number]).decode())
     return replace(job, idempotency_key=str(key))
+
+
+def _riding(jobs: Sequence[Job]) -> Sequence[Job]:
+    """Leave out what joined another job by its caller's key: a request names nobody twice."""
+    return tuple({_recipients(job): job for job in jobs}.values())
 
 
 def _replay(key: str, jobs: Sequence[Job], kept: RequestEntry | None, manifest: Manifest) -> Replay | None:
