@@ -213,7 +213,7 @@ class CampaignKeeping(_Kept):
         if rows or pieces:
             what = f"{rows:,} rows, and {pieces:,} pieces of refused packs"
             told.append(f"{what}, may have been sent and go again, under their old keys where they have any")
-        if self._plan is not None and self._plan.deadline is not None and self._plan.deadline <= datetime.now(UTC):
+        if self._plan is not None and self._plan.is_overdue(datetime.now(UTC)):
             told.append("its deadline has passed: what was not sent expires")
         return "; ".join(told) or None
 

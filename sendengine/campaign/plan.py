@@ -50,6 +50,10 @@ class Plan(Struct, frozen=True, kw_only=True):
     deadline: datetime | None = None
     version: int = PACKING_VERSION
 
+    def is_overdue(self, now: datetime) -> bool:
+        """Whether its deadline has passed."""
+        return self.deadline is not None and self.deadline <= now
+
 
 def make_plan(
     campaign: Campaign,

@@ -301,7 +301,8 @@ class Run:
     def _settled(self, item: Item, over: asyncio.Event, receipt: Receipt) -> None:
         """An item has come to its end, and the recorder has counted it: see whether going on makes sense."""
         over.set()
-        if self._work.is_campaign and not isinstance(receipt.outcome, (Abandoned, Expired)):
+        says_something = not isinstance(receipt.outcome, (Abandoned, Expired)) and not self._work.is_overdue
+        if self._work.is_campaign and says_something:
             outcomes = [receipt.outcome, *(part.outcome for part in receipt.parts)]
             self._judge(item, is_error=not any(isinstance(each, (Accepted, Unreachable)) for each in outcomes))
         self._flow.leave(item.size_bytes)

@@ -4,7 +4,7 @@ Units: rows are counted from 0.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from pathlib import Path
 from typing import Final, Protocol
@@ -28,6 +28,7 @@ from sendengine.settings import Settings
 STANDARD_INPUT: Final = "-"
 _JOB_BYTES: Final = 500  # of a job in a jobs file, roughly, and of each recipient that it names
 _ID_BYTES: Final = 30
+_NEARLY: Final = timedelta(seconds=1)
 _CHANNEL_OF: Final = {"email": "email", "phone_number": "sms"}
 
 
@@ -67,6 +68,14 @@ class Work(Struct, frozen=True):
     selection: Selection
     items: "Items"
     plan: Plan | None = None
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether a campaign's deadline has passed: what ends now says nothing about its message.
+
+        A moment before counts: what the engine ends at the deadline, it ends by a clock of its own.
+        """
+        return self.plan is not None and self.plan.is_overdue(datetime.now(UTC) + _NEARLY)
 
 
 class CampaignInput(Struct, frozen=True):

@@ -17,7 +17,7 @@ import pytest
 from msgspec.structs import replace
 
 from sendengine import CreateNotification, InputError, StorageError
-from sendengine.campaign import house
+from sendengine.campaign import flow, house
 from sendengine.campaign import manifest as manifests
 from sendengine.campaign.kept import JobsKeeping, open_keeping
 from sendengine.campaign.manifest import Manifest
@@ -35,6 +35,8 @@ from tests.campaign.run_scene import HELLO, Scene, Server, change, greeting, job
 from tests.support.fake_transport import Answer, Arrival, accept, json_reply, refuse
 from tests.support.stores import Disk
 from tests.support.virtual_loop import START_S, run_virtually
+
+NOW = datetime.now(UTC)
 
 
 @pytest.fixture(autouse=True)
@@ -191,6 +193,24 @@ def test_a_jobs_file_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> Non
     assert scene.arrivals == 100
 
 
+def test_a_campaign_that_goes_on_after_its_deadline_comes_to_its_end(tmp_path: Path) -> None:
+    """What may have been sent is given up then, which says nothing about the message."""
+    scene = Scene(tmp_path, Server())
+    scene.begin(greeting(tmp_path, [f"u{n}" for n in range(100)], options=f"expires_in_s = 3600\n{HELLO}"), at=NOW)
+    assert scene.live(killed_at=10) is None
+    manifest = manifests.load(scene.run_dir)
+    assert manifest.plan is not None
+    plan = replace(manifest.plan, deadline=NOW - timedelta(seconds=5))
+    manifests.save(scene.run_dir, replace(manifest, plan=plan), Selection())
+    result = scene.live()
+    assert result is not None
+    assert (result.exit_code, result.why) == (3, "")
+    counts = scene.counts
+    assert counts["gave_up"] > 0
+    assert sum(counts.values()) == 100
+    assert all(line["maybe_sent"] for line in scene.lines("failures.jsonl") if line["outcome"] == "gave_up")
+
+
 def test_what_joined_another_job_is_counted_with_it(tmp_path: Path) -> None:
     scene = Scene(tmp_path, Server())
     lines = [note("a", idempotency_key="k"), *(note(f"u{n}") for n in range(9)), note("a", idempotency_key="k")]
@@ -198,6 +218,24 @@ def test_what_joined_another_job_is_counted_with_it(tmp_path: Path) -> None:
     result = scene.live()
     assert result is not None
     assert (scene.counts, scene.server.reached["a"]) == ({"accepted": 11}, 1)
+
+
+@pytest.mark.parametrize("is_later", [False, True])
+def test_what_joined_a_job_that_fails_has_a_line_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_later: bool
+) -> None:
+    monkeypatch.setattr(flow, "MOST_ITEMS", 5)  # what comes after many others comes when it has failed
+    scene = Scene(tmp_path, Server(lambda arrival: refuse() if "poison" in arrival.ids else accept(arrival)))
+    keyed = note("poison", idempotency_key="k")
+    others = [note(f"u{n}", urgency="high") for n in range(9)]
+    scene.begin(jobs(tmp_path, note("first"), keyed, *([*others, keyed] if is_later else [keyed, *others])))
+    assert scene.live() is not None
+    assert scene.counts == {"accepted": 10, "rejected": 2}
+    first, second = scene.lines("failures.jsonl")
+    assert first == {**second, "key": first["key"]}
+    assert second["key"] == (None if is_later else first["key"])
+    assert first["job"]["idempotency_key"] == "k"
+    assert len(scene.run_dir.read("failures.sums").splitlines()) == 2
 
 
 def test_what_joined_another_job_is_counted_although_a_process_died_before_it_joined_again(tmp_path: Path) -> None:
@@ -279,6 +317,24 @@ def test_after_an_outage_a_retry_reaches_everybody_once(tmp_path: Path, of: str,
     assert (again.exit_code, manifest.retry_of) == (0, scene.run_dir.run)
     assert server.reached == Counter(dict.fromkeys(ids, 1))
     assert {line["key"] for line in new.lines("requests.jsonl")} == failed
+
+
+def test_what_joined_a_job_that_was_given_up_rides_in_the_same_request_once(tmp_path: Path) -> None:
+    bad = {"u5", "u30"}
+    server = Server(outage(bad))
+    scene = Scene(tmp_path, server)
+    keyed = note("u5", "v5", idempotency_key="k")
+    scene.begin(jobs(tmp_path, note("u0"), keyed, keyed, *(note(f"u{n}") for n in range(400) if n != 5)))
+    assert scene.live() is not None
+    gave_up = [line for line in scene.lines("failures.jsonl") if line["job"].get("idempotency_key") == "k"]
+    assert [line["outcome"] for line in gave_up] == ["gave_up", "gave_up"]
+    assert len({line["key"] for line in gave_up}) == 1
+    server.answer = accept
+    new, _ = retried(scene)
+    assert new.live() is not None
+    assert (server.reached["u5"], server.reached["v5"]) == (1, 1)
+    of_it = [line["recipients"] for line in new.lines("requests.jsonl") if line["key"] == gave_up[0]["key"]]
+    assert of_it == [2]
 
 
 def test_deltas_that_may_have_been_counted_are_left_unless_they_are_asked_for(tmp_path: Path) -> None:
