@@ -4,13 +4,15 @@ Method: with a backlog, a transport notes when each measured job's permit was gr
 clock starts before `SendEngine.submit`. The jobs come one by one at intervals that vary, while at least ``waiting``
 normal ones wait, each a request of its own. A lone job on an idle engine (linger 0) is sent in turn with the same
 bytes as a bare request over a transport of the same kind, in one process and to one server; what the engine added is
-the difference of the two, from before `submit` until the outcome is awaited, pair by pair.
+the difference of the two, from before `submit` until the outcome is awaited, pair by pair. They follow on one another,
+as in a process that has other work; and once more after a pause each, which takes all of them two to three times as
+long: the processor slept, and its caches hold what others have run.
 
 Units: milliseconds with a backlog, µs for a lone job.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -27,7 +29,7 @@ from benchmarks.bare import open_session, send
 from benchmarks.benchmark import AtLeastOne, Benchmark, Loop, LoopKind, Positive, Rounds
 from benchmarks.feeding import Feed
 from benchmarks.fresh import in_fresh_process, run_on
-from benchmarks.mocked import MeasuredMock
+from benchmarks.mocked import UNLIMITED, MeasuredMock
 from benchmarks.report import Report, at_most, row
 from benchmarks.stamps import StampingTransport, Stamps, measured_job
 from benchmarks.workload import APP, CREATE, DOCUMENTED, UPDATE, job, jobs, lane_name, rendered, settings, wire
@@ -41,6 +43,7 @@ from sendengine.transport import open_transport
 _P99_MS: Final = 20.0
 _LONE_US: Final = 100.0
 _INTERVAL_S: Final = 0.02
+_PAUSE_S: Final = 0.002
 _WARM: Final = 20
 
 CaseName = Literal["backlog", "lone", "every"]
@@ -91,11 +94,12 @@ class Latency(Benchmark, frozen=True, kw_only=True):
             name for name, case in CASES.items() if self.case in {"every", "backlog" if case.has_backlog else "lone"}
         ]
         found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-        async with MeasuredMock(MockConfig(application_limit="off", keep_updates=False)) as mock:
+        limits = MockConfig(application_limit="off", keep_updates=False, latency_ms=self.latency_ms)
+        async with MeasuredMock(limits) as limited, MeasuredMock(UNLIMITED) as unlimited:
             for _ in range(self.rounds):
                 for name, rounds in found.items():
                     case = CASES[name]
-                    await mock.configure(latency_ms=self.latency_ms if case.has_backlog else 0.0)
+                    mock = limited if case.has_backlog else unlimited  # three ways in turn are more than it may be
                     await mock.reset()
                     task = Task(case, mock.base_url, self.waiting, self.jobs, self.settle_s, self.loop)
                     rounds.append(await in_fresh_process(measure, task))
@@ -169,6 +173,7 @@ async def _alone(task: Task) -> dict[str, float]:
         app = config.apps[APP]
         bare = open_transport(app, read_key(app), config.transport)
         async with SendEngine(config) as engine, open_session(task.base_url, connections=1) as session:
+            count = _WARM + task.jobs
             given = [replace(job(group, number), urgency=task.case.urgency) for number in _numbers(task, 0)]
             bodies = [[rendered(group, number) for number in _numbers(task, way)] for way in (1, 2)]
             tune_collector()
@@ -182,8 +187,14 @@ async def _alone(task: Task) -> dict[str, float]:
             async def by_aiohttp(number: int) -> None:
                 await send(session, task.base_url, bodies[1][number])
 
-            took_s = await _in_turn([by_engine, by_transport, by_aiohttp], task.jobs)
+            ways = [by_engine, by_transport, by_aiohttp]
+            at_once = await _in_turn(ways, range(count), pause_s=0)
+            after_pause = await _in_turn(ways, range(count, 2 * count), pause_s=_PAUSE_S)
         await bare.aclose()
+    return _compared(at_once) | {f"{name}, after a pause": value for name, value in _compared(after_pause).items()}
+
+
+def _compared(took_s: list[list[float]]) -> dict[str, float]:
     engine_us, transport_us, aiohttp_us = ([each * 1e6 for each in times] for times in took_s)
     return {
         "µs engine": median(engine_us),
@@ -194,22 +205,24 @@ async def _alone(task: Task) -> dict[str, float]:
     }
 
 
-async def _in_turn(ways: list[Callable[[int], Awaitable[None]]], count: int) -> list[list[float]]:
-    """Send so many requests each way, in turn, and time them; the first few do not count."""
+async def _in_turn(
+    ways: Sequence[Callable[[int], Awaitable[None]]], numbers: range, *, pause_s: float
+) -> list[list[float]]:
+    """Send these requests each way, in turn, and time them; the first few do not count."""
     took_s: list[list[float]] = [[] for _ in ways]
-    for number in range(_WARM + count):
+    for number in numbers:
         for way, times in zip(ways, took_s, strict=True):
-            await asyncio.sleep(_INTERVAL_S / 10)  # so that all that the last one left to do is done
+            await asyncio.sleep(pause_s)  # at least a turn of the loop, so that what the last one left to do is done
             begun_s = perf_counter()
             await way(number)
-            if number >= _WARM:
+            if number >= numbers.start + _WARM:
                 times.append(perf_counter() - begun_s)
     return took_s
 
 
 def _numbers(task: Task, way: int) -> range:
     """The users of one way, nobody else's: each user has one update a second."""
-    count = _WARM + task.jobs
+    count = 2 * (_WARM + task.jobs)
     return range(way * count, (way + 1) * count)
 
 

@@ -128,7 +128,7 @@ class Lane:
         if self.approaching + busy >= self.pace.lookahead and not self._high_is_waiting():
             return
         ready = self.source.waiting + self.returns.count  # those who come will see what there is to do, or when
-        if busy >= ready and busy >= ready + self.source.spread:
+        if busy >= ready and (not ready or busy >= ready + self.source.spread):
             return
         now_s = self.time()
         if self._may_send(now_s=now_s) and self.has_ready(now_s=now_s):
