@@ -17,7 +17,7 @@ import orjson
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sendengine.campaign.disk import as_storage_error, make_new, replace_whole, set_aside
+from sendengine.campaign.disk import as_storage_error, is_there, make_new, replace_whole, set_aside
 from sendengine.errors import StorageError
 
 FOLDER: Final = "begun"
@@ -71,11 +71,12 @@ class Registry:
     def find(self, identity: str) -> Begun | None:
         """Return which run was begun with this identity; raises StorageError where that cannot be read."""
         path = self._path(identity)
-        return _read(path) if path.exists() else None
+        return _read(path) if is_there(path) else None
 
     def everything(self) -> Sequence[Begun]:
         """Return all runs that were begun, the latest last; raises StorageError where one cannot be read."""
-        return sorted(map(_read, self._folder.glob("*.json")), key=lambda begun: begun.begun_at_s)
+        with as_storage_error(self._folder):
+            return sorted(map(_read, self._folder.glob("*.json")), key=lambda begun: begun.begun_at_s)
 
     def enter(self, identity: str, begun: Begun) -> bool:
         """Take note, durably, that a run begins; False where one was begun before. Raises StorageError."""

@@ -73,8 +73,9 @@ async def open_slot(path: Path, settings: JournalSettings) -> AsyncIterator[Slot
 
 
 def slots_of(state_dir: Path) -> Sequence[Path]:
-    """Return the journals of a state directory."""
-    return sorted(state_dir.glob("engine-*.db"))
+    """Return the journals of a state directory; raises StorageError."""
+    with as_storage_error(state_dir):
+        return sorted(state_dir.glob("engine-*.db"))
 
 
 def may_have_been_sent(outcome: Outcome) -> bool:

@@ -214,7 +214,7 @@ def _as_path(kind: type, value: object) -> object:
     """Convert what msgspec leaves to us: paths; and values of the message, which are looked at later."""
     if kind is object:
         return value
-    if isinstance(value, str) and value:
+    if isinstance(value, str) and value and "\0" not in value:
         return Path(value)
     raise ValueError("expected a file's path")
 

@@ -21,6 +21,12 @@ def as_storage_error(path: Path) -> Iterator[None]:
         raise StorageError(f"{path}: cannot be written or read: {error.strerror or error}") from None
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file is there; raises StorageError where that cannot be seen, as in a directory of another user."""
+    with as_storage_error(path):
+        return path.exists()
+
+
 def write_all(descriptor: int, content: bytes, *, place: int | None = None) -> None:
     """Write all of it, at ``place`` or where the file stands; raises OSError."""
     rest = memoryview(content)

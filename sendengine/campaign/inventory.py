@@ -34,12 +34,14 @@ class RunInfo(Struct, frozen=True):
 
 
 def describe(run_dir: RunDir) -> RunInfo:
-    """Look at a run without touching it."""
+    """Look at a run without touching it. One that cannot be read is damaged, and may be resumable for all we know."""
     name, done, total, exit_code = run_dir.run, 0, 0, None
     state: State = "killed"
     has_ended = True  # the latest process of it
+    has_manifest = True
     try:
-        if run_dir.has(MANIFEST):
+        has_manifest = run_dir.has(MANIFEST)
+        if has_manifest:
             manifest = manifests.load(run_dir)
             name, total = manifest.name, manifest.total
         if run_dir.has(STATUS):
@@ -56,7 +58,7 @@ def describe(run_dir: RunDir) -> RunInfo:
         state = "damaged"
     if run_dir.is_going_on:
         state, exit_code = "going on", None
-    is_resumable = state in {"stopped", "killed", "damaged"} and run_dir.has(MANIFEST)
+    is_resumable = state in {"stopped", "killed", "damaged"} and has_manifest
     return RunInfo(run_dir.run, state, is_resumable, _made_at(run_dir), name, done, total, exit_code)
 
 

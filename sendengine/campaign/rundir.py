@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
-from sendengine.campaign.disk import as_storage_error, replace_whole, set_aside
+from sendengine.campaign.disk import as_storage_error, is_there, replace_whole, set_aside
 from sendengine.campaign.linefiles import LineFile
 from sendengine.errors import InputError
 from sendengine.journal.whole_file import sync_directory
@@ -84,8 +84,8 @@ class RunDir:
         replace_whole(self.path / file, content, is_durable=is_durable)
 
     def has(self, file: str) -> bool:
-        """Whether a file is there."""
-        return (self.path / file).exists()
+        """Whether a file is there; raises StorageError where that cannot be seen."""
+        return is_there(self.path / file)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from sendengine.campaign.disk import as_storage_error
+from sendengine.campaign.disk import as_storage_error, is_there
 from sendengine.journal.frames import Record
 from sendengine.journal.records import JOB, REQUEST, UnreadableRecordError, read_job, read_request
 
@@ -44,7 +44,7 @@ class _Line(Struct, frozen=True):
 
 def unbooked(path: Path, *, size_bytes: int) -> Unbooked:
     """Read the last lines behind ``size_bytes``; one that is torn or damaged says nothing. Raises StorageError."""
-    if not path.exists():
+    if not is_there(path):
         return Unbooked()
     with as_storage_error(path), path.open("rb") as file:
         file.seek(max(size_bytes, path.stat().st_size - _MOST_BYTES))

@@ -63,7 +63,7 @@ class Asked(Struct, frozen=True, kw_only=True):
                 "--latency-ms and --latency-p99-ms are of the mock server that bench starts itself; start one with "
                 "`sendengine mock --latency-ms …` and give its address, or leave --address and --app out"
             )
-        if self.is_named and not self.config.exists():
+        if self.is_named and not os.access(self.config, os.F_OK):
             raise SettingsError(f"{self.config}: there is no such file; correct --config, or leave it out")
         if self.latency_p99_ms and self.latency_p99_ms <= self.median_ms:
             raise SettingsError(
@@ -177,7 +177,7 @@ def _mock(asked: Asked) -> MockConfig:
 
 def _allowed(asked: Asked) -> Sequence[str]:
     """Read the list of test servers; where no settings are there and none were asked for, it is empty."""
-    is_there = asked.is_named or asked.config.exists() or any(name.startswith(PREFIX) for name in os.environ)
+    is_there = asked.is_named or os.access(asked.config, os.F_OK) or any(name.startswith(PREFIX) for name in os.environ)
     return load_settings(asked.config).bench.addresses if is_there else ()
 
 

@@ -4,6 +4,7 @@ Units: ``_s`` seconds, ``_bytes`` bytes.
 """
 
 import asyncio
+import os
 import shutil
 import socket
 import ssl
@@ -51,7 +52,7 @@ def check_descriptors(transport: TransportSettings) -> Check:
 
 def check_disk(name: str, folder: Path) -> Check:
     """See whether a directory can be written to, and how much room there is."""
-    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if os.access(parent, os.F_OK))
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass

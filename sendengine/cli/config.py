@@ -1,5 +1,6 @@
 """``sendengine config check`` and ``config show``: what the settings are, and what is wrong with them."""
 
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,7 +97,7 @@ def check_file(settings: Settings, path: Path) -> Iterator[Finding]:
     """Find files that settings name and that are not there, and a key that others can read."""
     ca_file = settings.transport.ca_file
     if ca_file is not None:
-        is_there = Path(ca_file).is_file()
+        is_there = os.access(ca_file, os.R_OK) and Path(ca_file).is_file()
         yield Finding(is_right=is_there, text=f"transport.ca_file: {ca_file} is {'there' if is_there else 'not there'}")
     holds_key = any(app.api_key is not None and not app.api_key.startswith("$") for app in settings.apps.values())
     if holds_key and path.exists() and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):

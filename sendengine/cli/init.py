@@ -63,7 +63,7 @@ def init_command(*, config: Path, app_id: str, plan: str, is_sure: bool, is_json
         config.with_name("campaign.toml"): _CAMPAIGN,
         config.with_name("recipients.csv"): _RECIPIENTS,
     }
-    chosen = [path for path in files if not path.exists() or is_sure or _may_overwrite(path)]
+    chosen = [path for path in files if not os.access(path, os.F_OK) or is_sure or _may_overwrite(path)]
     for path in chosen:
         _write(path, files[path])
     if is_json:

@@ -25,7 +25,7 @@ def report_command(*, run: str, runs_dir: Path, is_json: bool) -> None:
     RUN is its name, the start of it, its directory, "latest", or the name of a campaign that only one run sends.
     """
     found = find_run(run, runs_dir)
-    if not (found.path / REPORT).exists():
+    if not found.has(REPORT):
         raise InputError(_without_report(found))
     try:
         report = parse(found.read(REPORT))
@@ -53,9 +53,9 @@ def _without_report(found: RunDir) -> str:
 def find_run(name: str, runs_dir: Path) -> RunDir:
     """Find a run by its directory, its name, the start of it, or what it sends where only one sends that.
 
-    Raises InputError.
+    Raises InputError, and StorageError where the directory cannot be read.
     """
-    if any(Path(name, file).exists() for file in (REPORT, MANIFEST)):
+    if any(RunDir(Path(name)).has(file) for file in (REPORT, MANIFEST)):
         return RunDir(Path(name))
     runs = find_runs(runs_dir)
     if name == "latest" and runs:

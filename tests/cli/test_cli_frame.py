@@ -8,6 +8,9 @@ import orjson
 import pytest
 from click.testing import CliRunner, Result
 
+from sendengine.campaign.inventory import describe
+from sendengine.campaign.rundir import RunDir
+from sendengine.cli.checks import check_disk
 from sendengine.cli.commands import cli
 from sendengine.cli.exits import Exit, exit_of
 from sendengine.cli.output import counted, duration
@@ -99,6 +102,72 @@ def test_a_count_has_its_noun() -> None:
         "1 request",
         "2,000 requests",
     ]
+
+
+# What cannot be looked at
+
+TOO_LONG = "x" * 300  # for a file's name: the system says so wherever it is looked for, as it does of what is forbidden
+SETTINGS = f"""\
+state_dir = "{TOO_LONG}"
+[apps.shop]
+app_id = "{APP_ID}"
+api_key = "{CANARY}"
+base_url = "http://127.0.0.1:9"
+"""
+CAMPAIGN = """\
+[campaign]
+name = "black-friday"
+channel = "push"
+message.contents.en = "24 hours only"
+[campaign.recipients]
+file = "recipients.csv"
+column = "external_id"
+target = "external_id"
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("send", "campaign.toml", "--yes"), 5),
+        (("status", TOO_LONG), 5),
+        (("report", TOO_LONG), 5),
+        (("resume", TOO_LONG), 5),
+        (("retry", TOO_LONG), 5),
+        (("pause", TOO_LONG), 5),
+        (("dead", "list"), 5),
+        (("init", "--yes", "--config", TOO_LONG), 2),
+        (("bench", "--seconds", "1", "--config", TOO_LONG), 2),
+    ],
+)
+def test_a_place_that_cannot_be_looked_at_is_named_in_one_line(arguments: tuple[str, ...], code: int) -> None:
+    Path("sendengine.toml").write_text(SETTINGS)
+    Path("campaign.toml").write_text(CAMPAIGN)
+    Path("recipients.csv").write_text("external_id\nu-1\n")
+    result = run(*arguments)
+    assert (result.exit_code, type(result.exception)) == (code, SystemExit)
+    (last,) = [line for line in result.stderr.splitlines() if line.startswith("sendengine: ")]
+    assert TOO_LONG in last
+
+
+def test_a_run_that_cannot_be_looked_at_is_listed_and_never_thrown_away_unasked(tmp_path: Path) -> None:
+    unseen = RunDir(tmp_path / f"20261122T184213.017Z-{TOO_LONG}")
+    found = describe(unseen)
+    assert (found.state, found.is_resumable) == ("damaged", True)
+
+
+def test_a_directory_that_cannot_be_looked_at_is_judged_by_the_one_around_it(tmp_path: Path) -> None:
+    assert check_disk("state", tmp_path / TOO_LONG).result in {"ok", "warn"}
+
+
+def test_a_campaign_whose_file_cannot_have_that_name_is_refused() -> None:
+    Path("sendengine.toml").write_text(SETTINGS)
+    Path("campaign.toml").write_text(CAMPAIGN.replace("recipients.csv", "a\\u0000.csv"))
+    result = run("validate", "campaign.toml")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "sendengine: campaign.toml: campaign.recipients.file: expected a file's path\n",
+    )
 
 
 # init
