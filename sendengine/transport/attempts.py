@@ -1,4 +1,4 @@
-"""Exchanges under way: each one's permit and connection, the slots they share, and when their time is over.
+"""Exchanges under way: how far each is, the slots they share, and when their time is over.
 
 Units: seconds on the running loop's clock; slots are connections.
 
@@ -8,9 +8,8 @@ one timer for the first serves them all: measured, `asyncio.timeout` for each co
 
 import asyncio
 from collections import deque
-from typing import Final
 
-from sendengine.ports import Permit
+from sendengine.transport.link import Link
 
 
 class Slots:
@@ -53,38 +52,31 @@ class Slots:
 
 
 class Attempt:
-    """One exchange, in the task that runs it: its permit, and from then on its connection."""
+    """One exchange, in the task that runs it: how far it is, what it holds, and whether its time is over."""
 
     __slots__ = (
         "_cancelled_before",
-        "_deadlines",
         "_task",
-        "_transport",
+        "has_slot",
+        "is_answered",
+        "is_asking",
         "is_expired",
-        "is_granted",
         "is_written",
-        "permit",
+        "link",
     )
 
-    def __init__(self, permit: Permit, deadlines: "Deadlines") -> None:
+    def __init__(self) -> None:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("an exchange runs in a task")
-        self.permit: Final = permit
-        self.is_granted = False
-        self.is_written = False
+        self.has_slot = False
+        self.link: Link | None = None
+        self.is_asking = False  # for its permit, and what is raised then is none of ours
+        self.is_written = False  # perhaps, from the moment in which it is handed to the loop
+        self.is_answered = False
         self.is_expired = False
-        self._deadlines = deadlines
         self._task = task
         self._cancelled_before = task.cancelling()
-        self._transport: asyncio.Transport | None = None
-
-    def grant(self, transport: asyncio.Transport, *, has_body: bool) -> None:
-        """The permit is there: its time runs. The request is written now, or, with a body, in the loop's next step."""
-        self.is_granted = True
-        self.is_written = not has_body
-        self._transport = transport
-        self._deadlines.start(self)
 
     def expire(self) -> None:
         """Its time is over: interrupt it, unless that has happened."""
@@ -98,15 +90,9 @@ class Attempt:
         return self.is_expired and self._task.cancelling() <= self._cancelled_before + 1
 
     def finish(self) -> None:
-        """Take back the interruption, and cut the connection where it is to be closed.
-
-        aiohttp closes it politely, which waits for a peer that may never read.
-        """
-        self._deadlines.stop(self)
+        """Take back the interruption, where there was one."""
         if self.is_expired:
             self._task.uncancel()
-        if self._transport is not None and self._transport.is_closing():
-            self._transport.abort()
 
 
 class Deadlines:

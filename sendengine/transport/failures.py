@@ -22,7 +22,7 @@ _PASSWORD: Final = re.compile(r"(?<=://)[^/@\s'\"]+@")
 def failure(error: Exception, *, is_written: bool) -> TransportError:
     """Make the error of ours that an exchange ends in; it carries the foreign one's words and not the exception.
 
-    aiohttp's exceptions hold the request's headers, and so the key: they are neither chained nor kept.
+    Foreign ones may hold what was read, and a proxy's address with its password: they are neither chained nor kept.
     """
     if is_written:
         return ReplyLostError(f"the reply was lost: {words(error)}")

@@ -1,4 +1,4 @@
-"""The transport over aiohttp: one session and one pool of connections to one app's base URL.
+"""The transport over aiohttp: one pool of connections to one app's base URL.
 
 Units: seconds on the running loop's clock; bytes.
 
@@ -9,12 +9,10 @@ permit on.
 
 import asyncio
 import ssl
-from io import BytesIO
 from typing import Final
 
-from aiohttp import ClientError, ClientRequest, ClientSession, ClientTimeout, DummyCookieJar
+from aiohttp import ClientError, EofStream
 from aiohttp.http_exceptions import HttpProcessingError
-from multidict import CIMultiDict
 from yarl import URL
 
 from sendengine.core.onesignal import notifications_path
@@ -22,16 +20,13 @@ from sendengine.errors import NotSentError, ReplyLostError, TransportError
 from sendengine.ports import Permit, Reply, WireRequest
 from sendengine.settings import TransportSettings
 from sendengine.transport.attempts import Attempt, Deadlines, Slots
-from sendengine.transport.bodies import bounded_body
-from sendengine.transport.connector import CURRENT, PermitConnector, PermitRaised, WatchedRequest
-from sendengine.transport.credentials import request_headers
+from sendengine.transport.connector import Links
+from sendengine.transport.direct.http1.heads import Heads
 from sendengine.transport.failures import FOREIGN, failure
-from sendengine.transport.lifetimes import IDLE_S
 from sendengine.transport.tls import tls_context
 from sendengine.transport.warming import Warming
 
-_LARGE_BODY_BYTES: Final = 2**20  # beyond it aiohttp warns about bytes, and writes a file in pieces
-_FOREIGN: Final = (*FOREIGN, ClientError, HttpProcessingError, AssertionError)
+_FOREIGN: Final = (*FOREIGN, ClientError, HttpProcessingError, EofStream, AssertionError)
 """With what aiohttp raises: its InvalidURL is a ValueError, and it asserts that no connection closes under it."""
 
 
@@ -43,26 +38,22 @@ class AiohttpTransport:
 
     def __init__(self, *, base_url: str, api_key: str, settings: TransportSettings, max_connections: int) -> None:
         self._base_url = base_url.rstrip("/")
-        self._urls = {notifications_path(): self._url(notifications_path())}
-        self._headers = _headers(api_key)
+        self._heads = Heads(base_url, api_key)
         self._settings = settings
         self._slots = Slots(max_connections)
         self._deadlines = Deadlines(timeout_s=settings.timeout_s)
         self._max_connections = max_connections
         self._attempts: set[Attempt] = set()
         self._is_closed = False
-        self._proxy = URL(settings.proxy) if settings.proxy else None
-        self._timeout = ClientTimeout(total=None, connect=settings.connect_timeout_s)
-        self._connector = PermitConnector(limit=max_connections, tls=_tls_for(self._base_url, settings), idle_s=IDLE_S)
-        self._session = ClientSession(
-            connector=self._connector,
-            request_class=WatchedRequest,
-            cookie_jar=DummyCookieJar(),
-            timeout=self._timeout,
-            proxy=self._proxy,
-            auto_decompress=False,
+        self._origin = _forwarded_origin(self._base_url, settings)
+        self._links = Links(
+            URL(self._base_url + notifications_path(), encoded=True),
+            limit=max_connections,
+            tls=_tls_for(self._base_url, settings),
+            proxy=URL(settings.proxy) if settings.proxy else None,
+            connect_timeout_s=settings.connect_timeout_s,
         )
-        self._warming = Warming(self._open_one, open_count=lambda: self._connector.open_count)
+        self._warming = Warming(self._open_one, open_count=lambda: self._links.open_count)
 
     def __repr__(self) -> str:
         return f"<AiohttpTransport {self._base_url}, {self.open_connections} open>"
@@ -71,34 +62,22 @@ class AiohttpTransport:
         """Send one request and return its reply, as `sendengine.ports.Transport` has it."""
         if self._is_closed:
             raise NotSentError("the transport is closed")
-        attempt = Attempt(permit, self._deadlines)
-        token = CURRENT.set(attempt)
+        attempt = Attempt()
         self._attempts.add(attempt)
-        has_slot = self._slots.try_take()
-        reply: Reply | None = None
         try:
-            if not has_slot:
-                await self._slots.take()
-                has_slot = True
-            reply = await self._carry(request)
-        except PermitRaised as carrier:
-            error = carrier.error
+            return await self._carry(attempt, request, permit)
         except _FOREIGN as foreign:
+            if attempt.is_asking:
+                raise
             error = failure(foreign, is_written=attempt.is_written)
         except asyncio.CancelledError:
             if not attempt.is_over:
                 raise
             error = self._interruption(attempt)
         finally:
-            attempt.finish()
-            self._attempts.discard(attempt)
-            CURRENT.reset(token)
-            if has_slot:
-                self._slots.give_back()
-        if reply is not None:
-            return reply
+            self._leave(attempt)
         try:
-            raise error  # here, so that no foreign exception is its context: those hold the key
+            raise error  # here, so that no foreign exception is its context
         finally:
             del error  # it holds this frame, and would be held by it
 
@@ -110,12 +89,12 @@ class AiohttpTransport:
 
     def replace_key(self, api_key: str) -> None:
         """Use another API key from the next request on. Raises SettingsError where it cannot stand in a header."""
-        self._headers = _headers(api_key)
+        self._heads.replace_key(api_key)
 
     @property
     def open_connections(self) -> int:
         """How many connections are open, busy or idle."""
-        return self._connector.open_count
+        return self._links.open_count
 
     @property
     def capacity(self) -> int:
@@ -136,13 +115,10 @@ class AiohttpTransport:
         """Close every connection; exchanges under way end as if their time were over."""
         self._is_closed = True
         for attempt in list(self._attempts):
-            attempt.expire()  # before aiohttp cancels what it waits for, which would look like a cancelled task
+            attempt.expire()  # before its connection goes, so that it says why
         self._deadlines.close()
         await self._warming.aclose()
-        gone = self._connector.abort_all()
-        await self._session.close()
-        await asyncio.gather(*gone, return_exceptions=True)
-        await asyncio.sleep(0)  # uvloop closes a socket one step after it says so
+        await self._links.aclose()
 
     def _interruption(self, attempt: Attempt) -> TransportError:
         if not attempt.is_written:
@@ -151,50 +127,71 @@ class AiohttpTransport:
             return ReplyLostError("the transport was closed before the reply came")
         return ReplyLostError(f"no reply within {self._settings.timeout_s:g} s")
 
-    async def _carry(self, request: WireRequest) -> Reply:
-        body = request.body
-        response = await self._session.request(
-            request.method,
-            self._urls.get(request.path) or self._url(request.path),
-            data=BytesIO(body) if len(body) > _LARGE_BODY_BYTES else body or None,
-            headers=self._headers,
-            allow_redirects=False,
-        )
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        content = await bounded_body(response, headers, max_bytes=self._settings.max_reply_bytes)
-        return Reply(response.status, headers, content)
+    async def _carry(self, attempt: Attempt, request: WireRequest, permit: Permit) -> Reply:
+        """Take what the exchange needs, in this order; `_leave` gives it back."""
+        if not self._slots.try_take():
+            await self._slots.take()
+        attempt.has_slot = True
+        link = attempt.link = self._links.take() or await self._links.open()
+        attempt.is_asking = True
+        await permit()
+        attempt.is_asking = False
+        if not link.is_usable():
+            raise NotSentError("the connection was closed before the request was written")
+        head = self._head(request)
+        self._deadlines.start(attempt)
+        attempt.is_written = True
+        link.send(head, request)
+        reply = await link.answer(max_bytes=self._settings.max_reply_bytes)
+        attempt.is_answered = True
+        return reply
+
+    def _leave(self, attempt: Attempt) -> None:
+        self._deadlines.stop(attempt)
+        self._attempts.discard(attempt)
+        attempt.finish()
+        link = attempt.link
+        if link is not None:
+            if attempt.is_written and not attempt.is_answered:
+                link.cut()
+            else:
+                self._links.give_back(link)
+        if attempt.has_slot:
+            self._slots.give_back()
+
+    def _head(self, request: WireRequest) -> bytes:
+        """Render a request's head. Raises NotSentError where its path cannot stand in one."""
+        head = self._heads.head(request)
+        if self._origin is None:
+            return head
+        return _forwarded(head, self._origin, self._links.proxy_authorization)
 
     async def _open_one(self) -> bool:
         """Open a connection and leave it idle; False where that failed or there is no room."""
-        if self._connector.claimed_count >= self._max_connections or not self._slots.try_take():
+        if self._links.claimed_count >= self._max_connections or not self._slots.try_take():
             return False
-        before = self._connector.opened_count
         try:
-            connection = await self._connector.connect(self._blank_request(), [], self._timeout)
-            connection.release()
+            self._links.give_back(await self._links.open())
         except _FOREIGN:
             return False
         finally:
             self._slots.give_back()
-        return self._connector.opened_count > before
-
-    def _blank_request(self) -> ClientRequest:
-        """Make what aiohttp derives a connection from; it is never sent."""
-        return ClientRequest(
-            "GET",
-            self._urls[notifications_path()],
-            loop=asyncio.get_running_loop(),
-            session=self._session,
-            proxy=self._proxy,
-        )
-
-    def _url(self, path: str) -> URL:
-        return URL(self._base_url + path, encoded=True)
+        return True
 
 
-def _headers(api_key: str) -> "CIMultiDict[str]":
-    """Make all of a request's headers. They are not the session's own, because aiohttp shows those to a proxy."""
-    return CIMultiDict(request_headers(api_key))
+def _forwarded_origin(base_url: str, settings: TransportSettings) -> bytes | None:
+    """Return what goes before the path where a proxy passes requests on one by one; None where there is none."""
+    if settings.proxy is None or base_url.startswith("https:"):
+        return None
+    return str(URL(base_url).origin()).encode("ascii")
+
+
+def _forwarded(head: bytes, origin: bytes, authorization: str | None) -> bytes:
+    """Return a head as a proxy wants it: the whole URL in its first line, and what the proxy wants to see."""
+    method, path, rest = head.split(b" ", 2)
+    version, fields = rest.split(b"\r\n", 1)
+    credentials = b"Proxy-Authorization: %b\r\n" % authorization.encode("ascii") if authorization else b""
+    return b"%b %b%b %b\r\n%b%b" % (method, origin, path, version, credentials, fields)
 
 
 def _tls_for(base_url: str, settings: TransportSettings) -> ssl.SSLContext | bool:

@@ -228,6 +228,6 @@ async def test_a_handshake_that_takes_too_long_was_not_sent(open_transport: Tran
         under_way = asyncio.create_task(transport.exchange(POST, at_once))
         await server.got_peer.wait()
         jump(6)
-        with pytest.raises(NotSentError):
+        with pytest.raises(NotSentError, match="not open within 5 s"):
             await under_way
         await server.all_gone()

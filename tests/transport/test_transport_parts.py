@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import pytest
+from aiohttp import TCPConnector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,6 @@ from sendengine.errors import NotSentError, ReplyLostError
 from sendengine.settings import AppSettings, TransportSettings
 from sendengine.transport import AiohttpTransport, bounded_connections, descriptors, open_transport
 from sendengine.transport.attempts import Slots
-from sendengine.transport.connector import PermitConnector
 from sendengine.transport.failures import failure
 from sendengine.transport.warming import AT_ONCE, Warming
 from tests.transport.conftest import on_asyncio
@@ -178,16 +178,16 @@ async def test_a_caller_that_leaves_does_not_stop_the_others() -> None:
 @on_asyncio
 async def test_warming_counts_what_an_exchange_is_just_opening(monkeypatch: pytest.MonkeyPatch) -> None:
     """Inside aiohttp, since nothing outside can make one handshake slower than another."""
-    slow, connect = asyncio.Event(), PermitConnector._create_connection
+    slow, connect = asyncio.Event(), TCPConnector._create_connection
     started: list[object] = []
 
-    async def first_is_slow(self: PermitConnector, *arguments: Any) -> Any:
+    async def first_is_slow(self: TCPConnector, *arguments: Any) -> Any:
         started.append(arguments)
         if len(started) == 1:
             await slow.wait()
         return await connect(self, *arguments)
 
-    monkeypatch.setattr(PermitConnector, "_create_connection", first_is_slow)
+    monkeypatch.setattr(TCPConnector, "_create_connection", first_is_slow)
     async with serving(answering()) as server:
         transport = AiohttpTransport(base_url=server.url, api_key="k", settings=TransportSettings(), max_connections=2)
         connecting = asyncio.create_task(transport.exchange(POST, at_once))

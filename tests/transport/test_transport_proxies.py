@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 
 from sendengine.errors import NotSentError
+from sendengine.ports import WireRequest
 from tests.transport.conftest import KEY, TransportMaker, aiohttp_only, on_asyncio
 from tests.transport.scripted import (
     AUTHORITY,
@@ -94,3 +95,30 @@ async def test_plain_http_goes_through_a_proxy_whole(open_transport: TransportMa
             assert (await transport.exchange(POST, at_once)).status == 200
         assert proxy.requests[0].line == "POST http://127.0.0.1:9/notifications HTTP/1.1"
         assert len(proxy.peers) == 1
+
+
+async def test_a_proxy_that_passes_requests_on_sees_its_credentials_and_the_server_s_host(
+    open_transport: TransportMaker,
+) -> None:
+    async with serving(answering()) as proxy:
+        address = proxy.url.replace("http://", "http://user:canary@")
+        transport = open_transport("http://api.example:8080/prefix/", proxy=address)
+        requests = [WireRequest("PATCH", "/apps/a%2Fb?x=1", b"{}"), WireRequest("GET", "/apps/a")]
+        for request in requests:
+            assert (await transport.exchange(request, at_once)).status == 200
+        assert [got.line for got in proxy.requests] == [
+            "PATCH http://api.example:8080/prefix/apps/a%2Fb?x=1 HTTP/1.1",
+            "GET http://api.example:8080/prefix/apps/a HTTP/1.1",
+        ]
+        for got in proxy.requests:
+            assert got.headers["Proxy-Authorization"] == "Basic dXNlcjpjYW5hcnk="  # user:canary
+            assert got.headers["Host"] == "api.example:8080"
+            assert got.headers["Authorization"] == f"Key {KEY}"
+        assert [got.body for got in proxy.requests] == [b"{}", b""]
+        assert len(proxy.peers) == 1
+
+
+async def test_a_proxy_without_a_password_is_shown_none(open_transport: TransportMaker) -> None:
+    async with serving(answering()) as proxy:
+        await open_transport("http://127.0.0.1:9", proxy=proxy.url).exchange(POST, at_once)
+        assert "Proxy-Authorization" not in proxy.requests[0].headers

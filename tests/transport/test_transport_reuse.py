@@ -8,10 +8,12 @@ import pytest
 
 from sendengine.errors import ReplyLostError
 from sendengine.ports import Reply, WireRequest
-from tests.transport.conftest import TransportMaker, cases, direct_only, http1_only, on_asyncio
+from tests.transport.conftest import TransportMaker, cases, http1_only, on_asyncio
 from tests.transport.scripted import (
+    AUTHORITY,
     POST,
     Accepted,
+    Gate,
     Peer,
     answering,
     at_once,
@@ -20,6 +22,7 @@ from tests.transport.scripted import (
     listening,
     outcome,
     reply,
+    server_tls,
     serving,
     turns,
     until,
@@ -69,9 +72,9 @@ async def test_a_connection_that_is_not_to_be_kept_is_closed_although_the_server
 
 
 @on_asyncio
-@direct_only
+@http1_only("HTTP/2 asks an idle one whether it is there; test_h2_liveness has that")
 async def test_a_connection_that_was_idle_for_a_minute_is_replaced(open_transport: TransportMaker) -> None:
-    """By then a load balancer may be closing it; aiohttp sees to it by a clock that a test cannot put forward."""
+    """By then a load balancer may be closing it."""
     async with serving(answering()) as server:
         transport = open_transport(server.url)
         for count in (1, 2, 3):
@@ -82,6 +85,39 @@ async def test_a_connection_that_was_idle_for_a_minute_is_replaced(open_transpor
             jump(40)
         await until(lambda: transport.open_connections == 0)
         await server.all_gone()
+
+
+@on_asyncio
+@http1_only("over HTTP/2 there is one; test_direct_pool_wide has those that are not needed any more")
+async def test_connections_that_are_not_needed_any_more_are_closed_and_the_one_in_use_is_kept(
+    open_transport: TransportMaker,
+) -> None:
+    async with serving(answering()) as server:
+        transport = open_transport(server.url)
+        assert await transport.warm(5) == 5
+        for _ in range(4):
+            jump(19)
+            await turns()
+            await transport.exchange(POST, at_once)
+        await until(lambda: transport.open_connections == 1)
+        assert (len(server.peers), len(server.requests)) == (5, 4)
+
+
+@on_asyncio
+@http1_only("an HTTP/2 connection takes nothing new then; test_h2_endings has that")
+async def test_a_connection_that_grew_too_old_under_an_exchange_is_closed_after_it(
+    open_transport: TransportMaker,
+) -> None:
+    gate = Gate()
+    async with serving(answering()) as server:
+        transport = open_transport(server.url)
+        under_way = asyncio.create_task(transport.exchange(POST, gate))
+        await gate.asked.wait()
+        jump(301)
+        gate.opened.set()
+        assert (await under_way).status == 200
+        await server.all_gone()
+        assert transport.open_connections == 0
 
 
 # What follows a reply
@@ -144,8 +180,11 @@ async def test_a_body_that_is_longer_than_its_length_is_cut_and_its_rest_is_nobo
 
 
 @http1_only("HTTP/2 leaves a stream and not a connection; test_h2_replies has replies before the request is out")
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("size", [1_000, 100_000, 20_000_000])
-async def test_an_early_reply_leaves_no_half_request_behind(open_transport: TransportMaker, size: int) -> None:
+async def test_an_early_reply_leaves_no_half_request_behind(
+    open_transport: TransportMaker, size: int, *, is_tls: bool
+) -> None:
     """The server answers the head, keeps the connection, and reads on: the next request must begin with its head."""
 
     async def early(peer: Peer) -> None:
@@ -155,8 +194,8 @@ async def test_an_early_reply_leaves_no_half_request_behind(open_transport: Tran
             await peer.send(reply(head.headers["Content-Length"].encode(), status="400 Bad Request"))
             await peer.reader.readexactly(int(head.headers["Content-Length"]))
 
-    async with serving(early) as server:
-        transport = open_transport(server.url)
+    async with serving(early, tls=server_tls() if is_tls else None) as server:
+        transport = open_transport(server.url, **({"ca_file": AUTHORITY} if is_tls else {}))
         for length in (size, size + 1, 3, size + 2):
             got = await transport.exchange(WireRequest("POST", "/notifications", b"x" * length), at_once)
             assert (got.status, got.body) == (400, b"%d" % length)

@@ -1,0 +1,97 @@
+"""One connection that aiohttp has opened: a request out, a reply in, one at a time.
+
+Units: seconds on the running loop's clock; bytes.
+
+Method: of aiohttp's client, the connector, its connections, their protocol and its parser of replies are used; its
+session, requests and responses are left out. What those do for each request (headers merged, checked and rendered,
+a body wrapped, a task that writes it, timers, redirects, cookies, a reply that is also a context) is 43 of the 71 µs
+of an exchange, 110 of its 141 Python calls, and none of it is wanted here. What is called of the protocol are methods
+without an underscore that aiohttp's own session calls, the same in 3.13 and 3.14; its documentation has only the
+connector, the connection and the stream of the body.
+
+Decided here: a request is handed to the loop whole, so that nobody waits for a writer and the reply may come first.
+"""
+
+import asyncio
+from typing import Final
+
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+
+from sendengine.ports import Reply, WireRequest
+from sendengine.transport.bodies import bounded_body
+from sendengine.transport.encodings import decoded
+
+_SUCCESS: Final = range(200, 300)
+_JOINED_BYTES: Final = 65_536  # beyond it, copying a body costs more than a second piece
+_SWITCHING: Final = 101
+_FINAL: Final = 200  # and above
+
+
+class Link:
+    """One open connection; ``due_s`` is when it is too old, or was idle for too long."""
+
+    __slots__ = ("_connection", "_is_doubtful", "_is_large", "due_s", "has_tls", "protocol", "transport", "until_s")
+
+    def __init__(
+        self, connection: Connection, protocol: ResponseHandler, transport: asyncio.Transport, *, until_s: float
+    ) -> None:
+        self._connection = connection
+        self.has_tls: Final = transport.get_extra_info("ssl_object") is not None
+        self._is_large = False  # the request
+        self._is_doubtful = False  # whether all of it was written
+        self.protocol: Final = protocol
+        self.transport: Final = transport
+        self.until_s: Final = until_s
+        self.due_s = until_s
+
+    def is_usable(self) -> bool:
+        """Whether it is open, and nothing came over it that nobody asked for: that would be taken for the reply."""
+        return not (self.transport.is_closing() or self.protocol.should_close or self._is_doubtful)
+
+    def send(self, head: bytes, request: WireRequest) -> None:
+        """Write a request. Raises what the loop raises, where some of it may have been written."""
+        body = request.body
+        self.protocol.set_response_params(
+            skip_payload=request.method == "HEAD", read_until_eof=True, auto_decompress=False
+        )
+        self._is_large = len(body) > _JOINED_BYTES
+        if self._is_large:
+            self.transport.writelines((head, body))
+        else:
+            self.transport.write(head + body)
+
+    async def answer(self, *, max_bytes: int) -> Reply:
+        """Return the reply, its body decoded and at most ``max_bytes``.
+
+        Interim replies are passed over. Raises what aiohttp raises where it does not come whole.
+        """
+        message, payload = await self.protocol.read()
+        while message.code < _FINAL and message.code != _SWITCHING:
+            message, payload = await self.protocol.read()
+        headers = {name.lower(): value for name, value in message.headers.items()}
+        if payload.is_eof() and payload.total_bytes <= max_bytes:
+            body = payload.read_nowait()
+        else:
+            body = await bounded_body(payload, max_bytes=max_bytes)
+        if self._is_large:
+            self._is_doubtful = self._may_be_unsent(message.code)
+        encoding = headers.get("content-encoding")
+        return Reply(message.code, headers, decoded(body, encoding, max_bytes=max_bytes) if encoding else body)
+
+    def cut(self) -> None:
+        """Close without goodbye: a polite one waits for a peer that may never read."""
+        self.transport.abort()
+        self._connection.close()
+
+    def forget(self) -> None:
+        """Tell aiohttp that it is gone."""
+        self._connection.close()
+
+    def _may_be_unsent(self, status: int) -> bool:
+        """Whether some of a large request may still wait to be written when its reply has come.
+
+        Over TLS the loop does not say what it has encrypted and not written yet; a server that did not read the
+        request to its end will hardly say that it succeeded.
+        """
+        return bool(self.transport.get_write_buffer_size()) or (self.has_tls and status not in _SUCCESS)
