@@ -54,7 +54,8 @@ _DELTA_MAX: Final = 2**53  # a hundred of them still add up to less than JSON's 
 _CHANNEL_OF: Final = {"email": "email", "phone_number": "sms"}
 
 
-class CreateNotification(Struct, frozen=True, kw_only=True):
+# gc=False: what a job holds is JSON, which never holds the job; a million that wait need not be walked.
+class CreateNotification(Struct, frozen=True, kw_only=True, gc=False):
     """One message to the recipients of one target.
 
     ``message`` holds OneSignal's own body fields (``contents``, ``headings``, ``template_id``, …), passed through
@@ -86,7 +87,7 @@ class CreateNotification(Struct, frozen=True, kw_only=True):
             raise InvalidJobError("expected_recipients", "a whole number from 0 up, only for segments or filters")
 
 
-class UpdateUser(Struct, frozen=True):
+class UpdateUser(Struct, frozen=True, gc=False):
     """One change of one user: tags, properties and deltas.
 
     ``user`` is a target of one alias id. Tags take strings, numbers and booleans and are kept as the strings that
