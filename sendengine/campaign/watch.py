@@ -35,7 +35,7 @@ class OutageWatch:
         self._since_s: dict[str, float] = {}
 
     def look(self, lanes: Mapping[str, LaneCounters], *, now_s: float) -> str | None:
-        """Return which lane has been out for too long, and for how long; None where none has."""
+        """Return which lane has been out for too long, for how long, and what it met; None where none has."""
         for name, lane in lanes.items():
             answers = sum(count for status, count in lane.replies.items() if status < _SERVER_FAULT)
             failures = lane.not_sent + lane.lost + sum(lane.replies.values()) - answers
@@ -46,5 +46,6 @@ class OutageWatch:
             self._answers[name], self._failures[name] = answers, failures
             out_s = now_s - self._since_s.get(name, now_s)
             if out_s > self._max_s:
-                return f"{name} has had no answer for {out_s:,.0f} s"
+                met = f": {lane.failure}" if lane.failure else ""
+                return f"{name} has had no answer for {out_s:,.0f} s{met}; `sendengine doctor` looks closer"
         return None

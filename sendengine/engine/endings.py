@@ -166,7 +166,7 @@ def _refused(lane: "Lane", sealed: Sealed, verdict: Refused, *, now_s: float) ->
 def _repeat(lane: "Lane", sealed: Sealed, failure: Failure, *, last: str) -> None:
     """Send it again when the policy says, or give up."""
     now_s = lane.time()
-    again = lane.retries.failed(sealed, failure, now_s=now_s)
+    again = lane.retries.failed(sealed, failure, why=last, now_s=now_s)
     if not isinstance(failure, NotSent):
         sealed.maybe_received_at_s = sealed.sent_at_s
         settled = lane.source.uncertain(sealed, evidence=last)

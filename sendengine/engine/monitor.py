@@ -55,6 +55,7 @@ class Monitor:
         for lane in self._lanes.values():
             counters = lane.counters
             counters.epochs = lane.pace.controller.epochs
+            counters.failure = lane.retries.failure
             counters.held_s = lane.pace.held_for_s(now_s=now_s)
             counters.saw_peak(lane.limiter.most_in_one_second)
         counted = {name: lane.counters for name, lane in self._lanes.items()}
@@ -156,11 +157,15 @@ def _hold(lane: Lane, *, now_s: float) -> tuple[str | None, float | None]:
     if not lane.pace.is_open:
         return "OneSignal answered 429", lane.pace.opens_at_s
     if lane.retries.is_outage:
-        return "nothing is answered", lane.retries.next_probe_at_s
+        return _with_failure("nothing is answered", lane), lane.retries.next_probe_at_s
     if lane.source.is_guarded and guard.blocked_until_s > now_s:
         return "the application limit has no room", guard.blocked_until_s
     repeats_from_s = _repeats_from_s(lane, now_s=now_s)
-    return (None if repeats_from_s is None else "what waits was tried before"), repeats_from_s
+    return (None if repeats_from_s is None else _with_failure("what waits was tried before", lane)), repeats_from_s
+
+
+def _with_failure(hold: str, lane: Lane) -> str:
+    return f"{hold}: {lane.retries.failure}" if lane.retries.failure else hold
 
 
 def _repeats_from_s(lane: Lane, *, now_s: float) -> float | None:

@@ -28,7 +28,8 @@ class Retries:
         self._window = AnswerWindow()
         self.breaker = Breaker()
         self.budget = RetryBudget(now_s=now_s)
-        self._failing_since_s: float | None = None  # since when nothing has been answered
+        self._failing_since_s: float | None = None  # since when nothing has been answered,
+        self.failure = ""  # and what the latest attempt met instead, in words
 
     @property
     def is_outage(self) -> bool:
@@ -63,22 +64,25 @@ class Retries:
     def answered(self, *, now_s: float) -> bool:
         """There was an answer; True where it ends an outage, and what waits may go earlier."""
         self._failing_since_s = None
+        self.failure = ""
         self._window.note(answered=True, now_s=now_s)
         if not self.breaker.failures or not self.breaker.answer(now_s=now_s):
             return False
         announce("outage_over", f"{self._lane}: answers again", lane=self._lane)
         return True
 
-    def failed(self, sealed: Sealed, failure: Failure, *, now_s: float) -> Again | None:
-        """An attempt ended without an answer: when to go again, or None: give it up."""
+    def failed(self, sealed: Sealed, failure: Failure, *, why: str, now_s: float) -> Again | None:
+        """An attempt ended without an answer: when to go again, or None: give it up. ``why`` is what it met."""
+        self.failure = why
         sent_at_s = sealed.sent_at_s if sealed.attempts else now_s
         self._window.note(answered=False, now_s=now_s)
         if not self._is_goodbye(failure, now_s=now_s) and self.breaker.fail(sent_at_s=sent_at_s, now_s=now_s):
             announce(
                 "outage",
-                f"{self._lane}: 20 attempts in a row without an answer; only probes are sent until one comes",
+                f"{self._lane}: 20 attempts in a row without an answer; until one comes only probes are sent: {why}",
                 level=logging.WARNING,
                 lane=self._lane,
+                failure=why,
             )
         attempt = Attempt(failure, sent_at_s, was_probe=sealed.is_probe)
         sealed.tries = self._policy.tally(sealed.tries, attempt, high=sealed.is_high, lane=self._window)

@@ -69,12 +69,13 @@ class LaneCounters:
     ``requests`` counts what was written, every attempt: it is what the server counts. ``replies`` counts what
     came back, by status; the difference is in flight or ``lost``. ``not_sent`` attempts failed before anything was
     written and are no requests. ``retries`` are the attempts that were not a request's first. ``epochs`` are bursts
-    of 429s, however many each held. The engine adds to these, and to ``held_s``, directly.
+    of 429s, however many each held. The engine adds to these, and to ``held_s``, directly. ``failure`` is what the
+    latest attempt met, in words, where nothing has been answered since.
     """
 
     __slots__ = (
-        "_bound_s", "_earlier_s", "_first_sent_at_s", "_last_sent_at_s", "_replies", "epochs", "held_s", "latency",
-        "lost", "not_sent", "peak_1s", "requests", "retries",
+        "_bound_s", "_earlier_s", "_first_sent_at_s", "_last_sent_at_s", "_replies", "epochs", "failure", "held_s",
+        "latency", "lost", "not_sent", "peak_1s", "requests", "retries",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -85,6 +86,7 @@ class LaneCounters:
         self.epochs = 0
         self.peak_1s = 0
         self.held_s = 0.0
+        self.failure = ""
         self.latency = Histogram()
         self._replies: Counter[int] = Counter()
         self._bound_s: dict[Cause, float] = dict.fromkeys(CAUSES, 0.0)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -398,7 +399,9 @@ def test_an_outage_that_lasts_stops_the_run_and_leaves_it_resumable(tmp_path: Pa
         max_outage_s=60,
     )
     assert over.result.exit_code == 75
-    assert over.result.why.startswith("shop/create_notification has had no answer for 60 s")
+    assert over.result.why == (
+        "shop/create_notification has had no answer for 60 s: refused; `sendengine doctor` looks closer"
+    )
     assert over.counts == {"read": 6, "accepted": 2, "abandoned": 4}
     assert all(line["maybe_sent"] is False for line in over.lines("failures.jsonl"))
 
@@ -449,6 +452,70 @@ def test_a_file_that_changed_after_it_was_checked_sends_nothing(tmp_path: Path) 
 
     with pytest.raises(InputError, match=r"recipients\.csv: has changed since it was checked"):
         ended(tmp_path, greeting(tmp_path, ["a", "b"]), work=changing)
+
+
+def cut_short(path: Path) -> None:
+    os.truncate(path, 200_000)
+
+
+def written_over(path: Path) -> None:
+    """With people who stand elsewhere in it, and have been reached already."""
+    with path.open("r+b") as file:
+        head = file.read(100_000)
+        file.seek(-100_000, os.SEEK_END)
+        file.write(head)
+
+
+def appended_to(path: Path) -> None:
+    last = path.read_bytes().splitlines(keepends=True)[-1]
+    with path.open("ab") as file:
+        file.write(last)
+
+
+@pytest.mark.parametrize("happen", [cut_short, written_over, appended_to])
+@pytest.mark.parametrize("of", ["campaign", "jobs"])
+def test_a_file_that_changes_while_it_is_read_stops_the_run_before_anything_of_the_change_is_sent(
+    tmp_path: Path, of: str, happen: Callable[[Path], None]
+) -> None:
+    ids = [f"u{n:0100}" for n in range(3000)]  # several blocks
+    path = greeting(tmp_path, ids) if of == "campaign" else jobs(tmp_path, *(note(item) for item in ids))
+    changing = path if of == "jobs" else tmp_path / "recipients.csv"
+    reached: list[str] = []
+
+    def after_the_first(work: Work) -> Work:
+        def items(first_row: int = 0) -> Iterator[Item]:
+            for count, item in enumerate(work.items(first_row)):
+                if count == 1:
+                    happen(changing)
+                yield item
+
+        return Work(work.name, work.is_campaign, work.rows, work.total, work.selection, items)
+
+    def behave(arrival: Arrival) -> Answer:
+        reached.extend(arrival.ids)
+        return accept(arrival)
+
+    over = ended(tmp_path, path, behave, work=after_the_first)
+    assert over.result.exit_code == 75
+    assert "has changed since it was checked" in over.result.why
+    assert 0 < len(reached) < 3000
+    assert reached == ids[: len(reached)]
+
+
+def test_another_file_that_takes_the_name_makes_no_difference_to_a_run_that_reads(tmp_path: Path) -> None:
+    ids = [f"u{n:0100}" for n in range(3000)]
+
+    def after_the_first(work: Work) -> Work:
+        def items(first_row: int = 0) -> Iterator[Item]:
+            for count, item in enumerate(work.items(first_row)):
+                if count == 1:
+                    csv_file(tmp_path, "external_id", "stranger", name="other.csv").replace(tmp_path / "recipients.csv")
+                yield item
+
+        return Work(work.name, work.is_campaign, work.rows, work.total, work.selection, items)
+
+    over = ended(tmp_path, greeting(tmp_path, ids), work=after_the_first)
+    assert (over.result.exit_code, over.counts["accepted"]) == (0, 3000)
 
 
 FAULTS: list[Answer | None] = [

@@ -98,13 +98,14 @@ def test_in_an_outage_a_second_brings_one_probe_and_after_a_minute_fewer(tmp_pat
             assert 45 <= times[1] <= 51
             assert 400 / 15 <= times[2] <= 200
             lane = engine.stats().lanes[CREATE]
-            assert lane.hold == "nothing is answered"
+            assert lane.hold == "nothing is answered: refused"
             assert lane.hold_until_s is not None
             await engine.abort()
 
     with listening() as events:
         run_virtually(main())
     assert events.names.count("outage") == 1
+    assert events.fields("outage") == [{"lane": CREATE, "failure": "refused"}]
 
 
 def test_a_probe_is_a_fresh_request_so_that_one_at_fault_is_not_the_probe_for_ever(tmp_path: Path) -> None:

@@ -106,7 +106,8 @@ def test_a_lane_with_nothing_but_repeats_left_says_when_the_first_goes(tmp_path:
             await asyncio.sleep(10)
             stats = engine.stats()
             lane = stats.lanes[CREATE]
-            assert lane.hold == "what waits was tried before"
+            assert lane.hold == "what waits was tried before: gone"
+            assert engine.counters()[CREATE].failure == "gone"
             assert lane.hold_until_s is not None
             assert lane.hold_until_s - stats.taken_at_s == pytest.approx(90.1, abs=0.2)
             await engine.submit(note("b"))  # the lane itself is open
@@ -115,6 +116,7 @@ def test_a_lane_with_nothing_but_repeats_left_says_when_the_first_goes(tmp_path:
             await settled(receipt)
             assert engine.counters()[CREATE].bound_by["hold"] > 0.9
             assert engine.stats().lanes[CREATE].hold is None
+            assert not engine.counters()[CREATE].failure
 
     run_virtually(main())
 
