@@ -19,6 +19,7 @@ from yarl import URL
 
 from sendengine.core.onesignal import DNS_TTL_S
 from sendengine.transport.buffering import Buffering
+from sendengine.transport.direct.spacing import Spacing
 from sendengine.transport.lifetimes import IDLE_S, lifetime_s
 from sendengine.transport.link import Link
 
@@ -36,6 +37,7 @@ class Links:
         self._url = url
         self._proxy = proxy
         self._timeout = ClientTimeout(total=None, connect=connect_timeout_s)
+        self._spacing = Spacing() if url.scheme == "https" else None
         self._connector = TCPConnector(limit=limit, ssl=tls, ttl_dns_cache=DNS_TTL_S)
         self._open: dict[Link, asyncio.Future[None]] = {}  # with what is done when it is closed
         self._idle: dict[Link, None] = {}  # the one that came free last is the last
@@ -69,7 +71,9 @@ class Links:
         """Open a connection, and take it. Raises whatever aiohttp raises; cancelling it leaves none."""
         request = ClientRequest("GET", self._url, loop=self._loop, proxy=self._proxy)  # never sent, and without a key
         self._opening += 1
+        turn = None
         try:
+            turn = None if self._spacing is None else await self._spacing.turn()
             connection = await self._connector.connect(request, [], self._timeout)
         except TimeoutError as error:
             if error.errno is not None:
@@ -77,6 +81,8 @@ class Links:
             raise TimeoutError(f"not open within {self._timeout.connect:g} s") from None
         finally:
             self._opening -= 1
+            if turn is not None:
+                turn.end()
         self.proxy_authorization = request.headers.get("Proxy-Authorization")
         return self._begin(connection)
 

@@ -4,17 +4,20 @@ import asyncio
 import socket
 from collections.abc import Callable, Coroutine
 from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import pytest
+from aiohttp import TCPConnector
 
 from sendengine.transport.direct import spacing
-from sendengine.transport.direct.addresses import Address
 from sendengine.transport.direct.dialing import Dialer
-from sendengine.transport.direct.negotiation import Negotiated
 from sendengine.transport.direct.spacing import HELD_S, TURNS, Spacing, Turn
 from tests.support.virtual_loop import run_virtually
-from tests.transport.conftest import TransportMaker, direct_only, on_asyncio
+from tests.transport.conftest import TransportMaker, direct_only, http1_only, on_asyncio
 from tests.transport.scripted import AUTHORITY, answering, jump, server_tls, serving, turns
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def virtually(test: Callable[[], Coroutine[object, object, None]]) -> Callable[[], None]:
@@ -95,23 +98,26 @@ async def test_one_who_leaves_in_the_moment_of_its_turn_keeps_nobody_waiting() -
     assert line.numbers[:5] == [0, 1, 2, 3, 5]
 
 
-@direct_only
+@http1_only("over HTTP/2 a pool opens connections for many exchanges each; the dialer is the same")
 @pytest.mark.parametrize("has_tls", [True, False], ids=["tls", "plain"])
 async def test_few_handshakes_are_under_way_at_once(
     open_transport: TransportMaker, monkeypatch: pytest.MonkeyPatch, *, has_tls: bool
 ) -> None:
     monkeypatch.setattr(spacing, "HELD_S", 3600.0)
     under_way: list[int] = [0]
-    attempt = Dialer._attempt
 
-    async def counted(dialer: Dialer[Negotiated], address: Address) -> tuple[asyncio.Transport, Negotiated]:
-        under_way.append(under_way[-1] + 1)
-        try:
-            return await attempt(dialer, address)
-        finally:
-            under_way.append(under_way[-1] - 1)
+    def counting(attempt: Callable[P, Coroutine[object, object, T]]) -> Callable[P, Coroutine[object, object, T]]:
+        async def counted(*args: P.args, **named: P.kwargs) -> T:
+            under_way.append(under_way[-1] + 1)
+            try:
+                return await attempt(*args, **named)
+            finally:
+                under_way.append(under_way[-1] - 1)
 
-    monkeypatch.setattr(Dialer, "_attempt", counted)
+        return counted
+
+    monkeypatch.setattr(Dialer, "_attempt", counting(Dialer._attempt))
+    monkeypatch.setattr(TCPConnector, "connect", counting(TCPConnector.connect))
     async with serving(answering(), tls=server_tls() if has_tls else None) as server:
         transport = open_transport(server.url, max_connections=40, ca_file=AUTHORITY, protocol="http/1.1")
         assert await transport.warm(40) == 40
