@@ -1,8 +1,7 @@
-"""Names, addresses and sockets: which are tried, in which order, for how long."""
+"""Dials: addresses and sockets, which are tried, in which order, for how long."""
 
 import asyncio
 import socket
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,99 +11,8 @@ from sendengine.transport.direct.addresses import Address, Addresses
 from sendengine.transport.direct.dialing import Dialer, _first
 from sendengine.transport.direct.wheel import Wheel
 from tests.transport.conftest import on_asyncio
-from tests.transport.scripted import jump, turns
-
-V4, V6 = socket.AF_INET, socket.AF_INET6
-Found = list[tuple[int, int, int, str, tuple[Any, ...]]]
-
-
-def found(*hosts: str) -> Found:
-    """What getaddrinfo says of these."""
-    kinds = [(V6, (host, 80, 0, 0)) if ":" in host else (V4, (host, 80)) for host in hosts]
-    return [(family, socket.SOCK_STREAM, 6, "", where) for family, where in kinds]
-
-
-def order(addresses: Sequence[Address]) -> list[object]:
-    return [address.where[0] for address in addresses]
-
-
-class Names:
-    """Answers look-ups, and counts them."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, answer: Found | OSError) -> None:
-        self.answer = answer
-        self.count = 0
-        monkeypatch.setattr(socket, "getaddrinfo", self)
-
-    def __call__(self, *_: object, **__: object) -> Found:
-        self.count += 1
-        if isinstance(self.answer, OSError):
-            raise self.answer
-        return self.answer
-
-
-# Addresses
-
-
-@on_asyncio
-async def test_families_take_turns_and_each_call_begins_with_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    Names(monkeypatch, found("::1", "::2", "1.1.1.1", "2.2.2.2", "3.3.3.3", "1.1.1.1"))
-    addresses = Addresses("host.example", 80)
-    assert [order(await addresses.next()) for _ in range(4)] == [
-        ["::1", "1.1.1.1", "::2", "2.2.2.2", "3.3.3.3"],
-        ["::2", "2.2.2.2", "::1", "3.3.3.3", "1.1.1.1"],
-        ["::1", "3.3.3.3", "::2", "1.1.1.1", "2.2.2.2"],
-        ["::2", "1.1.1.1", "::1", "2.2.2.2", "3.3.3.3"],
-    ]
-
-
-@on_asyncio
-async def test_a_look_up_is_kept_for_300_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = Names(monkeypatch, found("1.1.1.1"))
-    addresses = Addresses("host.example", 80)
-    await addresses.next()
-    jump(299)
-    await addresses.next()
-    assert names.count == 1
-    names.answer = found("9.9.9.9")
-    jump(2)
-    assert order(await addresses.next()) == ["9.9.9.9"]
-    addresses.forget()
-    await addresses.next()
-    assert names.count == 3
-
-
-@on_asyncio
-async def test_all_who_ask_at_once_share_a_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = Names(monkeypatch, found("1.1.1.1"))
-    addresses = Addresses("host.example", 80)
-    asking = [asyncio.create_task(addresses.next()) for _ in range(5)]
-    await asyncio.sleep(0)
-    asking[0].cancel()
-    answers = await asyncio.gather(*asking[1:])
-    assert [order(answer) for answer in answers] == [["1.1.1.1"]] * 4
-    assert (names.count, asking[0].cancelled()) == (1, True)
-
-
-@on_asyncio
-async def test_a_name_that_is_unknown_is_named_and_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = Names(monkeypatch, socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
-    addresses = Addresses("nowhere.example", 80)
-    for count in (1, 2):
-        with pytest.raises(OSError, match=r"nowhere\.example"):
-            await addresses.next()
-        assert names.count == count
-    await addresses.aclose()
-
-
-@on_asyncio
-async def test_an_address_is_looked_up_at_once() -> None:
-    addresses = Addresses("127.0.0.1", 8080)
-    asking = asyncio.create_task(addresses.next())
-    await turns()
-    assert asking.done()
-    assert (await asking)[0].where == ("127.0.0.1", 8080)
-
+from tests.transport.naming import V4, V6, Names, found, order
+from tests.transport.scripted import jump, turns, until
 
 # Attempts
 
@@ -126,6 +34,7 @@ class Line:
         self.ends = ends
         self.tried: list[str] = []
         self.opened: dict[str, FakeTransport] = {}
+        self.overtaken: list[Address] = []
         self.release = asyncio.Event()  # for what never ends
 
     async def attempt(self, address: Address) -> Opened:
@@ -140,7 +49,8 @@ class Line:
 
     async def first(self) -> asyncio.Transport:
         addresses = [Address(V4, 6, (name, 80)) for name in self.ends]
-        return (await _first(self.attempt, addresses, loop=asyncio.get_running_loop()))[0]
+        opened = await _first(self.attempt, addresses, loop=asyncio.get_running_loop(), overtaken=self.overtaken.append)
+        return opened[0]
 
 
 @on_asyncio
@@ -148,6 +58,7 @@ async def test_an_address_that_refuses_is_followed_by_the_next_at_once() -> None
     line = Line(a=False, b=False, c=True, d=True)
     assert await line.first() is line.opened["c"]
     assert line.tried == ["a", "b", "c"]
+    assert line.overtaken == []
 
 
 @on_asyncio
@@ -160,6 +71,7 @@ async def test_an_address_that_does_not_answer_is_followed_by_the_next_after_hal
         jump(0.51)
         await asyncio.sleep(0.001)  # the loop's timer
     assert await racing is line.opened["c"]
+    assert order(line.overtaken) == ["a", "b"]
     await turns()
     assert len(asyncio.all_tasks()) == 1, "those that lost are over"
 
@@ -177,6 +89,7 @@ async def test_one_that_was_slow_may_still_be_the_first() -> None:
     await turns()
     assert [one.is_aborted for one in line.opened.values()] == [one is not won for one in line.opened.values()]
     assert len(line.opened) == 2, "and the other, which was ready in the same step, is closed"
+    assert line.overtaken == []
 
 
 @on_asyncio
@@ -236,6 +149,28 @@ async def test_a_dial_falls_back_to_another_address(monkeypatch: pytest.MonkeyPa
     await lost.wait()
     server.close()
     await dialing_.aclose()
+
+
+@on_asyncio
+async def test_an_address_that_was_overtaken_is_not_the_first_of_the_next_dial(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[object] = []
+
+    async def half(_: object, address: Address) -> Opened:
+        tried.append(address.where[0])
+        if address.family == V6:
+            await asyncio.get_running_loop().create_future()
+        return FakeTransport(), asyncio.Protocol()
+
+    monkeypatch.setattr(Dialer, "_attempt", half)
+    Names(monkeypatch, found("::1", "1.1.1.1"))
+    one = dialer("host.example", 80)
+    first = asyncio.create_task(one.dial())
+    await until(lambda: tried == ["::1"])
+    jump(0.51)
+    await first
+    await one.dial()
+    assert tried == ["::1", "1.1.1.1", "1.1.1.1"]
+    await one.aclose()
 
 
 async def hanging(_: object, __: Address) -> Opened:

@@ -10,19 +10,21 @@ that is its protocol's to say (``greeted``): HTTP/2 begins with a greeting of th
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
 from sendengine.errors import NotSentError
 from sendengine.transport.direct.addresses import Address, Addresses
 from sendengine.transport.direct.sessions import ResumingContext
 from sendengine.transport.direct.spacing import Spacing
+from sendengine.transport.direct.troubles import overdue, unopened, written
 from sendengine.transport.direct.wheel import Timed, Wheel
-from sendengine.transport.failures import FOREIGN, failure
+from sendengine.transport.failures import FOREIGN
 
 STAGGER_S: Final = 0.5  # RFC 8305, section 5, has 0.1 to 2 s, and TLS is a round trip more
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
+_Opened = TypeVar("_Opened")
 
 
 class _Limit(Timed):
@@ -44,7 +46,18 @@ class _Limit(Timed):
 class Dialer(Generic[_Protocol]):
     """Dials one host. Make it on a running loop; each dial runs in a task of its own."""
 
-    __slots__ = ("_addresses", "_greeted", "_host", "_loop", "_make", "_spacing", "_timeout_s", "_tls", "_wheel")
+    __slots__ = (
+        "_addresses",
+        "_greeted",
+        "_host",
+        "_loop",
+        "_make",
+        "_spacing",
+        "_timeout_s",
+        "_tls",
+        "_wheel",
+        "_where",
+    )
 
     def __init__(
         self,
@@ -60,6 +73,7 @@ class Dialer(Generic[_Protocol]):
         """``greeted`` waits until what ``make`` has made may be used; it raises NotSentError where that fails."""
         self._make = make
         self._host = host
+        self._where = written(host, port)
         self._tls = tls
         self._timeout_s = timeout_s
         self._wheel = wheel
@@ -79,11 +93,11 @@ class Dialer(Generic[_Protocol]):
         try:
             return await self._open()
         except FOREIGN as error:
-            raise failure(error, is_written=False) from None
+            raise NotSentError(unopened(self._where, error)) from None
         except asyncio.CancelledError:
             if not limit.is_over:
                 raise
-            raise NotSentError(f"no connection: not open within {self._timeout_s:g} s") from None
+            raise NotSentError(overdue(self._where, self._timeout_s)) from None
         finally:
             self._wheel.forget(limit)
 
@@ -95,7 +109,9 @@ class Dialer(Generic[_Protocol]):
         addresses = await self._addresses.next()
         turn = None if self._tls is None else await self._spacing.turn()
         try:
-            transport, protocol = await _first(self._attempt, addresses, loop=self._loop)
+            transport, protocol = await _first(
+                self._attempt, addresses, loop=self._loop, overtaken=self._addresses.overtaken
+            )
         except BaseException:
             self._addresses.forget()
             raise
@@ -139,25 +155,33 @@ async def _first(
     addresses: Sequence[Address],
     *,
     loop: asyncio.AbstractEventLoop,
+    overtaken: Callable[[Address], None],
 ) -> tuple[asyncio.Transport, _Protocol]:
-    """Return what the first attempt that succeeds has opened; raises the last error where none does."""
+    """Return what the first attempt that succeeds has opened; raises the last error where none does.
+
+    ``overtaken`` is told of each address that was tried before that one and has neither failed nor succeeded.
+    """
     if len(addresses) == 1:
         return await attempt(addresses[0])
     waiting = deque(addresses)
-    racing: set[asyncio.Task[tuple[asyncio.Transport, _Protocol]]] = set()
+    racing: dict[asyncio.Task[tuple[asyncio.Transport, _Protocol]], Address] = {}  # in the order of their beginnings
     error: BaseException = OSError("the name has no addresses")
     try:
         while waiting or racing:
             if waiting:
-                racing.add(loop.create_task(attempt(waiting.popleft())))
+                address = waiting.popleft()
+                racing[loop.create_task(attempt(address))] = address
             done, _ = await asyncio.wait(
                 racing, timeout=STAGGER_S if waiting else None, return_when=asyncio.FIRST_COMPLETED
             )
             for task in done:
-                racing.discard(task)
                 failed = task.exception()
                 if failed is None:
+                    for slower in _earlier(racing, task):
+                        overtaken(slower)
+                    del racing[task]
                     return task.result()
+                del racing[task]
                 error = failed
         raise error
     finally:
@@ -165,3 +189,12 @@ async def _first(
         for task in racing:
             if not task.cancel() and task.exception() is None:
                 task.result()[0].abort()
+
+
+def _earlier(racing: "Mapping[asyncio.Task[_Opened], Address]", won: "asyncio.Task[_Opened]") -> Iterator[Address]:
+    """Give the addresses that were tried before the one that won, and of which nothing is known yet."""
+    for task, address in racing.items():
+        if task is won:
+            return
+        if not task.done():
+            yield address

@@ -31,6 +31,7 @@ from sendengine.transport.failures import FOREIGN, words
 MOST_STREAMS: Final = 256  # on one connection, whatever the server allows: they share one TCP stream and one fate
 LINGER_S: Final = 0.1  # for the last frame to leave, where the server does not read it at once
 _CLOSED: Final = "the connection was closed before the request was written"
+_LOST: Final = "the connection was lost before the reply came: "
 _OLD: Final = "the connection was too old"
 NO_STREAMS: Final = "no connection: the server allows no streams (MAX_CONCURRENT_STREAMS is 0)"
 
@@ -111,7 +112,7 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
             self._greeted = self._loop.create_future()
             await self._greeted
         if self.is_gone:
-            raise DismissedError(f"no connection: {self.problem}")
+            raise DismissedError(f"no connection: {self.problem.removeprefix(_LOST)}")
 
     def enter(self) -> None:
         """Take part in the pool from now on."""
@@ -268,11 +269,11 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
     def eof_received(self) -> None:
         """Close: a server that says no more answers nothing more."""
         if not self.is_gone:  # else the loop is closing it, and may be in the middle of that
-            self._lose("the connection was lost before the reply came: the server closed it")
+            self._lose(f"{_LOST}the server closed it")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Lose what was awaited, and be forgotten."""
-        self._lose(f"the connection was lost before the reply came: {words(exc) if exc else 'the server closed it'}")
+        self._lose(_LOST + (words(exc) if exc else "the server closed it"))
         self._wheel.forget(self)
         self._pool.lost(self)
 

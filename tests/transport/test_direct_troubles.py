@@ -1,0 +1,111 @@
+"""What is said where no connection can be opened: what was met, where, and what to look at."""
+
+import asyncio
+import errno
+import socket
+import ssl
+
+import pytest
+
+from sendengine.errors import NotSentError
+from sendengine.transport.direct.addresses import UnresolvedError
+from sendengine.transport.direct.troubles import overdue, unopened, written
+from tests.transport.conftest import TransportMaker, direct_only
+from tests.transport.scripted import AUTHORITY, Peer, answering, fails, server_tls, serving
+
+
+def broken_tls(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, f"[SSL: {reason}] in OpenSSL's words")
+    error.reason = reason
+    return error
+
+
+UNTRUSTED = ssl.SSLCertVerificationError(1, "certificate verify failed")
+UNTRUSTED.verify_message = "certificate has expired."
+
+SAID: list[tuple[Exception, str]] = [
+    (UNTRUSTED, "certificate verify failed: certificate has expired; correct base_url, or set transport.ca_file"),
+    (broken_tls("WRONG_VERSION_NUMBER"), "what answers there does not speak TLS; correct base_url's scheme or port ("),
+    (broken_tls("TLSV1_ALERT_PROTOCOL_VERSION"), "what answers there does not speak TLS 1.2 or newer ("),
+    (broken_tls("TLSV1_ALERT_NO_APPLICATION_PROTOCOL"), "SSLError: "),
+    (ConnectionRefusedError(errno.ECONNREFUSED, "no"), "refused; look at base_url's host and port, and the firewall"),
+    (ConnectionResetError(), "the server ended it while it was being opened (ConnectionResetError: no details)"),
+    (EOFError(), "the server ended it while it was being opened (EOFError: no details)"),
+    (OSError(errno.ENETUNREACH, "no net"), "this machine has no way there (OSError: [Errno "),
+    (
+        OSError(errno.EMFILE, "too many"),
+        "too many files are open; raise their limit, or lower transport.max_connections",
+    ),
+    (UnresolvedError("the name x cannot be looked up"), "the name x cannot be looked up"),
+    (RuntimeError("what nobody knows"), "RuntimeError: what nobody knows"),
+]
+
+
+@pytest.mark.parametrize(("error", "said"), SAID, ids=lambda value: value[:30] if isinstance(value, str) else "")
+def test_what_is_met_is_said_with_where_and_what_to_look_at(error: Exception, said: str) -> None:
+    assert unopened("api.example:443", error).startswith(f"no connection to api.example:443: {said}")
+
+
+def test_what_takes_too_long_says_how_long() -> None:
+    assert overdue("api.example:443", 2.5).startswith(
+        "no connection to api.example:443: not open within 2.5 s; look at"
+    )
+
+
+def test_an_address_of_ipv6_stands_in_brackets() -> None:
+    assert (written("::1", 443), written("api.example", 80)) == ("[::1]:443", "api.example:80")
+
+
+@direct_only
+async def test_a_port_on_which_nobody_listens_is_named(open_transport: TransportMaker) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    error = await fails(open_transport(f"http://127.0.0.1:{port}"))
+    assert str(error).startswith(f"no connection to 127.0.0.1:{port}: refused; look at base_url")
+    assert isinstance(error, NotSentError)
+
+
+@direct_only
+@pytest.mark.parametrize(
+    ("certificate", "name", "said"),
+    [
+        (
+            "expired.pem",
+            "127.0.0.1",
+            "certificate verify failed: self-signed certificate; correct base_url, or set ",
+        ),
+        ("server.pem", "localhost", "certificate verify failed: Hostname mismatch, certificate is not valid for "),
+    ],
+)
+async def test_what_is_wrong_with_a_certificate_is_said(
+    open_transport: TransportMaker, certificate: str, name: str, said: str
+) -> None:
+    async with serving(answering(), tls=server_tls(certificate)) as server:
+        transport = open_transport(server.url.replace("127.0.0.1", name), ca_file=AUTHORITY)
+        assert said in str(await fails(transport))
+
+
+@direct_only
+async def test_a_server_that_speaks_no_tls_is_said_to(open_transport: TransportMaker) -> None:
+    async def plain(peer: Peer) -> None:
+        await peer.reader.read(1)
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await peer.left()
+
+    async with serving(plain) as server:
+        transport = open_transport(server.url.replace("http:", "https:"), ca_file=AUTHORITY)
+        assert "does not speak TLS; correct base_url's scheme or port" in str(await fails(transport))
+
+
+@direct_only
+async def test_a_connection_that_is_closed_before_its_greeting_is_no_lost_reply(
+    open_transport: TransportMaker,
+) -> None:
+    tls = server_tls()
+    tls.set_alpn_protocols(["h2"])
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=tls)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    error = str(await fails(open_transport(url, ca_file=AUTHORITY, protocol="h2")))
+    server.close()
+    assert error.startswith("no connection: ")
+    assert "before the reply came" not in error
