@@ -44,7 +44,6 @@ class Limiter:
         "_is_closed_for_good",
         "_is_open",
         "_loop",
-        "_lost",
         "_queues",
         "_since_s",
         "_timer",
@@ -60,7 +59,6 @@ class Limiter:
         self._waiting = 0  # in the queues, less those cancelled
         self._audit = Audit()
         self._granted = 0
-        self._lost = 0.0
         self._since_s = 0.0  # since when somebody has waited and the bucket held less than a permit
         self._due_s = 0.0  # when the timer fires, if there is one
         self._is_open = True
@@ -68,10 +66,6 @@ class Limiter:
         self._closings = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        """Bind to the running loop; the first permit does it too. Nothing ticks while nobody waits."""
-        self._bound_loop()
 
     def try_permit(self) -> bool:
         """Take a permit at once, or return False: somebody waits, the gate is closed, or there is none."""
@@ -149,11 +143,6 @@ class Limiter:
         return self._ceiling
 
     @property
-    def is_open(self) -> bool:
-        """Whether permits are given."""
-        return self._is_open
-
-    @property
     def waiting(self) -> int:
         """How many wait for a permit."""
         return self._waiting
@@ -162,11 +151,6 @@ class Limiter:
     def granted(self) -> int:
         """Permits granted so far."""
         return self._granted
-
-    @property
-    def lost_permits(self) -> float:
-        """Permits that overflowed, at the least, because the loop was away too long while somebody waited."""
-        return self._lost
 
     @property
     def most_in_one_second(self) -> int:
@@ -213,8 +197,6 @@ class Limiter:
         self._timer = None
         now_s = self._bound_loop().time()
         away_s = now_s - self._since_s
-        # Whoever waits found less than one permit, so at least this much was there and has overflowed.
-        self._lost += max(0.0, self._bucket.rate * away_s - self._bucket.depth)
         count = min(self._waiting, self._bucket.whole_permits(now_s=now_s))
         if count:
             self._bucket.take(count, now_s=now_s)

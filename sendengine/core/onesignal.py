@@ -48,7 +48,7 @@ PLACEHOLDER_IDS: Final = frozenset(  # users: ids that are refused because they 
     {"NA", "NULL", "0", "-1", "all", "00000000-0000-0000-0000-000000000000", "null", "undefined"},
 )
 
-SERVER_LIMIT_S: Final = 100.0  # overview: how long OneSignal may still be at a request whose reply was lost
+SERVER_LIMIT_S: Final = 100  # overview: how long OneSignal may still be at a request whose reply was lost
 KEY_KEPT_DAYS: Final = 30  # idempotency: how long a repeat is answered with the first success
 DNS_TTL_S: Final = 300  # overview: honour the TTL; also the longest life of a connection
 APPLICATION_WINDOW_S: Final = 900  # rate limits: 15 minutes

@@ -54,11 +54,6 @@ class Guard:
         self.is_short = True  # requests must wait: for the limit to be known, or for the ledger to have room
 
     @property
-    def is_on(self) -> bool:
-        """Whether there is a limit to keep."""
-        return self.limit is not None
-
-    @property
     def share(self) -> float | None:
         """Deliveries in the window as a part of the limit, as last seen; None while the guard is off."""
         return None if self.limit is None else self._used / self.limit if self.limit else 1.0

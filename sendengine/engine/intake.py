@@ -18,8 +18,8 @@ class Intake:
     """The bound of one lane: jobs enter when they are admitted and leave when they settle."""
 
     __slots__ = (
-        "_bytes", "_invited", "_jobs", "_max_bytes", "_max_jobs", "_most_normal_bytes", "_most_normal_jobs",
-        "_normal_bytes", "_normal_jobs", "_outside", "high_jobs",
+        "_invited", "_max_bytes", "_max_jobs", "_most_normal_bytes", "_most_normal_jobs", "_normal_bytes",
+        "_normal_jobs", "_outside", "high_jobs", "jobs", "size_bytes",
     )  # fmt: skip
 
     def __init__(self, *, max_jobs: int, max_bytes: int) -> None:
@@ -27,21 +27,10 @@ class Intake:
         self._max_bytes = max_bytes
         self._most_normal_jobs = max_jobs * _NORMAL_SHARE
         self._most_normal_bytes = max_bytes * _NORMAL_SHARE
-        self._jobs = self._normal_jobs = 0
-        self.high_jobs = 0  # of those that are inside
-        self._bytes = self._normal_bytes = 0
+        self.jobs = self.high_jobs = self._normal_jobs = 0  # inside
+        self.size_bytes = self._normal_bytes = 0  # what they weigh
         self._invited = 0  # have room, and are on their way in
         self._outside: dict[bool, deque[tuple[int, asyncio.Future[None]]]] = {True: deque(), False: deque()}
-
-    @property
-    def jobs(self) -> int:
-        """Jobs that are inside."""
-        return self._jobs
-
-    @property
-    def size_bytes(self) -> int:
-        """What the jobs inside weigh."""
-        return self._bytes
 
     def try_enter(self, size_bytes: int, *, high: bool) -> bool:
         """Go in if there is room and nobody of the same urgency waits outside, or is on the way in."""
@@ -75,8 +64,8 @@ class Intake:
 
     def leave(self, size_bytes: int, *, high: bool) -> None:
         """A job has settled: its room is free, and whoever is next outside goes in."""
-        self._jobs -= 1
-        self._bytes -= size_bytes
+        self.jobs -= 1
+        self.size_bytes -= size_bytes
         if high:
             self.high_jobs -= 1
         else:
@@ -98,17 +87,17 @@ class Intake:
                     turn.set_exception(error)
 
     def _has_room(self, size_bytes: int, *, high: bool) -> bool:
-        if not self._jobs:
+        if not self.jobs:
             return True
-        if self._jobs >= self._max_jobs or self._bytes + size_bytes > self._max_bytes:
+        if self.jobs >= self._max_jobs or self.size_bytes + size_bytes > self._max_bytes:
             return False
         if high or not self._normal_jobs:
             return True
         return self._normal_jobs < self._most_normal_jobs and self._normal_bytes + size_bytes <= self._most_normal_bytes
 
     def _enter(self, size_bytes: int, *, high: bool) -> None:
-        self._jobs += 1
-        self._bytes += size_bytes
+        self.jobs += 1
+        self.size_bytes += size_bytes
         if high:
             self.high_jobs += 1
         else:

@@ -25,7 +25,6 @@ class Pace:
         self.limiter = limiter
         self.controller = controller
         self.lookahead = _LEAST_LOOKAHEAD  # how many requests may wait for their permits
-        self.throttled_replies = 0
         self.held_s = 0.0
         self._disk_s = 0.0  # how long a request waits for the disk before it waits for its permit
         self._cap = inf
@@ -70,7 +69,6 @@ class Pace:
         """A 429 for the lane: close the gate, and learn."""
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        self.throttled_replies += 1
         change = self.controller.throttled(sent_at_s=sent_at_s, received_at_s=now_s, retry_after_s=retry_after_s)
         if change is not None:
             if not self._fruitless:

@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sendengine.core.jobs import CreateNotification, Job, UpdateUser
+from sendengine.core.onesignal import KEY_KEPT_DAYS
 from sendengine.core.outcomes import Ambiguous, Expired, GaveUp, Outcome
 from sendengine.engine.receipts import Receipt
 from sendengine.ports import Part, RecoveredJob, RecoveredRequest
@@ -21,8 +22,8 @@ MOST_DEATHS: Final = 5
 MOST_SETTLED: Final = 10_000
 """So many receipts of recovered jobs are held after they have settled."""
 
-KEY_AGE_S: Final = 29 * 86_400.0
-"""OneSignal knows a repeat by its key for 30 days; a day is left for the repeat itself."""
+KEY_AGE_S: Final = (KEY_KEPT_DAYS - 1) * 86_400.0
+"""Older keys are not trusted: a day is left for the repeat itself."""
 
 _EVIDENCE: Final = "a process died while it was on the wire"
 _OVERDUE: Final = "its deadline passed before it could be repeated"

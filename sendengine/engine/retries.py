@@ -37,11 +37,6 @@ class Retries:
         return self.breaker.opened_at_s is not None
 
     @property
-    def outage_since_s(self) -> float | None:
-        """Since when nothing has been answered; None while things are."""
-        return self.breaker.opened_at_s
-
-    @property
     def next_probe_at_s(self) -> float | None:
         """When the next probe may go; None where everything may."""
         return self.breaker.next_probe_at_s

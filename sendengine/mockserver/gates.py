@@ -17,27 +17,22 @@ _FORGOTTEN_S: Final = 2.0  # no window reaches further back, so arrivals older t
 class Gate:
     """Judges the requests of one lane. Refusals say how many seconds it takes until there is room."""
 
-    __slots__ = ("_counter", "_foreign", "_made_s", "_rate", "_schedule", "foreign_offered", "foreign_taken")
+    __slots__ = ("_counter", "_foreign", "_made_s", "_schedule", "foreign_offered", "foreign_taken", "rate")
 
     def __init__(self, limit: LaneLimit, *, documented: float, now_s: float) -> None:
-        self._rate = limit.rate or documented
+        self.rate = limit.rate or documented  # before the schedule
         self._made_s = now_s
-        self._counter = counter_of(limit, rate=self._rate, now_s=now_s)
+        self._counter = counter_of(limit, rate=self.rate, now_s=now_s)
         self._schedule = _Steps(limit.schedule, before=1.0)
-        self._foreign = _Foreign(limit, rate=self._rate, now_s=now_s)
+        self._foreign = _Foreign(limit, rate=self.rate, now_s=now_s)
         self.foreign_offered = 0
         self.foreign_taken = 0
-
-    @property
-    def rate(self) -> float:
-        """The lane's limit in requests per second, before the schedule."""
-        return self._rate
 
     def take(self, now_s: float) -> float:
         """Count a request: 0.0, or the seconds until one would be let through."""
         counter = self._counter
         if self._schedule.steps:
-            counter.limit = self._rate * self._schedule.at(now_s - self._made_s)
+            counter.limit = self.rate * self._schedule.at(now_s - self._made_s)
         if self._foreign.is_there:
             for at_s in self._foreign.arrivals(now_s):
                 self.foreign_offered += 1

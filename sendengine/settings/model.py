@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct, field
 from msgspec.structs import force_setattr
 
-from sendengine.core.onesignal import BASE_URL, MAX_MODIFICATIONS, RECIPIENT_CAP, Plan
+from sendengine.core.onesignal import BASE_URL, MAX_MODIFICATIONS, RECIPIENT_CAP, SERVER_LIMIT_S, Plan
 from sendengine.settings.kinds import (
     Age,
     AppId,
@@ -158,7 +158,7 @@ class TransportSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class RetrySettings(Struct, frozen=True, forbid_unknown_fields=True):
     """What happens after a failure."""
 
-    lost_reply_wait_s: Wait = 100
+    lost_reply_wait_s: Wait = SERVER_LIMIT_S
     missing_retry_after_s: Wait = 60
     max_outage_s: Wait = 21_600
 

@@ -41,7 +41,6 @@ def test_no_second_holds_more_than_the_ceiling_and_99_of_100_are_used(ceiling: f
         assert most_in_one_second(instants) <= at_most
         assert limiter.most_in_one_second <= at_most
         assert limiter.granted == len(instants)
-        assert limiter.lost_permits == 0
         if ceiling >= 10:
             assert used >= 0.99 * at_most
 
@@ -133,7 +132,6 @@ def test_a_pause_of_the_loop_of_four_milliseconds_costs_nothing() -> None:
                 stall(0.002)  # a tick is under way or about to be: four in all
             used = len(instants) / (100 * 0.022)
         assert used >= 0.99 * 6000
-        assert limiter.lost_permits == 0
 
     run_virtually(main())
 
@@ -145,12 +143,11 @@ def test_on_a_loop_that_is_often_away_it_allows_for_longer_pauses_and_goes_back_
             for _ in range(300):
                 await asyncio.sleep(0.01)
                 stall(0.007)
-            lost_before, count_before = limiter.lost_permits, len(instants)
+            count_before = len(instants)
             assert limiter.rate < safe_rate(6000)
             for _ in range(100):
                 await asyncio.sleep(0.01)
                 stall(0.007)
-            assert limiter.lost_permits - lost_before < 0.002 * (len(instants) - count_before)
             assert (len(instants) - count_before) / 1.7 >= 0.975 * 6000
             await asyncio.sleep(12)
             assert limiter.rate == safe_rate(6000)
@@ -162,7 +159,6 @@ def test_on_a_loop_that_is_often_away_it_allows_for_longer_pauses_and_goes_back_
 def test_nothing_ticks_while_nobody_waits() -> None:
     async def main() -> None:
         limiter = Limiter(ceiling=6000)
-        limiter.start()
         await limiter.permit()
         loop = asyncio.get_running_loop()
         assert not loop._scheduled  # type: ignore[attr-defined]  # there is no public way to see timers
