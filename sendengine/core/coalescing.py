@@ -4,21 +4,20 @@ Tags and properties: the last write wins. Delta counts add up, purchases append.
 modifications (each tag, property, delta count and purchase is one); what is too much goes into the next set, so that
 a job may span sets. Only what waits is merged into, never what was taken.
 
-Method: updates wait as they came, and are merged when somebody asks for a request, or how many there are. What fits
-into one, by far the most, is merged whole; only what does not is parted into changes. So taking an update in is an
-append.
+Method: updates wait as they came, and are merged when somebody asks for a request. What fits into one, by far the most,
+is merged whole; only what does not is parted into changes. So taking an update in is an append.
 
 Units: sizes are modifications, as OneSignal counts them.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Generic, TypeVar, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from sendengine.core.changes import Change, Merged, fitting
-from sendengine.core.jobs import Json, Modifications, UpdateUser, modifications
+from sendengine.core.jobs import Modifications, UpdateUser, modifications
 
 M = TypeVar("M")
 
@@ -69,30 +68,10 @@ class ChangeSet(Generic[M]):
 
     @property
     def whole(self) -> Modifications:
-        """What all of it comes to."""
+        """What all of it comes to; an empty tag deletes."""
         if self._whole is None:
             return self.changes[0] if len(self.changes) == 1 else self._merge()
         return self._whole
-
-    @property
-    def tags(self) -> Mapping[str, str]:
-        """The tags to set; an empty value deletes."""
-        return cast("Mapping[str, str]", self.whole.tags)
-
-    @property
-    def properties(self) -> Mapping[str, Json]:
-        """The properties to set."""
-        return self.whole.properties
-
-    @property
-    def deltas(self) -> Mapping[str, Json]:
-        """The increments."""
-        return self.whole.deltas
-
-    @property
-    def size(self) -> int:
-        """How many modifications the request has."""
-        return modifications(self.whole)
 
     def join(self, change: Change[M], *, size: int, cap: int) -> Change[M] | None:
         """Take a change of ``size`` modifications in, and return the part that there is no room for."""
@@ -132,10 +111,6 @@ class PendingChanges(Generic[M]):
         self._sets: list[ChangeSet[M]] | None = None
         self._first: _Update[M] | None = None  # what came behind the sets; most users have one update waiting, and
         self._more: list[_Update[M]] | None = None  # need no list, which takes 88 bytes
-
-    def __len__(self) -> int:
-        """How many requests wait."""
-        return len(self._unfold()) if self.waits else 0
 
     def add(self, member: M, job: UpdateUser) -> None:
         """Let an update wait behind what waits already; it is merged into the last set where both allow it."""
@@ -259,7 +234,7 @@ def take_apart(change_set: ChangeSet[M], *, tag_cap: bool) -> list[ChangeSet[M]]
     the plan allows) its deletions go first, alone, and then all the rest: OneSignal makes room only in a request of
     its own.
     """
-    if tag_cap and (deletions := {tag for tag, value in change_set.tags.items() if not value}):
+    if tag_cap and (deletions := {tag for tag, value in change_set.whole.tags.items() if not value}):
         parts = [_parted(change, deletions) for change in change_set.changes]
         rest = [change for _, change in parts if change is not None]
         if rest:
@@ -275,7 +250,7 @@ def without_uncertain_deltas(change_set: ChangeSet[M]) -> tuple[ChangeSet[M] | N
     Tags and properties go again, deltas only where their job asks for it. A change that became ambiguous and says
     ``is_last`` has nothing left in the set, so that its job settles now; another's settles with a later part.
     """
-    if not change_set.deltas:
+    if not change_set.whole.deltas:
         return change_set, []
     again: list[Change[M]] = []
     ambiguous: list[Change[M]] = []

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sendengine.core.coalescing import ChangeSet, PendingChanges, leave_out, take_apart, without_uncertain_deltas
-from sendengine.core.jobs import UpdateUser, modifications
+from sendengine.core.jobs import TagValue, UpdateUser, modifications
 from sendengine.core.targets import external_id
 
 CAP = 5
@@ -72,14 +72,15 @@ def in_turn(updates: list[UpdateUser]) -> User:
 
 
 def send(user: User, change_set: ChangeSet[int]) -> None:
-    user.apply(change_set.tags, change_set.properties, change_set.deltas)
+    whole = change_set.whole
+    user.apply(whole.tags, whole.properties, whole.deltas)
 
 
 @given(st.data(), st.lists(jobs, max_size=12))
 def test_the_end_state_is_that_of_every_update_in_turn(data: st.DataObject, updates: list[UpdateUser]) -> None:
     pending: PendingChanges[int] = PendingChanges(max_modifications=CAP)
     user, settled, coming = User(), list[int](), list(enumerate(updates))
-    while coming or len(pending):
+    while coming or pending.waits:
         match data.draw(st.sampled_from(["add", "add", "add", "send", "throttled", "refused", "tag cap"])):
             case "add" if coming:
                 number, job = coming.pop(0)
@@ -103,10 +104,10 @@ def check(change_set: ChangeSet[int], updates: list[UpdateUser]) -> None:
     assert members == sorted(members), "in order"
     assert len(set(members)) == len(members)
     assert len(members) == 1 or all(updates[member].coalesce for member in members)
-    bought = change_set.deltas.get("purchases")
+    whole = change_set.whole
+    bought = whole.deltas.get("purchases")
     extra = len(bought) - 1 if isinstance(bought, list | tuple) else 0
-    count = len(change_set.tags) + len(change_set.properties) + len(change_set.deltas) + extra
-    assert 0 < count == change_set.size <= CAP
+    assert 0 < len(whole.tags) + len(whole.properties) + len(whole.deltas) + extra <= CAP
 
 
 @given(st.lists(jobs, min_size=1, max_size=12))
@@ -114,7 +115,8 @@ def test_no_more_sets_than_needed(updates: list[UpdateUser]) -> None:
     pending: PendingChanges[int] = PendingChanges(max_modifications=CAP)
     for number, job in enumerate(updates):
         pending.add(number, UpdateUser(job.user, job.tags, job.properties, job.deltas))
-    assert len(pending) <= -(-sum(map(modifications, updates)) // CAP)
+    sets = sum(1 for _ in iter(pending.take, None))
+    assert sets <= -(-sum(map(modifications, updates)) // CAP)
 
 
 @given(st.lists(jobs.filter(lambda job: job.coalesce), max_size=12), st.sets(st.integers(0, 11)))
@@ -213,7 +215,7 @@ class CappedUser(User):
         self.cap = len(names)
         self.tags = dict.fromkeys(names, "old")
 
-    def takes(self, tags: Mapping[str, str]) -> bool:
+    def takes(self, tags: Mapping[str, TagValue]) -> bool:
         return len({*self.tags, *(name for name, value in tags.items() if value)}) <= self.cap
 
 
@@ -234,7 +236,7 @@ def test_what_fits_under_the_tag_cap_in_turn_fits_when_merged(updates: list[Upda
     requests = 0
     while change_set := pending.take():
         requests += 1
-        if merged.takes(change_set.tags):
+        if merged.takes(change_set.whole.tags):
             send(merged, change_set)
         else:
             pending.put_back_front(take_apart(change_set, tag_cap=True))
