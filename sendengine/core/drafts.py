@@ -44,19 +44,15 @@ class Share(Struct, Generic[M], frozen=True, gc=False):
 
 
 class Pack(Struct, Generic[M], frozen=True):
-    """A request's worth of recipients. ``ids`` are those of all shares, in order.
+    """A request's worth of recipients. ``ids`` are those of all shares, in order; ``deadline_s`` is their earliest.
 
-    ``deadline_s`` is the earliest of the members', ``size_bytes`` the message with the recipients.
     ``rendered`` are the ids as a JSON array, where that was made already.
     """
 
     group: PackKey
     shares: tuple[Share[M], ...]
     ids: tuple[str, ...]
-    opened_at_s: float
     deadline_s: float | None
-    size_bytes: int
-    is_full: bool
     is_high: bool
     rendered: bytes = b""
 

@@ -100,16 +100,14 @@ class Packer(Generic[M]):
         """
         deadline = inf if deadline_s is None else deadline_s
         is_solo = alone or (len(ids) == 1 and self._begins(group, is_high=high, deadline_s=deadline, now_s=now_s))
-        if not is_solo or not self._is_solo(
-            member,
-            ids,
-            group=group,
-            is_alone=alone,
-            is_high=high,
-            deadline_s=deadline,
-            now_s=now_s,
-            distinct=distinct,
-        ):
+        if is_solo:
+            rendered = orjson.dumps(ids) if len(ids) >= _MANY else b""
+            size_bytes = len(group.content) + (len(rendered) - 1 if rendered else json_bytes(ids))
+            is_solo = len(ids) <= 1 or self._is_one_pack(ids, size_bytes, distinct=distinct)
+        if is_solo:
+            arrival = next(self._arrivals)
+            self._enter(Solo(group, member, ids, arrival, now_s, size_bytes, deadline, high, rendered, not alone))
+        else:
             self._join_line(member, ids, group=group, is_alone=alone, is_high=high, deadline_s=deadline, now_s=now_s)
         self._members += 1
         self._recipients += len(ids)
@@ -172,39 +170,23 @@ class Packer(Generic[M]):
             return False
         return is_high or self._queues.may_linger(deadline_s, from_s=now_s)
 
-    def _is_solo(
-        self,
-        member: M,
-        ids: tuple[str, ...],
-        *,
-        group: PackKey,
-        is_alone: bool,
-        is_high: bool,
-        deadline_s: float,
-        now_s: float,
-        distinct: bool,
-    ) -> bool:
-        """Let a job wait in a pack of its own; False where it is for more than one pack."""
-        rendered = orjson.dumps(ids) if len(ids) >= _MANY else b""
-        size_bytes = len(group.content) + (len(rendered) - 1 if rendered else json_bytes(ids))
-        if len(ids) > 1 and not self._is_one_pack(ids, size_bytes, distinct=distinct):
-            return False
-        if is_alone:
-            self._last_alone = group = self._last_alone if group == self._last_alone else group
-        solo = Solo(
-            group, member, ids, next(self._arrivals), now_s, size_bytes, deadline_s, is_high, rendered, not is_alone
-        )
-        if not is_alone:
-            self._lines[is_high][hash(group) % _SHARDS][group] = solo
-        self._queues.add(solo, is_high=is_high, is_alone=is_alone)
-        if deadline_s != inf:
-            self._note(member, solo)
-        return True
-
     def _is_one_pack(self, ids: tuple[str, ...], size_bytes: int, *, distinct: bool) -> bool:
         """Whether a job goes as it is: neither cut, nor with anybody twice."""
         caps = self._caps
         return len(ids) <= caps.recipients and size_bytes <= caps.bytes and (distinct or len(set(ids)) == len(ids))
+
+    def _enter(self, solo: Solo[M]) -> None:
+        """Let a job wait in a pack of its own."""
+        group = solo.group
+        if solo.has_room:
+            self._lines[solo.is_high][hash(group) % _SHARDS][group] = solo
+        elif group == self._last_alone:
+            solo.group = self._last_alone
+        else:
+            self._last_alone = group
+        self._queues.add(solo, is_high=solo.is_high, is_alone=not solo.has_room)
+        if solo.deadline_s != inf:
+            self._note(solo.member, solo)
 
     def _join_line(
         self,
@@ -279,16 +261,12 @@ class Packer(Generic[M]):
             solo.group,
             (Share(solo.member, solo.ids),),
             solo.ids,
-            solo.opened_at_s,
             None if solo.deadline_s == inf else solo.deadline_s,
-            solo.size_bytes,
-            len(solo.ids) >= self._caps.recipients,
             solo.is_high,
             solo.rendered,
         )
 
     def _seal(self, draft: Draft[M]) -> Pack[M]:
-        is_full = draft.is_closed
         line = draft.line
         line.close(draft)
         self._retire(draft)
@@ -300,10 +278,7 @@ class Packer(Generic[M]):
             line.group,
             shares,
             shares[0].ids if len(shares) == 1 else tuple(chain.from_iterable([share.ids for share in shares])),
-            draft.opened_at_s,
             None if deadline_s == inf else deadline_s,
-            draft.size_bytes,
-            is_full,
             line.is_high,
         )
 
