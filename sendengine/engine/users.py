@@ -99,11 +99,6 @@ class UserSource:
         """When the oldest job of the user who is ready longest came."""
         return next((user.since_s for user in self._normal if user.is_ready), None)
 
-    @property
-    def users(self) -> int:
-        """How many users are remembered: those with changes pending or a request within the last second."""
-        return sum(map(len, self._users))
-
     def add(self, receipt: Receipt, *, content: bytes, now_s: float) -> None:  # noqa: ARG002 - the port's
         """Take an admitted job; it merges into what waits for its user."""
         job = _update(receipt.job)

@@ -4,7 +4,7 @@ from sendengine import UpdateUser, external_id
 from sendengine.core.requests import UserRequest
 from sendengine.engine.receipts import Receipt
 from sendengine.engine.users import UserSource
-from tests.support.engines import APP_ID
+from tests.support.engines import APP_ID, remembered
 
 
 def added(source: UserSource, user: str, tag: str, *, deadline_s: float | None) -> Receipt:
@@ -21,7 +21,7 @@ def test_jobs_of_several_users_expire_together_in_the_order_of_their_deadlines()
     open_end = added(source, "u1", "open", deadline_s=None)
     assert source.waiting == 8
     assert [receipt for receipt, _ in source.expire(now_s=10.0)] == late[::-1]
-    assert (source.waiting, source.users) == (2, 1), "users with nothing left are forgotten"
+    assert (source.waiting, remembered(source)) == (2, 1), "users with nothing left are forgotten"
     sealed = source.pull(now_s=10.0, prefer_normal=False)
     assert sealed is not None
     assert [receipt for receipt, _ in sealed.shares] == [stays, open_end]
@@ -37,7 +37,7 @@ def test_a_user_that_is_on_the_wire_is_remembered_though_all_that_waits_for_it_e
     assert source.pull(now_s=0.0, prefer_normal=False) is not None
     late = added(source, "u", "late", deadline_s=5.0)
     assert source.expire(now_s=5.0) == [(late, ("u",))]
-    assert source.users == 1
+    assert remembered(source) == 1
     added(source, "u", "next", deadline_s=None)
     assert source.pull(now_s=100.0, prefer_normal=False) is None, "one in flight a user"
 

@@ -10,7 +10,7 @@ from sendengine.engine.sealed import Sealed
 from sendengine.engine.source import Resolution
 from sendengine.engine.users import UserSource
 from sendengine.ports import Part
-from tests.support.engines import APP_ID, change
+from tests.support.engines import APP_ID, change, remembered
 
 TOOK = Took()
 
@@ -169,10 +169,10 @@ async def test_only_users_with_pending_changes_or_within_their_second_are_rememb
         users.add(change(f"u{number}", x=1))
     while (sealed := users.pull()) is not None:
         users.took(sealed)
-    assert users.source.users == 100  # within their second
+    assert remembered(users.source) == 100  # within their second
     users.now_s += 1.06
     assert users.source.next_due_s(now_s=users.now_s) is None
-    assert users.source.users == 0
+    assert remembered(users.source) == 0
 
 
 async def test_a_user_whose_changes_all_expired_before_the_wire_is_forgotten() -> None:
@@ -183,7 +183,7 @@ async def test_a_user_whose_changes_all_expired_before_the_wire_is_forgotten() -
     users.now_s += 2
     users.book(users.source.unseal(sealed, now_s=users.now_s))
     assert receipt.outcome == Expired(("u",))
-    assert users.source.users == 0
+    assert remembered(users.source) == 0
 
 
 async def test_without_coalescing_a_job_stays_alone_and_in_its_place() -> None:
@@ -318,7 +318,7 @@ async def test_a_deadline_that_passes_while_it_waits_takes_the_job_out_and_leave
     assert users.source.expire(now_s=1005.0) == [(late, ("u",))]
     assert users.source.expire(now_s=1007.0) == [(alone, ("v",))]
     assert users.source.next_expiry_s() is None
-    assert users.source.users == 1
+    assert remembered(users.source) == 1
     assert users.source.waiting == 1
     assert request_of(users.must_pull()).tags == {"b": "1"}
 

@@ -17,6 +17,7 @@ from sendengine import (
     external_id,
 )
 from sendengine.engine.lane import Lane
+from sendengine.engine.users import UserSource
 from sendengine.settings import BatchingSettings, IntakeSettings, RetrySettings, StoppingSettings, TransportSettings
 from tests.support.fake_transport import FakeTransport
 
@@ -73,6 +74,11 @@ def change(user: str, **tags: str | int | None) -> UpdateUser:
 def lane_of(engine: SendEngine, name: str = CREATE) -> Lane:
     """A lane's insides: for what must not leak."""
     return engine._lanes[name]
+
+
+def remembered(source: UserSource) -> int:
+    """How many users a source keeps in memory: what must not grow."""
+    return sum(map(len, source._users))
 
 
 def assert_nothing_leaked(engine: SendEngine, transport: FakeTransport) -> None:
