@@ -59,6 +59,34 @@ def unanswered(lane: "Lane", sealed: Sealed, error: NotSentError | ReplyLostErro
         _reply_lost(lane, sealed, error)
 
 
+def not_kept(lane: "Lane", sealed: Sealed) -> None:
+    """The disk did not take it, so it must not be sent."""
+    lane.land(sealed)
+    abandon(lane, sealed)
+
+
+def gate_closed(lane: "Lane", sealed: Sealed) -> None:
+    """The gate closed while the request waited for its permit."""
+    lane.land(sealed)
+    lane.returned(sealed)
+
+
+def stale(lane: "Lane", sealed: Sealed) -> None:
+    """Its deadline passed while it waited for its permit."""
+    lane.land(sealed)
+    expired(lane, sealed, now_s=lane.time())
+
+
+def interrupted(lane: "Lane", sealed: Sealed) -> None:
+    """Its worker was cancelled with it in hand, or broke."""
+    if sealed.is_over:
+        return
+    if sealed.is_launched:
+        sealed.maybe_received_at_s = sealed.sent_at_s
+    lane.land(sealed)
+    abandon(lane, sealed)
+
+
 def _not_sent(lane: "Lane", sealed: Sealed, error: NotSentError) -> None:
     """The request was certainly not received."""
     had_connection = sealed.is_launched

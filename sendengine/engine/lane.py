@@ -228,30 +228,6 @@ class Lane:
         else:
             self.approaching -= 1
 
-    def not_kept(self, sealed: Sealed) -> None:
-        """The disk did not take it, so it must not be sent."""
-        self.land(sealed)
-        endings.abandon(self, sealed)
-
-    def gate_closed(self, sealed: Sealed) -> None:
-        """The gate closed while the request waited for its permit."""
-        self.land(sealed)
-        self.returned(sealed)
-
-    def stale(self, sealed: Sealed) -> None:
-        """Its deadline passed while it waited for its permit."""
-        self.land(sealed)
-        endings.expired(self, sealed, now_s=self.time())
-
-    def interrupted(self, sealed: Sealed) -> None:
-        """Its worker was cancelled with it in hand, or broke."""
-        if sealed.is_over:
-            return
-        if sealed.is_launched:
-            sealed.maybe_received_at_s = sealed.sent_at_s
-        self.land(sealed)
-        endings.abandon(self, sealed)
-
     # How a request comes back
 
     def returned(self, sealed: Sealed) -> None:

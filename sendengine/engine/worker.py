@@ -47,7 +47,7 @@ class Worker:
             await self._work()
         finally:
             if self._sealed is not None:
-                lane.interrupted(self._sealed)
+                endings.interrupted(lane, self._sealed)
 
     async def _work(self) -> None:
         lane = self._lane
@@ -62,11 +62,11 @@ class Worker:
                     await self._keep(sealed, custody)
                 reply = await exchange(sealed.wire, permit)
             except StorageError:
-                lane.not_kept(sealed)
+                endings.not_kept(lane, sealed)
             except GateClosedError:
-                lane.gate_closed(sealed)
+                endings.gate_closed(lane, sealed)
             except StaleRequestError:
-                lane.stale(sealed)
+                endings.stale(lane, sealed)
             except (NotSentError, ReplyLostError) as error:
                 endings.unanswered(lane, sealed, error)
             else:
