@@ -6,7 +6,7 @@ import ssl
 import pytest
 
 from sendengine.errors import SettingsError
-from sendengine.transport.direct.sessions import PROOF_S, ResumingContext, resuming_context
+from sendengine.transport.direct.sessions import PROOF_S, TICKET_S, ResumingContext, resuming_context
 from sendengine.transport.tls import tls_context
 from tests.transport.conftest import TransportMaker, direct_only, on_asyncio
 from tests.transport.scripted import AUTHORITY, POST, Peer, at_once, jump, reply, server_tls, serving
@@ -48,6 +48,22 @@ async def test_once_an_hour_the_certificate_is_checked_anew(open_transport: Tran
                 jump(PROOF_S / 3 - 1)
             jump(4)
         assert script.resumed == [False, True, True] * 2
+
+
+@direct_only
+@on_asyncio
+async def test_a_connection_that_brings_no_ticket_leaves_that_to_a_newer_one(open_transport: TransportMaker) -> None:
+    script, context = Handshakes(), server_tls()
+    context.num_tickets = 0
+    async with serving(script, tls=context) as server:
+        transport = open_transport(server.url, ca_file=AUTHORITY)
+        await transport.exchange(POST, at_once)
+        context.num_tickets = 2
+        jump(TICKET_S)
+        for _ in range(3):
+            await transport.exchange(POST, at_once)
+            jump(1)
+        assert script.resumed == [False, False, True, True]
 
 
 @direct_only

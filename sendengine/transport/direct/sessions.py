@@ -6,7 +6,8 @@ Method: asyncio and uvloop open TLS without a way to hand a session over, but bo
 `ssl.SSLContext.wrap_bio`, which takes one. With TLS 1.3 a server sends its tickets after the handshake, so a
 connection is asked for its session when another one is opened. Measured (ECDSA, OpenSSL 3.0): a full handshake costs
 the client 490 µs, a resumed one 190, and reading a session another 190; so one session serves all connections that
-are opened within `RENEW_S`. A server that takes it only once makes a full handshake instead.
+are opened within `RENEW_S`. A server that takes it only once makes a full handshake instead. A connection that has
+brought no ticket within `TICKET_S`, because it ended before or its instance gives none, leaves that to a newer one.
 
 A resumed handshake proves nothing anew, and each brings tickets of its own: once in `PROOF_S`, a connection is opened
 with a full one, which checks the certificate.
@@ -21,6 +22,7 @@ from sendengine.transport.tls import verifying
 
 PROOF_S: Final = 3600.0
 RENEW_S: Final = 60.0
+TICKET_S: Final = 5.0
 _LOOK_AGAIN_S: Final = 0.1  # where no ticket has come yet
 
 
@@ -29,6 +31,7 @@ class ResumingContext(ssl.SSLContext):
 
     session: ssl.SSLSession | None = None
     source: ssl.SSLObject | None = None  # the connection whose session is used next
+    source_s: float = -inf  # when that was opened
     proven_s: float = -inf
     read_s: float = -inf
     look_s: float = -inf
@@ -38,8 +41,9 @@ class ResumingContext(ssl.SSLContext):
         now_s = asyncio.get_running_loop().time()
         if not connection.session_reused:
             self.proven_s = now_s
-        if self.source is None and now_s >= self.read_s + RENEW_S:
-            self.source = connection
+        is_sought = self.source is None or now_s >= self.source_s + TICKET_S
+        if is_sought and now_s >= self.read_s + RENEW_S:
+            self.source, self.source_s = connection, now_s
 
     def wrap_bio(
         self,

@@ -21,7 +21,7 @@ from sendengine.transport.direct.http1.reading import ReplyReader, UnreadableErr
 from sendengine.transport.direct.pool import Pool
 from sendengine.transport.direct.wheel import Timed, Wheel
 from sendengine.transport.failures import FOREIGN, words
-from sendengine.transport.lifetimes import IDLE_S
+from sendengine.transport.lifetimes import IDLE_S, idle_s
 
 _SUCCESS: Final = range(200, 300)
 _JOINED_BYTES: Final = 65_536  # beyond it, copying a body costs more than a second piece
@@ -38,6 +38,7 @@ class Http1Connection(asyncio.BaseProtocol, Timed):
         "_has_served",
         "_has_tls",
         "_heads",
+        "_idle_s",
         "_is_large",
         "_lifetime_s",
         "_loop",
@@ -79,6 +80,7 @@ class Http1Connection(asyncio.BaseProtocol, Timed):
         self._reply: asyncio.Future[Reply] | None = None
         self._is_large = False  # the request
         self._has_served = False  # something of a reply has come
+        self._idle_s: float | None = None  # how long it may be idle; None until its first reply says so
         self.is_gone = True
         self.has_room = False
 
@@ -108,7 +110,7 @@ class Http1Connection(asyncio.BaseProtocol, Timed):
         if self.is_gone:
             return
         now_s = self._loop.time()
-        due_s = now_s + IDLE_S
+        due_s = now_s + (IDLE_S if self._idle_s is None else self._idle_s)
         if due_s > self._until_s:
             if now_s >= self._until_s:
                 self._close()
@@ -194,6 +196,8 @@ class Http1Connection(asyncio.BaseProtocol, Timed):
         if answer is None:
             return
         self._reply = None
+        if self._idle_s is None:
+            self._idle_s = idle_s(answer.headers.get("keep-alive"))
         if not reply.done():  # else cancelled, in this very step
             reply.set_result(answer)
         if self._reader.is_spent or (self._is_large and self._may_be_unsent(answer.status)):
