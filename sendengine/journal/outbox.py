@@ -50,6 +50,7 @@ from sendengine.journal.records import (
 )
 from sendengine.journal.store import Contents, Store, WallClock
 from sendengine.journal.threads import on_a_thread
+from sendengine.journal.wal import lost_log
 from sendengine.ports import KeyRecall, Part, Portion, Recovered, Seal
 from sendengine.settings import JournalSettings
 
@@ -88,8 +89,12 @@ class Outbox:
         """Open the file, as `Store.open` does; ``settings`` say how durable it is and how long it keeps what."""
         settings = settings or JournalSettings()
         durability: Durability = "relaxed" if settings.durability == "relaxed" else "durable"
+        lost = await on_a_thread(partial(lost_log, path))
         store = await Store.open(path, durability=durability, connect=connect, now_s=now_s)
-        return cls(store, store.contents(), settings=settings, now_s=now_s)
+        contents = store.contents()
+        if lost is not None:
+            contents = replace(contents, damaged=(*contents.damaged, lost))
+        return cls(store, contents, settings=settings, now_s=now_s)
 
     def __repr__(self) -> str:
         return f"<Outbox {self._store.path}: {len(self._jobs)} jobs, {len(self._requests)} requests>"

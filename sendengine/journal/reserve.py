@@ -30,6 +30,11 @@ class Reserve:
         self._path = store.with_name(f"{store.name}.reserve")
         self._wanted_bytes = 0  # as much as the first time: what goes on with less is soon full again
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is there: a process has the store open, or was killed."""
+        return os.access(self._path, os.F_OK)
+
     def keep(self) -> bool:
         """Take the room where it is not taken yet; False where there is none."""
         try:

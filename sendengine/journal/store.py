@@ -348,9 +348,9 @@ class Store:
         try:
             await self._flusher.finish()
         finally:
+            await self._writer.run(self._reserve.give)  # first: it never outlives the write-ahead log, see `lost_log`
             with suppress(StorageError):
                 await self._writer.run(self._database.close)
-            await self._writer.run(self._reserve.give)
             await self._writer.aclose()
 
     def _record_of(self, name: str) -> int:

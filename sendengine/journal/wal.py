@@ -8,11 +8,14 @@ Format: sqlite.org/fileformat2.html#walformat: a header of 32 bytes with salts a
 which begin with the page's number, the size of the file after a commit (0 elsewhere), and the salts.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
+
+from sendengine.journal.reserve import Reserve
 
 _HEADER_BYTES: Final = 32
 _FRAME_BYTES: Final = 24
@@ -28,6 +31,17 @@ class LogSurvey(Struct, frozen=True):
     def lost_groups(self, read: int) -> int:
         """How many groups were on disk and are lost where only so many frames could be read."""
         return sum(1 for end in self.ends if read < end < self.frames)
+
+
+def lost_log(database: Path) -> str | None:
+    """Say so where a process that was killed left a log beside its reserve, and somebody took it away; None usually.
+
+    To be asked before the database is opened, which makes a new one. Nothing is known where there is no reserve.
+    """
+    log = database.with_name(f"{database.name}-wal")
+    if not Reserve(database).is_kept or os.access(log, os.F_OK) or not os.access(database, os.F_OK):
+        return None
+    return f"{log} is gone: what was written into it last is lost; jobs may be missing, and others be sent once more"
 
 
 def survey_log(database: Path) -> LogSurvey:

@@ -93,6 +93,36 @@ def test_a_settlement_is_on_disk_within_a_quarter_second(tmp_path: Path) -> None
     run_virtually(main())
 
 
+async def test_a_write_ahead_log_that_is_gone_is_named_once_and_what_goes_alone_may_have_been_sent(
+    tmp_path: Path,
+) -> None:
+    outbox, _ = await opened(tmp_path / "a.db")
+    job = await accepted(outbox, request_key=KEY)
+    await outbox.aclose()
+    killed, _ = await opened(tmp_path / "a.db")
+    copied(tmp_path / "a.db", into=tmp_path / "copy")
+    await killed.aclose()
+    copy = tmp_path / "copy" / "a.db"
+    (tmp_path / "copy" / "a.db.reserve").write_bytes(bytes(70_000))  # which goes with its process in good order only
+    (tmp_path / "copy" / "a.db-wal").unlink()
+    again, found = await opened(copy)
+    (told,) = found.damaged
+    assert told.startswith(f"{copy}-wal is gone")
+    assert [(each.id, each.was_begun) for each in found.jobs] == [(job, True)]
+    await again.aclose()
+    whole, found = await opened(copy)
+    assert found.damaged == ()
+    await whole.aclose()
+
+
+async def test_a_process_that_closes_in_good_order_has_lost_no_log(tmp_path: Path) -> None:
+    for _ in range(3):
+        outbox, found = await opened(tmp_path / "a.db")
+        assert found.damaged == ()
+        await accepted(outbox)
+        await outbox.aclose()
+
+
 # Requests
 
 
