@@ -9,6 +9,8 @@ the file as it lies on disk.
 
 import gzip
 import hashlib
+import os
+import stat
 import zlib
 from collections.abc import Iterator
 from io import UnsupportedOperation
@@ -55,17 +57,26 @@ class Digest:
 
 
 def read_blocks(
-    path: Path, *, block_bytes: int = BLOCK_BYTES, start: int = 0, digest: Digest | None = None
+    path: Path,
+    *,
+    block_bytes: int = BLOCK_BYTES,
+    start: int = 0,
+    digest: Digest | None = None,
+    stamp: Stamp | None = None,
 ) -> Iterator[tuple[int, bytes]]:
     """Give the file in blocks that end where a line ends, except perhaps the last, each with its offset.
 
     A line ends with a line feed, a carriage return, or both together, which no block tears apart. ``start`` is the
     offset of a line at which to begin: it is sought, and found at the cost of decompressing what is before it in a
-    file that is gzipped. With ``digest``, the whole file goes through it. Raises InputError.
+    file that is gzipped. With ``digest``, the whole file goes through it. With ``stamp``, what is given was read while
+    the file was as it was then; another that took its name meanwhile makes no difference. Raises InputError.
     """
     try:
         with path.open("rb") as raw:
-            yield from _whole_lines(path, _opened(raw, digest), block_bytes, start)
+            for block in _whole_lines(path, _opened(raw, digest), block_bytes, start):
+                _check_unchanged(path, raw, stamp)
+                yield block
+            _check_unchanged(path, raw, stamp)  # it may have been cut short
             if digest is not None:
                 while rest := raw.read(block_bytes):  # what follows gzipped data
                     digest.take(rest)
@@ -74,10 +85,7 @@ def read_blocks(
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: the gzip data is cut short or damaged ({error}); fetch the file again") from None
     except UnsupportedOperation:
-        raise InputError(
-            f"{path}: is a pipe, and has to be read more than once; write it into a file first (jobs can come on "
-            "standard input: -)"
-        ) from None
+        raise _pipe(path) from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
 
@@ -94,14 +102,35 @@ def file_digest(path: Path) -> str:
 
 
 def file_stamp(path: Path) -> Stamp:
-    """Return what changes when the file is written to; raises InputError."""
+    """Return what changes when the file is written to; raises InputError.
+
+    A pipe is refused here already: to open one that nobody writes into would wait for ever.
+    """
     try:
         status = path.stat()
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    if stat.S_ISFIFO(status.st_mode):
+        raise _pipe(path)
+    return _stamp_of(status)
+
+
+def _pipe(path: Path) -> InputError:
+    return InputError(
+        f"{path}: is a pipe, and has to be read more than once; write it into a file first (jobs can come on standard "
+        "input: -)"
+    )
+
+
+def _stamp_of(status: os.stat_result) -> Stamp:
     return Stamp(status.st_size, status.st_mtime_ns)
+
+
+def _check_unchanged(path: Path, raw: BinaryIO, stamp: Stamp | None) -> None:
+    if stamp is not None and _stamp_of(os.fstat(raw.fileno())) != stamp:
+        raise InputError(f"{path}: has changed since it was checked, while it was read; put it back as it was")
 
 
 class _Tapped:

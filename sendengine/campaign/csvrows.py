@@ -16,7 +16,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from sendengine.campaign.blocks import Digest, read_blocks
+from sendengine.campaign.blocks import Digest, Stamp, read_blocks
 from sendengine.campaign.tables import START, UNREADABLE, Chunk, Chunks, Cursor, Fault, Mark, missing_column
 from sendengine.errors import InputError
 
@@ -50,13 +50,20 @@ class _Header(Struct, frozen=True):
 
 
 def read_csv(
-    path: Path, *, column: str, others: Sequence[str] = (), start: Mark = START, digest: Digest | None = None
+    path: Path,
+    *,
+    column: str,
+    others: Sequence[str] = (),
+    start: Mark = START,
+    digest: Digest | None = None,
+    stamp: Stamp | None = None,
 ) -> Chunks:
     """Read a column of ids and other columns beside it, a chunk at a time.
 
     Raises InputError where the file cannot be read, lacks a column, or has a quote that is never closed. Rows with a
     fault of their own are in their chunk's ``faults``. Empty lines are no rows. ``start`` is where an earlier reading
-    had a chunk begin: the line of column names is read all the same. ``digest`` is of the whole file.
+    had a chunk begin: the line of column names is read all the same. ``digest`` is of the whole file, ``stamp`` is
+    what it must have all the while.
     """
     cursor = Cursor()
     header: _Header | None = None
@@ -64,7 +71,7 @@ def read_csv(
         header = _header_of(path, column=column, others=others)
         cursor = Cursor(start)
     rest = ""
-    for offset, block in read_blocks(path, start=start.offset, digest=digest):
+    for offset, block in read_blocks(path, start=start.offset, digest=digest, stamp=stamp):
         cursor.offset = offset - _size(rest)
         text, is_whole = _decoded(block)
         is_whole = is_whole and not _UNDECODED.search(rest)

@@ -91,14 +91,14 @@ def survey_jobs(
 
 
 def read_jobs(
-    path: Path, *, first_row: int = 0, digest: Digest | None = None
+    path: Path, *, first_row: int = 0, digest: Digest | None = None, stamp: Stamp | None = None
 ) -> Iterator[tuple[int, Job | InvalidJobError]]:
     """Give each job of a file, or what is wrong with it, with its line; raises InputError. Empty lines are no jobs.
 
-    Those before ``first_row`` are only counted.
+    Those before ``first_row`` are only counted. With ``stamp``, the file must be as it was then all the while.
     """
     number = row = 0
-    for _, block in read_blocks(path, digest=digest):
+    for _, block in read_blocks(path, digest=digest, stamp=stamp):
         for line in block.splitlines():
             number += 1
             if not line.strip():

@@ -13,6 +13,7 @@ from typing import Final
 import orjson
 from msgspec import Struct
 
+from sendengine.campaign.blocks import Stamp
 from sendengine.campaign.cells import custom_data_of, is_blank, property_value, tag_value
 from sendengine.campaign.plan import Keys, Plan
 from sendengine.campaign.recipients import read_recipients
@@ -59,13 +60,16 @@ class Rows(Struct, frozen=True):
         return (dict(zip(columns, row, strict=True)) for row in rows)
 
 
-def make_packs(plan: Plan, selection: Selection, *, mark: Mark = START, first_row: int = 0) -> Iterator[Pack]:
+def make_packs(
+    plan: Plan, selection: Selection, *, mark: Mark = START, first_row: int = 0, stamp: Stamp | None = None
+) -> Iterator[Pack]:
     """Read the file again and give its jobs, in the order of its rows; raises InputError where it cannot be read.
 
     To go on behind a pack that is a boundary, give where it ended as ``first_row``, and a mark at or before that row.
     Only where no recipient may stand in the file twice: the keys of those depend on all rows before (`can_begin_anew`).
+    With ``stamp``, it ends in InputError where the file is changed meanwhile.
     """
-    rows = kept_rows(plan, selection, mark=mark, first_row=first_row)
+    rows = kept_rows(plan, selection, mark=mark, first_row=first_row, stamp=stamp)
     return packs_of(rows, Writer(plan, selection, Keys(plan), first_row=first_row))
 
 
@@ -84,11 +88,17 @@ def packs_of(stretches: Iterable[Rows], writer: "Writer") -> Iterator[Pack]:
     return _packs_of_data(stretches, writer) if campaign.pack_custom_data else _single_rows(stretches, writer)
 
 
-def kept_rows(plan: Plan, selection: Selection, *, mark: Mark = START, first_row: int = 0) -> Iterator[Rows]:
+def kept_rows(
+    plan: Plan, selection: Selection, *, mark: Mark = START, first_row: int = 0, stamp: Stamp | None = None
+) -> Iterator[Rows]:
     """Read the rows that are sent, from ``first_row`` on, some thousand at a time; reading begins at ``mark``."""
     recipients = plan.campaign.recipients
     for chunk in read_recipients(
-        recipients.file, column=recipients.column, others=plan.campaign.columns, start=mark if mark.row else START
+        recipients.file,
+        column=recipients.column,
+        others=plan.campaign.columns,
+        start=mark if mark.row else START,
+        stamp=stamp,
     ):
         rows = _rows_from(chunk, first_row)
         if not rows.ids:

@@ -171,11 +171,11 @@ def campaign_work(
     def items(first_row: int = 0) -> Iterator[Item]:
         _check_unchanged(plan.campaign.recipients.file, stamp)
         if not can_begin_anew(selection):
-            packs = make_packs(plan, selection)
+            packs = make_packs(plan, selection, stamp=stamp)
             yield from (_item(pack) for pack in packs if pack.first_row >= first_row)
             return
         mark = max((mark for mark in marks if mark.row <= first_row), key=attrgetter("row"), default=START)
-        for pack in make_packs(plan, selection, mark=mark, first_row=first_row):
+        for pack in make_packs(plan, selection, mark=mark, first_row=first_row, stamp=stamp):
             yield _item(pack)
 
     return Work(plan.campaign.name, True, rows, total, selection, items, plan)  # noqa: FBT003 - a record
@@ -186,7 +186,7 @@ def jobs_work(path: Path, selection: Selection, *, name: str, rows: int, total: 
 
     def items(first_row: int = 0) -> Iterator[Item]:
         _check_unchanged(path, stamp)
-        for row, (line, job) in enumerate(read_jobs(path, first_row=first_row), first_row):
+        for row, (line, job) in enumerate(read_jobs(path, first_row=first_row, stamp=stamp), first_row):
             if row in selection.invalid:
                 continue
             if isinstance(job, InvalidJobError):

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sendengine.campaign import blocks, csvrows
-from sendengine.campaign.blocks import Digest, file_digest
+from sendengine.campaign.blocks import Digest, file_digest, file_stamp
 from sendengine.campaign.recipients import read_recipients
 from sendengine.campaign.tables import Fault
 from sendengine.core.jobs import Json
@@ -198,6 +198,13 @@ def test_a_faulty_row_of_json_spoils_itself_only(tmp_path: Path, line: str, told
     path.write_text(f'{ROW}{line}\n{{"external_id": "u4"}}\n', errors="surrogateescape")
     assert ids(path) == ["u1", "u4"]
     assert str(faults(path)[0]).startswith(told)
+
+
+def test_a_pipe_is_refused_before_it_is_opened_since_nobody_may_ever_write_into_it(tmp_path: Path) -> None:
+    path = tmp_path / "recipients.csv"
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="is a pipe, and has to be read more than once"):
+        file_stamp(path)
 
 
 def test_a_pipe_is_refused_with_what_to_do_instead(tmp_path: Path) -> None:
