@@ -20,7 +20,7 @@ from yarl import URL
 from sendengine.core.onesignal import DNS_TTL_S
 from sendengine.transport.buffering import Buffering
 from sendengine.transport.direct.spacing import Spacing
-from sendengine.transport.lifetimes import IDLE_S, lifetime_s
+from sendengine.transport.lifetimes import lifetime_s
 from sendengine.transport.link import Link
 
 _BUFFER_BYTES: Final = 65_536  # what is read at once
@@ -89,7 +89,7 @@ class Links:
     def give_back(self, link: Link) -> None:
         """Let it be idle for as long as it may, or close it where it is of no use."""
         now_s = self._loop.time()
-        link.due_s = due_s = min(now_s + IDLE_S, link.until_s)
+        link.due_s = due_s = min(now_s + link.idle_s, link.until_s)
         if now_s >= due_s or not link.is_usable():
             link.cut()
             return

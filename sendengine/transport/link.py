@@ -21,6 +21,7 @@ from aiohttp.connector import Connection
 from sendengine.ports import Reply, WireRequest
 from sendengine.transport.bodies import bounded_body
 from sendengine.transport.encodings import decoded
+from sendengine.transport.lifetimes import IDLE_S, idle_s
 
 _SUCCESS: Final = range(200, 300)
 _JOINED_BYTES: Final = 65_536  # beyond it, copying a body costs more than a second piece
@@ -29,9 +30,19 @@ _FINAL: Final = 200  # and above
 
 
 class Link:
-    """One open connection; ``due_s`` is when it is too old, or was idle for too long."""
+    """One open connection; ``due_s`` is when it is too old, or was idle for too long, which is ``idle_s``."""
 
-    __slots__ = ("_connection", "_is_doubtful", "_is_large", "due_s", "has_tls", "protocol", "transport", "until_s")
+    __slots__ = (
+        "_connection",
+        "_is_doubtful",
+        "_is_large",
+        "due_s",
+        "has_tls",
+        "idle_s",
+        "protocol",
+        "transport",
+        "until_s",
+    )
 
     def __init__(
         self, connection: Connection, protocol: ResponseHandler, transport: asyncio.Transport, *, until_s: float
@@ -44,6 +55,7 @@ class Link:
         self.transport: Final = transport
         self.until_s: Final = until_s
         self.due_s = until_s
+        self.idle_s = IDLE_S
 
     def is_usable(self) -> bool:
         """Whether it is open, and nothing came over it that nobody asked for: that would be taken for the reply."""
@@ -74,6 +86,8 @@ class Link:
             body = payload.read_nowait()
         else:
             body = await bounded_body(payload, max_bytes=max_bytes)
+        if "keep-alive" in headers:
+            self.idle_s = idle_s(headers["keep-alive"])
         if self._is_large:
             self._is_doubtful = self._may_be_unsent(message.code)
         encoding = headers.get("content-encoding")

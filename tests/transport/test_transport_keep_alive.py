@@ -3,7 +3,7 @@
 import pytest
 
 from sendengine.transport.lifetimes import IDLE_S, idle_s
-from tests.transport.conftest import TransportMaker, direct_only, on_asyncio
+from tests.transport.conftest import TransportMaker, http1_only, on_asyncio
 from tests.transport.scripted import POST, answering, at_once, jump, reply, serving
 
 
@@ -30,7 +30,7 @@ def test_it_is_left_before_the_server_leaves_it(said: str | None, kept_s: float)
     assert idle_s(said) == kept_s
 
 
-@direct_only
+@http1_only("HTTP/2 has no such field")
 @on_asyncio
 async def test_an_idle_connection_is_replaced_before_the_server_closes_it(open_transport: TransportMaker) -> None:
     async with serving(answering(reply(headers="Keep-Alive: timeout=5\r\n"))) as server:
