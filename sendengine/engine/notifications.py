@@ -3,9 +3,8 @@
 Units: seconds on the running loop's clock.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -21,17 +20,12 @@ from sendengine.core.targets import Target
 from sendengine.core.verdicts import Fault, NobodyReached, Refused, Took
 from sendengine.engine.guard import Guard
 from sendengine.engine.keys import chance_of, portion_key, wire_key
+from sendengine.engine.messages import Messages, subject_of, subject_of_group
 from sendengine.engine.receipts import Receipt
 from sendengine.engine.sealed import Sealed, Share
 from sendengine.engine.source import Resolution, Settled
 
-_V = TypeVar("_V")
-_Subject = tuple[bytes, str | None, str, str]
-"""What a refusal of a message may depend on: its content, channel, kind of target and alias label."""
-
-_REMEMBERED: Final = 1000  # messages
 _CERTAIN: Final = 100  # recipients of a pack whose trial failed: with fewer, the bad ones may just have come together
-_FAULT_KEPT_S: Final = 60.0  # a message at fault is refused unsent for so long; then one tries whether it was mended
 
 
 class NotificationSource:
@@ -64,8 +58,7 @@ class NotificationSource:
         self._chance = chance
         self._book = book
         self._trials: set[Trial[Receipt]] = set()
-        self._accepted: OrderedDict[_Subject, None] = OrderedDict()
-        self._faulty: OrderedDict[_Subject, tuple[float, Refused]] = OrderedDict()
+        self._messages = Messages()
 
     @property
     def has_high(self) -> bool:
@@ -119,7 +112,7 @@ class NotificationSource:
 
     def vouch(self, job: Job, *, content: bytes) -> None:
         """An earlier process had the message of a job accepted."""
-        _remember(self._accepted, _subject_of(_group_of(_notification(job), content, None)), None)
+        self._messages.accept(subject_of_group(_group_of(_notification(job), content, None)))
 
     def _add(self, receipt: Receipt, job: Job, *, content: bytes, is_foreign: bool, now_s: float) -> None:
         if not isinstance(job, CreateNotification):
@@ -147,10 +140,11 @@ class NotificationSource:
         """Seal the next pack that may go now; what cannot be taken is refused unsent."""
         while (pack := self._packer.take(now_s=now_s, prefer_normal=prefer_normal)) is not None:
             shares = [(share.member, share.ids) for share in pack.shares]
-            faulty = self._faulty.get(_subject_of(pack.group)) if self._faulty else None
-            if faulty is not None and now_s < faulty[0]:
-                self._book([_rejected(share, faulty[1], attempts=0) for share in shares])
-                continue
+            if self._messages.has_faulty:
+                fault = self._messages.fault(subject_of_group(pack.group), now_s=now_s)
+                if fault is not None:
+                    self._book([_rejected(share, fault, attempts=0) for share in shares])
+                    continue
             sealed = self._seal(pack, shares, now_s=now_s)
             limit = self._guard.limit
             if limit is None or not sealed.weight or sealed.weight <= limit:
@@ -192,7 +186,7 @@ class NotificationSource:
     def took(self, sealed: Sealed, verdict: Took | NobodyReached, *, now_s: float) -> Resolution:
         """Book the reply on each job: those of its own recipients that it names, and how many others there were."""
         if isinstance(verdict, Took):
-            _remember(self._accepted, _subject(_request(sealed)), None)
+            self._messages.accept(subject_of(_request(sealed)))
             settled = _accepted(sealed, verdict)
         else:
             settled = [
@@ -205,8 +199,8 @@ class NotificationSource:
     def refused(self, sealed: Sealed, verdict: Refused, *, now_s: float) -> Resolution:
         """Take the pack apart as `sendengine.core.splitting` decides."""
         request = _request(sealed)
-        subject = _subject(request)
-        is_known_good = subject in self._accepted
+        subject = subject_of(request)
+        is_known_good = self._messages.is_good(subject)
         piece = sealed.origin if isinstance(sealed.origin, Piece) else Piece(_shares(sealed), is_known_good)
         if piece.trial is not None and piece.trial not in self._trials:  # it was withdrawn: only this one is left
             piece = Piece(piece.shares, is_message_good=True)
@@ -215,7 +209,7 @@ class NotificationSource:
         dissection = dissect(piece, verdict, message_accepted=is_known_good, chance=chance)
         is_certain = verdict.fault is Fault.MESSAGE or sum(len(share.ids) for share in dissection.rejected) >= _CERTAIN
         if dissection.is_message_at_fault and is_certain and not is_known_good and request.target.is_listed:
-            _remember(self._faulty, subject, (now_s + _FAULT_KEPT_S, verdict))
+            self._messages.blame(subject, verdict, now_s=now_s)
         return self._resolution(sealed, [], dissection, now_s=now_s, refused=verdict)
 
     def ended(self, sealed: Sealed, *, now_s: float) -> Resolution:
@@ -296,7 +290,9 @@ class NotificationSource:
         trial = sealed.origin.trial if isinstance(sealed.origin, Piece) else None
         if trial is None or trial not in self._trials:
             return Dissection()
-        return trial.settle(was_refused=was_refused, message_accepted=_subject(_request(sealed)) in self._accepted)
+        return trial.settle(
+            was_refused=was_refused, message_accepted=self._messages.is_good(subject_of(_request(sealed)))
+        )
 
     def _resolution(
         self,
@@ -344,14 +340,6 @@ def _request(sealed: Sealed) -> NotificationRequest:
     return request
 
 
-def _subject(request: NotificationRequest) -> _Subject:
-    return request.content, request.channel, request.target.kind, request.target.label
-
-
-def _subject_of(group: PackKey) -> _Subject:
-    return group.content, group.channel, group.kind, group.label
-
-
 def _ttl_s(deadline_s: float, *, now_s: float) -> int:
     """How long OneSignal may still deliver, in whole seconds."""
     return min(TTL_MAX_S, max(1, int(deadline_s - now_s)))
@@ -391,10 +379,3 @@ def _plain(shares: Iterable[PackShare[Receipt]]) -> list[Share]:
 
 def _shares(sealed: Sealed) -> tuple[PackShare[Receipt], ...]:
     return tuple([PackShare(receipt, ids) for receipt, ids in sealed.shares])
-
-
-def _remember(memory: OrderedDict[_Subject, _V], subject: _Subject, value: _V) -> None:
-    memory[subject] = value
-    memory.move_to_end(subject)
-    if len(memory) > _REMEMBERED:
-        memory.popitem(last=False)
