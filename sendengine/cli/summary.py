@@ -1,21 +1,34 @@
 """What came of a run, in a few lines: the report for somebody who has no time to read it."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from textwrap import shorten
 from typing import Final
 
+import msgspec
 import orjson
+from msgspec import Struct
 from msgspec.structs import asdict
 
 from sendengine.campaign.report import Report, render
 from sendengine.campaign.rundir import FAILURES, REPORT
 from sendengine.cli.exits import Exit
 from sendengine.cli.output import ceiling, counted, duration
+from sendengine.core.outcomes import OUTCOME_NAMES, Abandoned
 from sendengine.telemetry.counters import LaneEntry
 
 _CUT_SHORT: Final = frozenset({Exit.GUARD, Exit.STORAGE, Exit.STOPPED, Exit.ABORTED})
 _THROTTLED: Final = "429"
 _MILLISECOND_S: Final = 0.001
+_LOOKED_AT_BYTES: Final = 2**20  # of the failures
+_REASON_CHARACTERS: Final = 300
+
+
+class _Failure(Struct, frozen=True):
+    outcome: str
+    reason: str
 
 
 def summary_lines(report: Report, *, folder: Path, why: str = "") -> Sequence[str]:
@@ -32,7 +45,7 @@ def summary_lines(report: Report, *, folder: Path, why: str = "") -> Sequence[st
         lines += _lane_lines(name, lane)
     lines.append(f"  report: {folder / REPORT}")
     if jobs.not_accepted > (0 if report.durability == "memory" else jobs.abandoned):  # what is abandoned is resumed
-        lines.append(f"  what was not accepted, and why: {folder / FAILURES}")
+        lines += [f"  what was not accepted, and why: {folder / FAILURES}", *_commonest_reason(folder)]
     return lines
 
 
@@ -40,6 +53,24 @@ def as_json(report: Report, *, folder: Path, why: str = "") -> Mapping[str, obje
     """Describe a report for a program: as it stands on disk, with where that is."""
     content: dict[str, object] = orjson.loads(render(report))
     return {**content, "directory": str(folder), "why": why}
+
+
+def _commonest_reason(folder: Path) -> Sequence[str]:
+    """Say what most of the first failures met: a wrong address or a faulty message shows in one line."""
+    lines: list[bytes] = []
+    with suppress(OSError), (folder / FAILURES).open("rb") as file:
+        lines = file.read(_LOOKED_AT_BYTES).splitlines()
+    met: Counter[str] = Counter()
+    for line in lines:
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):  # damaged, or cut off at the end
+            failure = msgspec.json.decode(line, type=_Failure)
+            if failure.outcome != OUTCOME_NAMES[Abandoned]:  # these say nothing, and are resumed
+                met[failure.reason] += 1
+    if not met:
+        return ()
+    ((reason, count),) = met.most_common(1)
+    shown = shorten(reason, _REASON_CHARACTERS, placeholder=" …")
+    return (f"    most often, {count:,} of the first {met.total():,}: {shown}",)
 
 
 def _lane_lines(name: str, lane: LaneEntry) -> Sequence[str]:

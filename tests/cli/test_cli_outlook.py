@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+import orjson
 import pytest
 from msgspec.structs import replace
 
@@ -219,6 +220,30 @@ def test_the_summary_points_to_the_failures_only_where_there_are_any() -> None:
     kept.jobs.abandoned = 2
     assert said(kept)[-1] == "  report: runs/r/report.json"
     assert said(replace(kept, durability="memory"))[-1].endswith("runs/r/failures.jsonl")
+
+
+def failure(reason: str, *, outcome: str = "rejected") -> str:
+    return orjson.dumps({"job": {}, "outcome": outcome, "reason": reason, "maybe_sent": False, "key": None}).decode()
+
+
+@pytest.mark.parametrize(
+    ("failures", "last"),
+    [
+        ([failure("a"), failure("b"), failure("a")], "    most often, 2 of the first 3: a"),
+        (
+            [failure("the run was stopped first", outcome="abandoned"), failure("b")],
+            "    most often, 1 of the first 1: b",
+        ),
+        (["damaged", failure("b"), failure("cut off")[:20]], "    most often, 1 of the first 1: b"),
+        ([failure("word " * 100)], f"    most often, 1 of the first 1: {'word ' * 59}…"),
+        ([failure("the run was stopped first", outcome="abandoned")], None),
+        (["damaged"], None),
+    ],
+)
+def test_the_summary_says_what_most_of_the_failures_met(tmp_path: Path, failures: list[str], last: str | None) -> None:
+    (tmp_path / "failures.jsonl").write_text("\n".join(failures))
+    written = summary_lines(report_with(accepted=8, rejected=2), folder=tmp_path)
+    assert written[-1] == (last or f"  what was not accepted, and why: {tmp_path / 'failures.jsonl'}")
 
 
 def test_the_summary_of_a_good_run_is_short() -> None:
