@@ -88,6 +88,18 @@ def test_examples_of_jobs_can_be_read(line: str) -> None:
     assert read_job(line.encode())
 
 
+@pytest.mark.parametrize("room", ["engine", "transport", "journal"])
+def test_the_map_has_every_module_of_the_large_rooms_and_no_other(room: str) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    part = page.partition(f"### Inside `{room}/`")[2].partition("\n#")[0]
+    listed = {name for line in part.splitlines() for name in re.findall(r"`([\w/.]+)`", line[1:].partition("|")[0])}
+    folder = ROOT / "sendengine" / room
+    modules = {path.relative_to(folder).as_posix() for path in folder.rglob("*.py") if path.name != "__init__.py"}
+    whole = tuple(name for name in listed if name.endswith("/"))  # folders that have one row
+    assert {name for name in listed if not (folder / name).exists()} == set()
+    assert {name for name in modules - listed if not name.startswith(whole)} == set()
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_documents_point_at_documents_that_are_there(path: Path) -> None:
     named = set(

@@ -162,7 +162,7 @@ class _Reading:
 
 
 def _disabled(reading: _Reading) -> Verdict | None:
-    return AppDisabled(reading.errors) if DISABLED_TEXT.lower() in reading.said.lower() else None
+    return AppDisabled() if DISABLED_TEXT.lower() in reading.said.lower() else None
 
 
 def _nobody_reached(reading: _Reading) -> Verdict | None:

@@ -35,8 +35,6 @@ class Throttled(Struct, frozen=True, gc=False):
 class AppDisabled(Struct, frozen=True, gc=False):
     """The reply of an app that went over its application limit; a person must re-enable it."""
 
-    errors: tuple[str, ...] = ()
-
 
 class Fault(Enum):
     """Where a definite refusal puts the fault."""

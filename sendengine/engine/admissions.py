@@ -86,7 +86,7 @@ class Admissions:
     async def submit(self, job: Job, *, timeout_s: float | None) -> Receipt:
         """Admit a job, waiting for room and for the disk, as `sendengine.SendEngine.submit` says."""
         until_s = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
-        lane, content, size_bytes = self._seen(job)
+        lane, content, size_bytes = self._prepare(job)
         if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
             await self._wait_for_room(job, lane, size_bytes, timeout_s=timeout_s)
         if self.journal is None:
@@ -105,7 +105,7 @@ class Admissions:
 
     async def submit_row(self, job: Job, *, row: int, past: Past | None, asks_key: bool) -> Receipt:
         """Admit the job of a row, waiting for room and not for the disk: its file is still there."""
-        lane, content, size_bytes = self._seen(job)
+        lane, content, size_bytes = self._prepare(job)
         if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
             await self._wait_for_room(job, lane, size_bytes, timeout_s=None)
         entry = self._entry(job, lane, content, size_bytes, row=row, past=past)
@@ -120,7 +120,7 @@ class Admissions:
         """Admit one of many jobs, waiting for room; for the disk only where that must be asked about its key."""
         if self.journal is not None and job.idempotency_key is not None:
             return await self.submit(job, timeout_s=None)
-        lane, content, size_bytes = self._seen(job)
+        lane, content, size_bytes = self._prepare(job)
         if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
             await self._wait_for_room(job, lane, size_bytes, timeout_s=None)
         receipt = self._hand_over(job, lane, content, size_bytes)
@@ -130,7 +130,7 @@ class Admissions:
 
     def submit_nowait(self, job: Job) -> Receipt:
         """Admit a job at once, or raise; it is put on disk afterwards, and goes when it is there."""
-        lane, content, size_bytes = self._seen(job)
+        lane, content, size_bytes = self._prepare(job)
         problem = None if self.journal is None else self.journal.problem
         if problem is not None:
             raise IntakeFullError(problem)
@@ -180,7 +180,7 @@ class Admissions:
         self._routes[job.app, job.__class__] = lane
         return lane
 
-    def _seen(self, job: Job) -> tuple[Lane, bytes, int]:
+    def _prepare(self, job: Job) -> tuple[Lane, bytes, int]:
         """The lane for a job, what is rendered of it, and the room that it takes.
 
         When it has that room nothing is awaited any more before it is in its lane, except for a journal.

@@ -121,14 +121,17 @@ class Lane:
 
     def kick(self) -> None:
         """Put a worker to work if there is something that may go; that one will put the next to work."""
+        if self._is_stopped or (self.approaching >= self.pace.lookahead and not self.intake.high_jobs):
+            return  # as at the ceiling, most of the time: asked three times a request, so it comes without a call
         pool = self.pool
-        if not pool.can_engage or self._is_stopped:
+        if not pool.can_engage:
             return
         busy = pool.busy
         if self.approaching + busy >= self.pace.lookahead and not self._high_is_waiting():
             return
-        ready = self.source.waiting + self.returns.count  # those who come will see what there is to do, or when
-        if busy >= ready and (not ready or busy >= ready + self.source.spread):
+        # As many are on their way as there is to do at most: they see for themselves what of it may go, and when.
+        waiting = self.source.waiting + self.returns.count
+        if busy >= waiting and (not waiting or busy >= waiting + self.source.spread):
             return
         now_s = self.time()
         if self._may_send(now_s=now_s) and self.has_ready(now_s=now_s):
@@ -332,7 +335,7 @@ class Lane:
         if returns.count:
             returns.ripen(now_s=now_s)
             has_high = self.source.has_high and not prefer_normal and not returns.is_high
-            if returns and not (has_high or self.retries.is_outage):
+            if returns.has_ready and not (has_high or self.retries.is_outage):
                 return returns.pop()
         sealed = self.source.pull(now_s=now_s, prefer_normal=prefer_normal)
         if sealed is None:

@@ -97,7 +97,10 @@ class WorkerPool:
 
     @property
     def must_shrink(self) -> bool:
-        """Whether a worker that has finished must go, because another lane needs its connection."""
+        """Whether a worker that has finished must go, because another lane needs its connection.
+
+        Asked after each request, so it looks at the budget's numbers first, as `can_engage` does.
+        """
         budget = self._connections
         return (budget.left < 0 or bool(budget.wanting)) and budget.asks_back(self)
 

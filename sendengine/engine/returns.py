@@ -22,7 +22,8 @@ class Returns:
         self._later: list[tuple[float, int, float, Sealed]] = []  # due at, sequence, not before, request
         self._paid_at_s = -inf  # none of those goes before the retry budget has earned it
 
-    def __bool__(self) -> bool:
+    @property
+    def has_ready(self) -> bool:
         """Whether one may go at once."""
         while self._back and self._back[0].is_over:
             heappop(self._back)
@@ -31,7 +32,7 @@ class Returns:
     @property
     def is_high(self) -> bool:
         """Whether the next one that may go at once is high."""
-        return bool(self) and self._back[0].is_high
+        return self.has_ready and self._back[0].is_high
 
     @property
     def oldest_s(self) -> float | None:
@@ -51,7 +52,7 @@ class Returns:
 
     def pop(self) -> Sealed | None:
         """The next one that may go at once."""
-        if not self:
+        if not self.has_ready:
             return None
         self.count -= 1
         sealed = heappop(self._back)
@@ -64,11 +65,11 @@ class Returns:
 
     def is_due(self, *, now_s: float) -> bool:
         """Whether one may go, as far as can be told without asking the retry budget."""
-        return bool(self) or self._due_s() <= now_s
+        return self.has_ready or self._due_s() <= now_s
 
     def next_s(self) -> float | None:
         """When the next one is due, in the past where it may go at once; None where none waits."""
-        due_s = -inf if self else self._due_s()
+        due_s = -inf if self.has_ready else self._due_s()
         return None if due_s == inf else due_s
 
     def ripen(self, *, now_s: float) -> None:
@@ -78,7 +79,7 @@ class Returns:
         request that is itself at fault must not be the probe for ever.
         """
         while self._due_s() <= now_s:
-            if self._retries.is_outage and self:
+            if self._retries.is_outage and self.has_ready:
                 return
             wait_s = self._retries.may_repeat(now_s=now_s)
             if wait_s:

@@ -46,9 +46,8 @@ class _User(PendingChanges[Receipt]):
         self.high = 0  # high jobs that came since its last request
         self.since_s = 0.0  # when the oldest pending job came
         self.is_busy = False
-        self.held_until_s: float | None = None
-        self.queued_high = False
-        self.queued_normal = False
+        self.held_until_s: float | None = None  # until its second is over, or what a 429 of its own asked for
+        self.queued_high = self.queued_normal = False  # it stands in that line, perhaps for nothing
 
     @property
     def is_ready(self) -> bool:
@@ -80,7 +79,8 @@ class UserSource:
         self._normal: deque[_User] = deque()
         self._cooling: list[tuple[float, int, _User]] = []
         self._deadlines: list[tuple[float, int, Receipt]] = []
-        self._count = self._waiting = 0
+        self._count = 0  # of what entered a heap: of equal instants the first goes first, and no users are compared
+        self._waiting = 0
 
     @property
     def has_high(self) -> bool:
