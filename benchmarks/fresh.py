@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from typing import Final, TypeVar
 
 from benchmarks.benchmark import LoopKind
+from sendengine import tune_allocator
 from sendengine.mockserver import fast_loop
 
 _Task = TypeVar("_Task")
@@ -32,6 +33,10 @@ async def in_fresh_processes(function: Callable[[_Task], _Found], tasks: Sequenc
 
 
 def run_on(kind: LoopKind, main: Coroutine[object, object, _Found], *, within_s: float = WITHIN_S) -> _Found:
-    """Run a coroutine on an event loop of that kind. Raises TimeoutError where it takes longer than ``within_s``."""
+    """Run a coroutine on an event loop of that kind, with the allocator as the command line has it.
+
+    Raises TimeoutError where it takes longer than ``within_s``.
+    """
+    tune_allocator()
     with asyncio.Runner(loop_factory=fast_loop if kind == "uvloop" else asyncio.new_event_loop) as runner:
         return runner.run(asyncio.wait_for(main, within_s))

@@ -42,6 +42,7 @@ from sendengine.errors import (
 )
 from sendengine.ports import Observer, Part, RequestRecord, Transport
 from sendengine.settings import AppSettings, Settings, load_settings
+from sendengine.telemetry.allocator import tune_allocator
 from sendengine.telemetry.collector import tune_collector
 from sendengine.telemetry.snapshots import AppStats, EngineStats, LaneStats
 
@@ -95,5 +96,6 @@ __all__ = [
     "phone_number",
     "segments",
     "subscription_id",
+    "tune_allocator",
     "tune_collector",
 ]

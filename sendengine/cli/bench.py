@@ -35,6 +35,7 @@ from sendengine.cli.signals import Stop, listening
 from sendengine.core.onesignal import Plan
 from sendengine.engine import SendEngine
 from sendengine.errors import StorageError
+from sendengine.telemetry.allocator import tune_allocator
 from sendengine.telemetry.collector import tune_collector
 
 _LONGEST_S: Final = 86_400.0
@@ -197,6 +198,7 @@ async def _measure(asked: Asked, load: Load, *, state_dir: Path, command: str) -
 async def _perform(target: Target, load: Load, *, is_lifted: bool) -> tuple[Found, Stop]:
     name, _ = target.app
     async with SendEngine(target.settings) as engine:
+        tune_allocator()
         tune_collector()
         connections = target.settings.transport.max_connections
         bench = BenchRun(engine, load, app=name, connections=connections, is_lifted=is_lifted)

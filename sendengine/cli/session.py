@@ -20,6 +20,7 @@ from sendengine.cli.progress import Glance, glances_of
 from sendengine.cli.signals import Stop, listening
 from sendengine.engine import SendEngine
 from sendengine.settings import Settings
+from sendengine.telemetry.allocator import tune_allocator
 from sendengine.telemetry.collector import tune_collector
 
 SWITCH_S: Final = 0.0005
@@ -70,6 +71,7 @@ async def perform(session: Session) -> RunResult:
         run = Run(session.work, run_dir=session.run_dir, options=session.options, keeping=kept)
         stop = Stop(on_drain=run.stop, on_abort=run.abort)
         async with SendEngine(_only(session), observer=run, journal=journal) as engine:
+            tune_allocator()
             tune_collector()
             sys.setswitchinterval(SWITCH_S)
 
