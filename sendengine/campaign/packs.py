@@ -12,6 +12,7 @@ from typing import Final
 
 import orjson
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sendengine.campaign.blocks import Stamp
 from sendengine.campaign.cells import custom_data_of, is_blank, property_value, tag_value
@@ -189,7 +190,7 @@ class Writer:
         campaign = self.plan.campaign
         may_repeat = bool(self.selection.repeats.between(self._start, end - self._start))
         job = CreateNotification(
-            to=target,
+            to=replace(target, text_bytes=len(body)),  # of which the ids are a part
             message=message,
             channel=campaign.channel,
             app=self.plan.app,

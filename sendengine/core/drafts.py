@@ -44,17 +44,13 @@ class Share(Struct, Generic[M], frozen=True, gc=False):
 
 
 class Pack(Struct, Generic[M], frozen=True):
-    """A request's worth of recipients. ``ids`` are those of all shares, in order; ``deadline_s`` is their earliest.
-
-    ``rendered`` are the ids as a JSON array, where that was made already.
-    """
+    """A request's worth of recipients. ``ids`` are those of all shares, in order; ``deadline_s`` is their earliest."""
 
     group: PackKey
     shares: tuple[Share[M], ...]
     ids: tuple[str, ...]
     deadline_s: float | None
     is_high: bool
-    rendered: bytes = b""
 
 
 class Draft(Struct, Generic[M], eq=False):
@@ -80,7 +76,7 @@ class Solo(Struct, Generic[M], eq=False, gc=False):
 
     Full packs that go alone cost a fifth of the time so, and less than half of the memory. One with ``has_room`` is
     its message's first job, and ``became`` a line's first draft when the second came. ``is_gone``: sealed, left, or
-    became a draft. ``rendered`` are many recipients as a JSON array, which had to be made to weigh them.
+    became a draft.
     """
 
     group: PackKey
@@ -88,10 +84,8 @@ class Solo(Struct, Generic[M], eq=False, gc=False):
     ids: tuple[str, ...]
     arrival: int
     opened_at_s: float
-    size_bytes: int
     deadline_s: float
     is_high: bool
-    rendered: bytes = b""
     has_room: bool = False
     is_gone: bool = False
     became: Draft[M] | None = None
@@ -142,7 +136,8 @@ class Line(Struct, Generic[M], eq=False):
     def adopt(self, solo: Solo[M]) -> Draft[M]:
         """Let the line, which has no draft yet, begin with the one that a job with room becomes."""
         draft = self._append(solo.opened_at_s, arrival=solo.arrival)
-        draft.size_bytes, draft.deadline_s = solo.size_bytes, solo.deadline_s
+        draft.size_bytes += json_bytes(solo.ids)
+        draft.deadline_s = solo.deadline_s
         draft.recipients, draft.members = len(solo.ids), 1
         draft.shares.append(Share(solo.member, solo.ids))
         self.holders.update(dict.fromkeys(solo.ids, draft))

@@ -24,8 +24,9 @@ class Target(Struct, frozen=True, gc=False, eq=False):
 
     ``ids`` are alias ids, subscription ids, addresses, numbers or segment names; ``label`` is the alias
     label and empty otherwise; ``excluded`` are segment names; ``rules`` are OneSignal's filters. ``are_distinct``
-    says that its maker knows that no id stands twice, so that nobody need look; it counts for nothing in comparisons,
-    and whoever makes a target of another with other ids sets it anew.
+    says that its maker knows that no id stands twice, and ``text_bytes`` that the ids have no more as UTF-8 (0 where
+    nobody counted), so that nobody need look; both count for nothing in comparisons, and whoever makes a target of
+    another with other ids sets them anew.
     """
 
     kind: TargetKind
@@ -34,6 +35,7 @@ class Target(Struct, frozen=True, gc=False, eq=False):
     excluded: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
     are_distinct: bool = False
+    text_bytes: int = 0
 
     def __eq__(self, other: object) -> bool:
         return self._meaning == other._meaning if isinstance(other, Target) else NotImplemented
@@ -113,12 +115,13 @@ def filters(rules: Sequence[Rule]) -> Target:
 
 
 def _listed(kind: TargetKind, ids: tuple[str, ...], label: str = "", *, cap: int | None = None) -> Target:
-    """Name recipients one by one, and note whether all of them are different."""
+    """Name recipients one by one, and note whether all of them are different, and how much they are."""
     if len(ids) == 1:
         if not _is_plain(ids[0]):
             _check(label or kind, ids, cap=cap)
         return Target(kind, ids, label, (), (), True)  # noqa: FBT003 - a record
-    return Target(kind, ids, label, (), (), _check(label or kind, ids, cap=cap))
+    are_distinct, text_bytes = _check(label or kind, ids, cap=cap)
+    return Target(kind, ids, label, (), (), are_distinct, text_bytes)
 
 
 def _is_plain(item: str) -> bool:
@@ -132,8 +135,8 @@ def _is_plain(item: str) -> bool:
     )
 
 
-def _check(what: str, ids: tuple[str, ...], *, cap: int | None = None) -> bool:
-    """Raise InvalidJobError where one of the ids can be none; return whether all are different.
+def _check(what: str, ids: tuple[str, ...], *, cap: int | None = None) -> tuple[bool, int]:
+    """Raise InvalidJobError where one of the ids can be none; return whether all are different, and their bytes.
 
     They are looked at all at once, and one by one only where a fault is likely.
     """
@@ -145,13 +148,13 @@ def _check(what: str, ids: tuple[str, ...], *, cap: int | None = None) -> bool:
     if is_spaced or not all(ids) or (cap is not None and max(map(len, ids)) > cap):
         _check_each(what, ids, cap=cap)
     try:
-        text.encode()
+        text_bytes = len(text.encode())
     except UnicodeEncodeError as error:
         raise InvalidJobError(f"to.{what}", f"half a surrogate pair is no text: {error.object!r:.60}") from None
     distinct = set(ids)
     if what == "external_id" and (placeholders := distinct & PLACEHOLDER_IDS):
         raise InvalidJobError("to.external_id", f"{min(placeholders)!r} is a placeholder that OneSignal refuses")
-    return len(distinct) == len(ids)
+    return len(distinct) == len(ids), text_bytes
 
 
 def _check_each(what: str, ids: tuple[str, ...], *, cap: int | None) -> None:

@@ -62,21 +62,19 @@ def canonical_body(request: NotificationRequest) -> bytes:
     return b"".join((*_content_of(request), b"}"))
 
 
-def encode(request: Request, *, rendered: bytes = b"") -> WireRequest:
+def encode(request: Request) -> WireRequest:
     """Render a sealed request; the same request always gives the same bytes.
-
-    ``rendered`` are its listed recipients as a JSON array, where somebody had to make that already.
 
     Raises ValueError (UnicodeEncodeError) where an id holds half a surrogate pair, which JSON and URLs cannot carry.
     """
     if isinstance(request, UserRequest):
         return WireRequest("PATCH", _path_of(request), _changes_of(request))
-    pieces = _content_of(request, rendered=rendered)
+    pieces = _content_of(request)
     pieces += (b',"idempotency_key":', orjson.dumps(request.key), b"}")
     return WireRequest("POST", _PATH, b"".join(pieces))
 
 
-def _content_of(request: NotificationRequest, *, rendered: bytes = b"") -> list[bytes]:
+def _content_of(request: NotificationRequest) -> list[bytes]:
     """The body's pieces up to where the key may follow; the closing brace is left to the caller."""
     target, message = request.target, request.content[1:-1]
     pieces = [b'{"app_id":', _quoted(request.app_id)]
@@ -87,9 +85,9 @@ def _content_of(request: NotificationRequest, *, rendered: bytes = b"") -> list[
     if request.ttl_s is not None and not _has_ttl(request.content):
         pieces.append(b',"ttl":%d' % request.ttl_s)
     if target.kind == "alias":
-        pieces += (b',"include_aliases":{', _quoted(target.label), b":", rendered or orjson.dumps(target.ids), b"}")
+        pieces += (b',"include_aliases":{', _quoted(target.label), b":", orjson.dumps(target.ids), b"}")
     elif (field := _LISTS.get(target.kind)) is not None:
-        pieces += (field, rendered or orjson.dumps(target.ids))
+        pieces += (field, orjson.dumps(target.ids))
     else:
         pieces += (b",", orjson.dumps(_FIELDS_OF[target.kind](target), option=orjson.OPT_SORT_KEYS)[1:-1])
     return pieces

@@ -46,7 +46,7 @@ def weigh(job: Job, *, content: bytes) -> int:
         ids = job.to.ids
         if len(ids) == 1 and ids[0].isascii():
             return _OVERHEAD_BYTES + 3 + len(ids[0]) + len(content)
-        return _OVERHEAD_BYTES + _bytes_of(ids) + 3 * len(ids) + len(content)
+        return _OVERHEAD_BYTES + (job.to.text_bytes or _bytes_of(ids)) + 3 * len(ids) + len(content)
     ids = job.user.ids
     size_bytes = _OVERHEAD_BYTES + (len(ids[0]) if len(ids) == 1 and ids[0].isascii() else _bytes_of(ids))
     for name, value in job.tags.items():

@@ -134,6 +134,7 @@ class NotificationSource:
             deadline_s=receipt.deadline_s,
             now_s=now_s,
             distinct=job.to.are_distinct,
+            text_bytes=job.to.text_bytes,
         )
 
     def pull(self, *, now_s: float, prefer_normal: bool) -> Sealed | None:
@@ -242,7 +243,6 @@ class NotificationSource:
             is_high=pack.is_high,
             deadline_s=pack.deadline_s,
             now_s=now_s,
-            rendered=pack.rendered,
             weight=0 if self._guard.limit is None else self._weigh(first, pack.ids),
         )
 

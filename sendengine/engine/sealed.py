@@ -62,11 +62,9 @@ class Sealed(Struct, eq=False):
         deadline_s: float | None,
         now_s: float,
         weight: int = 0,
-        rendered: bytes = b"",
     ) -> "Sealed":
         """Seal a request: its bytes are fixed from here on. A Struct's own making costs a fifth of an `__init__`."""
-        wire = encode(request, rendered=rendered)
-        return cls(request, wire, shares, origin, is_high, deadline_s, now_s, weight, weight == 0)
+        return cls(request, encode(request), shares, origin, is_high, deadline_s, now_s, weight, weight == 0)
 
     @property
     def maybe_sent(self) -> bool:

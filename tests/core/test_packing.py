@@ -3,6 +3,7 @@
 import pytest
 
 from sendengine.core.drafts import PackKey
+from sendengine.core.packing import Packer
 from tests.core.packing_lane import EVERYONE, HI, HO, Lane, shares
 
 
@@ -283,3 +284,19 @@ def test_a_first_job_and_another_to_the_same_recipient_go_in_two_packs() -> None
         lane.add(ids)
     lane.now_s = 10
     assert lane.take_all() == ["a b", "a"]
+
+
+@pytest.mark.parametrize("text_bytes", [0, 4, 1000], ids=["nobody counted", "exactly", "a bound that is too high"])
+def test_what_is_known_of_the_size_of_ids_cuts_nothing_that_fits(text_bytes: int) -> None:
+    packer: Packer[str] = Packer(max_recipients=3, max_bytes=24 + 2 * 5, linger_s=10)
+    packer.add(
+        "job", group=HI, ids=("aa", "bb"), alone=True, high=False, deadline_s=None, now_s=0, text_bytes=text_bytes
+    )
+    assert [pack.ids for pack in iter(lambda: packer.take(now_s=0), None)] == [("aa", "bb")]
+
+
+def test_ids_that_become_too_large_in_json_are_cut() -> None:
+    packer: Packer[str] = Packer(max_recipients=3, max_bytes=24 + 20, linger_s=10)
+    ids = ("\x01\x01", "\x02\x02")  # 15 bytes each in JSON, with quotes and comma
+    packer.add("job", group=HI, ids=ids, alone=True, high=False, deadline_s=None, now_s=0, text_bytes=4)
+    assert [pack.ids for pack in iter(lambda: packer.take(now_s=0), None)] == [ids[:1], ids[1:]]

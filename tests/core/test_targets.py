@@ -68,6 +68,12 @@ def test_a_target_knows_whether_all_are_different() -> None:
     assert not Target("alias", ("a", "b"), "external_id").are_distinct, "nobody looked"
 
 
+def test_a_target_of_several_knows_how_many_bytes_they_have_at_the_most() -> None:
+    assert external_id("ab", "ü").text_bytes == 4
+    assert Target("alias", ("ab", "ü"), "external_id").text_bytes == 0, "nobody counted"
+    assert external_id("ab", "ü") == Target("alias", ("ab", "ü"), "external_id")
+
+
 def test_what_is_known_of_the_ids_makes_no_difference_between_targets() -> None:
     looked_at, trusted = external_id("a", "b"), Target("alias", ("a", "b"), "external_id")
     assert looked_at == trusted
