@@ -40,7 +40,8 @@ def lines_of(loaded: LoadedInput) -> list[str]:
     lines = [f"{loaded.name}: {counted(survey.to_send, loaded.noun.removesuffix('s'))} to send of {survey.rows:,} rows"]
     left_out = _left_out(loaded)
     if any(left_out.values()):
-        lines.append("  left out: " + ", ".join(f"{count:,} {name}" for name, count in left_out.items() if count))
+        listed = ", ".join(f"{count:,} {name}" for name, count in left_out.items() if count)
+        lines.append(f"  left out: {listed}{_why_excluded(loaded)}")
     lines += [f"  {_audience(audience, size)}" for audience, size in loaded.audiences.items()]
     for warning in survey.warnings:
         note(f"warning: {warning}")
@@ -77,6 +78,15 @@ def _left_out(loaded: LoadedInput) -> dict[str, int]:
         return {"invalid": loaded.survey.invalid}
     survey = loaded.survey
     return {"invalid": survey.invalid, "duplicates": survey.duplicates, "excluded": survey.excluded}
+
+
+def _why_excluded(loaded: LoadedInput) -> str:
+    """Say why rows are excluded that no list of the campaign's own excludes; they are named last."""
+    if not isinstance(loaded, CampaignInput):
+        return ""
+    reasons = {"that cannot be reached": loaded.survey.unusable, "without a value to set": loaded.survey.unchanged}
+    told = [f"{count:,} {reason}" for reason, count in reasons.items() if count]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _audience(audience: Audience, size: AudienceSize) -> str:

@@ -166,11 +166,6 @@ class CampaignLedger:
         if (item := self._items.get(first)) is not None:
             item.may_be_sent = False
 
-    @property
-    def settled(self) -> Sequence[tuple[int, int]]:
-        """The stretches of rows that have settled."""
-        return self._settled.pairs
-
     # As the engine's journal
 
     @property

@@ -309,11 +309,6 @@ class Outbox:
         """Return the requests that may have been received and were given up, the oldest first. Raises StorageError."""
         return tuple(filter(None, await self._store.archived(KEPT, kept_request)))
 
-    def forget_dead(self, letters: Iterable[DeadLetter]) -> None:
-        """Forget dead letters, and the requests that were kept for them."""
-        for kind, name in names_of(letters):
-            self._store.forget(kind, name)
-
     async def put_back(
         self, jobs: Sequence[JobEntry], *, requests: Sequence[RequestEntry], letters: Iterable[DeadLetter] = ()
     ) -> None:

@@ -29,6 +29,18 @@ def test_validate_lists_faults_with_line_field_and_reason() -> None:
     assert found["faults"][0]["line"] == 3
 
 
+def test_validate_says_why_rows_are_excluded_that_no_list_excludes() -> None:
+    Path("levels.toml").write_text(
+        '[campaign]\nname = "levels"\nkind = "update_user"\n'
+        '[campaign.recipients]\nfile = "users.csv"\ncolumn = "external_id"\ntarget = "external_id"\n'
+        '[campaign.tags]\nlevel = "level"\n'
+    )
+    Path("users.csv").write_text("external_id,level\nu-1,3\nu-2,\nu-3,\n")
+    result = run("validate", "levels.toml")
+    assert result.exit_code == 0
+    assert "  left out: 2 excluded (2 without a value to set)\n" in result.stdout
+
+
 def test_validate_shows_twenty_faults_and_how_many_more() -> None:
     campaign(*["null"] * 25)
     lines = run("validate", "campaign.toml").stderr.splitlines()

@@ -306,7 +306,7 @@ async def test_what_was_not_accepted_is_a_dead_letter_and_what_may_have_been_sen
         (a_job(7), 7, outcome, 1_700_000_000)
     ] * is_dead
     assert [each.requests for each in letters] == [tuple(each.name for each in kept)] * is_dead
-    outbox.forget_dead(letters)
+    await outbox.put_back((), requests=(), letters=letters)
     assert (await outbox.dead_letters(), await outbox.kept_requests()) == ((), ())
     await outbox.aclose()
 
