@@ -22,9 +22,8 @@ from sendengine.ports import Reply, WireRequest
 from sendengine.transport.bodies import bounded_body
 from sendengine.transport.encodings import decoded
 from sendengine.transport.lifetimes import IDLE_S, idle_s
+from sendengine.transport.writing import JOINED_BYTES, may_be_unsent
 
-_SUCCESS: Final = range(200, 300)
-_JOINED_BYTES: Final = 65_536  # beyond it, copying a body costs more than a second piece
 _SWITCHING: Final = 101
 _FINAL: Final = 200  # and above
 
@@ -67,7 +66,7 @@ class Link:
         self.protocol.set_response_params(
             skip_payload=request.method == "HEAD", read_until_eof=True, auto_decompress=False
         )
-        self._is_large = len(body) > _JOINED_BYTES
+        self._is_large = len(body) > JOINED_BYTES
         if self._is_large:
             self.transport.writelines((head, body))
         else:
@@ -89,7 +88,7 @@ class Link:
         if "keep-alive" in headers:
             self.idle_s = idle_s(headers["keep-alive"])
         if self._is_large:
-            self._is_doubtful = self._may_be_unsent(message.code)
+            self._is_doubtful = may_be_unsent(self.transport, message.code, has_tls=self.has_tls)
         encoding = headers.get("content-encoding")
         return Reply(message.code, headers, decoded(body, encoding, max_bytes=max_bytes) if encoding else body)
 
@@ -101,11 +100,3 @@ class Link:
     def forget(self) -> None:
         """Tell aiohttp that it is gone."""
         self._connection.close()
-
-    def _may_be_unsent(self, status: int) -> bool:
-        """Whether some of a large request may still wait to be written when its reply has come.
-
-        Over TLS the loop does not say what it has encrypted and not written yet; a server that did not read the
-        request to its end will hardly say that it succeeded.
-        """
-        return bool(self.transport.get_write_buffer_size()) or (self.has_tls and status not in _SUCCESS)

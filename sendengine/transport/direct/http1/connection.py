@@ -12,7 +12,7 @@ the loop adds is at most one encrypted copy of it. So nobody waits for a writer,
 
 import asyncio
 from math import inf
-from typing import Final, cast
+from typing import cast
 
 from sendengine.errors import ReplyLostError
 from sendengine.ports import Reply, WireRequest
@@ -22,9 +22,7 @@ from sendengine.transport.direct.pool import Pool
 from sendengine.transport.direct.wheel import Timed, Wheel
 from sendengine.transport.failures import FOREIGN, words
 from sendengine.transport.lifetimes import IDLE_S, idle_s
-
-_SUCCESS: Final = range(200, 300)
-_JOINED_BYTES: Final = 65_536  # beyond it, copying a body costs more than a second piece
+from sendengine.transport.writing import JOINED_BYTES, may_be_unsent
 
 
 class Http1Connection(asyncio.BaseProtocol, Timed):
@@ -137,7 +135,7 @@ class Http1Connection(asyncio.BaseProtocol, Timed):
         if due_s < self.filed_s:
             self._wheel.file(self)
         try:
-            if len(body) > _JOINED_BYTES:
+            if len(body) > JOINED_BYTES:
                 self._is_large = True
                 transport.writelines((head, body))
             else:
@@ -200,7 +198,9 @@ class Http1Connection(asyncio.BaseProtocol, Timed):
             self._idle_s = idle_s(answer.headers.get("keep-alive"))
         if not reply.done():  # else cancelled, in this very step
             reply.set_result(answer)
-        if self._reader.is_spent or (self._is_large and self._may_be_unsent(answer.status)):
+        if self._reader.is_spent or (
+            self._is_large and may_be_unsent(self._transport, answer.status, has_tls=self._has_tls)
+        ):
             self._close()
             return
         self._is_large = False
@@ -227,14 +227,6 @@ class Http1Connection(asyncio.BaseProtocol, Timed):
         self._wheel.forget(self)
         self._pool.lost(self)
         self._reader.close()
-
-    def _may_be_unsent(self, status: int) -> bool:
-        """Whether some of a large request may still wait to be written when its reply has come.
-
-        Over TLS the loop does not say what it has encrypted and not written yet; a server that did not read the
-        request to its end will hardly say that it succeeded.
-        """
-        return bool(self._transport.get_write_buffer_size()) or (self._has_tls and status not in _SUCCESS)
 
     def _end(self) -> None:
         """Close, because of what the server did."""
