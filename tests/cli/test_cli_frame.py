@@ -26,9 +26,7 @@ from sendengine.errors import (
     StorageError,
 )
 from sendengine.settings import load_settings
-
-CANARY = "os_v2_app_canary7f3a"
-APP_ID = "8250eaf6-1a58-489e-b136-7c74a864b434"
+from tests.cli.sending import APP_ID, CAMPAIGN, CANARY
 
 
 @pytest.fixture(autouse=True)
@@ -113,16 +111,6 @@ state_dir = "{TOO_LONG}"
 app_id = "{APP_ID}"
 api_key = "{CANARY}"
 base_url = "http://127.0.0.1:9"
-"""
-CAMPAIGN = """\
-[campaign]
-name = "black-friday"
-channel = "push"
-message.contents.en = "24 hours only"
-[campaign.recipients]
-file = "recipients.csv"
-column = "external_id"
-target = "external_id"
 """
 
 
