@@ -21,9 +21,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sendengine.campaign.disk import as_storage_error
-from sendengine.campaign.saved import REMEMBERED_S
 from sendengine.core.jobs import CreateNotification, Job, UpdateUser
 from sendengine.core.outcomes import OUTCOME_NAMES, Accepted, Ambiguous, Outcome
+from sendengine.engine.past import KEY_AGE_S
 from sendengine.journal.letters import DeadLetter, KeptRequest
 from sendengine.journal.outbox import Outbox
 from sendengine.journal.records import JobEntry, RequestEntry
@@ -225,7 +225,7 @@ def _is_repeatable(letter: DeadLetter, kept: Mapping[str, KeptRequest], *, now_s
         return True
     if not letter.requests:
         return not may_have_been_sent(letter.outcome)
-    return all(name in kept and now_s - kept[name].sealed_at_s <= REMEMBERED_S for name in letter.requests)
+    return all(name in kept and now_s - kept[name].sealed_at_s <= KEY_AGE_S for name in letter.requests)
 
 
 def _without(letter: DeadLetter, needed: Collection[str]) -> DeadLetter:

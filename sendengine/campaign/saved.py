@@ -4,7 +4,6 @@ Units: seconds since the epoch.
 """
 
 from pathlib import Path
-from typing import Final
 
 from msgspec.structs import replace
 
@@ -14,11 +13,9 @@ from sendengine.campaign.manifest import Manifest, check_unchanged, input_file, 
 from sendengine.campaign.plan import Plan
 from sendengine.campaign.rundir import RunDir
 from sendengine.campaign.work import CampaignInput, LoadedInput, Work, campaign_work, jobs_work
+from sendengine.engine.past import KEY_AGE_S
 from sendengine.errors import InputError
 from sendengine.settings import Settings
-
-REMEMBERED_S: Final = 29 * 86_400.0
-"""OneSignal answers a repeat from its key for 30 days after the first attempt; a day is left for the repeat itself."""
 
 
 def manifest_of(loaded: LoadedInput, work: Work, settings: Settings, *, edition: int) -> Manifest:
@@ -89,7 +86,7 @@ def check_age(manifest: Manifest, *, now_s: float, duplicates_are_accepted: bool
     """Raise InputError where OneSignal may have forgotten the keys of what was sent."""
     is_older = manifest.keys_since_s is not None  # a retry takes over requests of the run that it repeats
     age_s = now_s - manifest.oldest_key_s
-    if age_s > REMEMBERED_S and not duplicates_are_accepted:
+    if age_s > KEY_AGE_S and not duplicates_are_accepted:
         what = "repeats requests that were begun" if is_older else "began"
         raise InputError(
             f"run {manifest.run} {what} {age_s / 86_400:.0f} days ago, and OneSignal forgets idempotency keys after "

@@ -13,6 +13,7 @@ from typing import Final, Self
 from msgspec.structs import replace
 
 from sendengine.core.jobs import Job
+from sendengine.core.onesignal import KEY_KEPT_DAYS
 from sendengine.core.outcomes import Accepted, Outcome, Unreachable
 from sendengine.errors import StorageError
 from sendengine.journal.connection import Connect, Durability, connect_sqlite
@@ -54,8 +55,8 @@ from sendengine.journal.wal import lost_log
 from sendengine.ports import KeyRecall, Part, Portion, Recovered, Seal
 from sendengine.settings import JournalSettings
 
-KEYS_S: Final = 2_592_000.0
-"""How long callers' keys are remembered: 30 days, as long as OneSignal remembers them."""
+KEYS_S: Final = KEY_KEPT_DAYS * 86_400.0
+"""How long callers' keys are remembered: as long as OneSignal remembers them."""
 
 _HARMLESS: Final = (Accepted, Unreachable)  # what ended so is no dead letter
 
