@@ -201,7 +201,7 @@ async def _bare(task: Task) -> Sent:
 
 async def paced(session: ClientSession, task: Task, group: EndpointGroup, meter: Meter) -> int:
     """Send as much of one lane as the ceiling allows, by a bare loop, and return how many requests that were."""
-    limiter = Limiter(ceiling=task.ceiling(group))
+    limiter = Limiter(ceiling=task.ceiling(group), warms_up=True)
     statuses = await send_all(
         session,
         task.base_url,
@@ -301,7 +301,7 @@ async def _time_bare(task: Task) -> Timed:
     watch, under_way = Watch(), set[asyncio.Task[None]]()
     async with open_session(task.base_url, connections=CONNECTIONS) as session:
         tune_collector()
-        limiters = {group: Limiter(ceiling=task.ceiling(group)) for group in DOCUMENTED}
+        limiters = {group: Limiter(ceiling=task.ceiling(group), warms_up=True) for group in DOCUMENTED}
 
         async def one(group: EndpointGroup, number: int, own: int) -> None:
             await limiters[group].permit()

@@ -9,9 +9,10 @@ milliseconds hands out every whole permit at once, high before normal, each in o
 
 import asyncio
 from collections import deque
+from math import inf
 from typing import Final
 
-from sendengine.core.bound import Allowance, Audit, safe_rate
+from sendengine.core.bound import COOLED_S, WARM_UP_S, Allowance, Audit, safe_rate, warm_share
 from sendengine.core.bucket import Bucket
 
 SLOWEST_RATE: Final = 1 / 60
@@ -29,6 +30,9 @@ class GateClosedError(Exception):
 class Limiter:
     """Hands out permits at no more than ``safe_rate(ceiling)``; starts open, at that rate, with a full bucket.
 
+    One that ``warms_up`` goes slower for a moment when somebody waits for the first time in COOLED_S: for whoever opens
+    connections then.
+
     Belongs to one event loop, and is not thread-safe. A permit that was granted and is not used stays spent.
     """
 
@@ -36,6 +40,7 @@ class Limiter:
         "_allowance",
         "_asked_rate",
         "_audit",
+        "_begun_s",
         "_bucket",
         "_ceiling",
         "_closings",
@@ -43,15 +48,22 @@ class Limiter:
         "_granted",
         "_is_closed_for_good",
         "_is_open",
+        "_is_warming_up",
         "_loop",
         "_queues",
         "_since_s",
         "_timer",
+        "_waited_s",
         "_waiting",
+        "_warms_up",
     )
 
-    def __init__(self, *, ceiling: float) -> None:
+    def __init__(self, *, ceiling: float, warms_up: bool = False) -> None:
         self._ceiling = ceiling
+        self._warms_up = warms_up and ceiling * WARM_UP_S > 1  # below, it would be over before the next permit
+        self._is_warming_up = False
+        self._begun_s = -inf  # when somebody waited for the first time in COOLED_S,
+        self._waited_s = -inf  # and when somebody waited last
         self._allowance = Allowance()
         self._asked_rate = ceiling
         self._bucket = Bucket(safe_rate(ceiling), pause_s=self._allowance.pause_s)
@@ -93,7 +105,7 @@ class Limiter:
         self._queues.join(waiter, high=high)
         self._waiting += 1
         if self._timer is None:
-            self._schedule()
+            self._begin()
         try:
             await waiter
         except asyncio.CancelledError:
@@ -173,6 +185,16 @@ class Limiter:
         elif waiter.exception() is None and self._waiting:
             self._waiting -= self._queues.hand_out(1)
 
+    def _begin(self) -> None:
+        """Look at the bucket from now on."""
+        if self._warms_up:
+            now_s = self._bound_loop().time()
+            if now_s - self._waited_s > COOLED_S:
+                self._is_warming_up = True
+                self._begun_s = now_s
+                self._fit_bucket()
+        self._schedule()
+
     def _schedule(self) -> None:
         """See to it that the next look at the bucket is no later than it need be; never puts one off."""
         loop = self._bound_loop()
@@ -203,7 +225,9 @@ class Limiter:
             self._granted += count
             self._audit.record(count, now_s=now_s)
             self._waiting -= self._queues.hand_out(count)
-        if self._allowance.was_refitted(away_s, spare_s=1 / self._bucket.rate, now_s=now_s):
+        self._waited_s = now_s
+        if self._allowance.was_refitted(away_s, spare_s=1 / self._bucket.rate, now_s=now_s) or self._is_warming_up:
+            self._is_warming_up = now_s - self._begun_s < WARM_UP_S
             self._fit_bucket()
         if self._waiting:
             self._schedule()
@@ -221,6 +245,8 @@ class Limiter:
 
     def _safe_rate(self) -> float:
         highest = safe_rate(self._ceiling, level=self._allowance.rate_level)
+        if self._is_warming_up:
+            highest *= warm_share(self._bound_loop().time() - self._begun_s)
         return max(min(self._asked_rate, highest), min(SLOWEST_RATE, highest))
 
 

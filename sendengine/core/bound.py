@@ -15,9 +15,12 @@ from typing import Final
 
 WINDOW_S: Final = 1.0
 # S, and J beside it. The first leaves 99.1 % of the ceiling; the last, 96.0 %, is for a loop that is often away.
-ALLOWANCES: Final = ((0.004, 0.005), (0.006, 0.007), (0.009, 0.010), (0.012, 0.013), (0.020, 0.021))
+ALLOWANCES: Final = ((0.004, 0.0055), (0.006, 0.007), (0.009, 0.010), (0.012, 0.013), (0.020, 0.021))
 LONE_JITTER_S: Final = 0.05  # J where N is 1: with few permits in a second nothing averages out
 FITTING_S: Final = 1.1  # longer than W + J, see `Allowance.rate_level`
+WARM_UP_S: Final = 0.3
+COLD_SHARE: Final = 0.8
+COOLED_S: Final = 5.0  # there are servers that close what has been idle for that long
 
 
 def safe_rate(ceiling: float, *, level: int = 0) -> float:
@@ -31,6 +34,16 @@ def safe_rate(ceiling: float, *, level: int = 0) -> float:
     whole = max(1, floor(ceiling + 1e-9))  # 0.29 * 100 is 28.999999999999996
     pause_s, jitter_s = ALLOWANCES[level]
     return whole / (max(WINDOW_S, 1 / ceiling) + pause_s + max(jitter_s, LONE_JITTER_S / whole))
+
+
+def warm_share(since_s: float) -> float:
+    """Return which part of the safe rate a lane may use ``since_s`` after it began, with connections yet to be opened.
+
+    What goes out while hundreds are opened arrives later than what follows, so that the first second at the server
+    holds more than any that we sent. From COLD_SHARE the share rises to 1 within WARM_UP_S. That leaves room for 30 ms
+    of sends in the second from the beginning on, for 21 in the one that begins 50 ms after, and takes 30 ms once.
+    """
+    return 1 - (1 - COLD_SHARE) * max(0.0, 1 - since_s / WARM_UP_S)
 
 
 class Allowance:

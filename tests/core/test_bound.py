@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sendengine.core.bound import ALLOWANCES, Allowance, Audit, safe_rate
+from sendengine.core.bound import ALLOWANCES, Allowance, Audit, safe_rate, warm_share
 
 
 @pytest.mark.parametrize(
     ("ceiling", "rate"),
     [
-        (6000, 6000 / 1.009),  # 5946.48: S = 4 ms, J = 5 ms
-        (150, 150 / 1.009),
-        (37.5, 37 / 1.009),  # 37 fit into a second
+        (6000, 6000 / 1.0095),  # 5943.54: S = 4 ms, J = 5.5 ms
+        (150, 150 / 1.0095),
+        (37.5, 37 / 1.0095),  # 37 fit into a second
         (5, 5 / 1.014),  # J = 50 ms / 5
         (1, 1 / 1.054),
         (0.5, 1 / 2.054),  # one in two seconds
-        (0.29 * 100, 29 / 1.009),  # 28.999999999999996
+        (0.29 * 100, 29 / 1.0095),  # 28.999999999999996
     ],
 )
 def test_the_safe_rate(ceiling: float, rate: float) -> None:
@@ -40,6 +40,11 @@ def test_a_bucketful_held_back_by_a_pause_of_any_length_fits_too(ceiling: int, l
     rate, (pause_s, _) = safe_rate(ceiling, level=level), ALLOWANCES[level]
     depth = 1 + rate * pause_s
     assert int(depth) + int(depth + rate) <= ceiling
+
+
+@pytest.mark.parametrize(("since_s", "share"), [(0, 0.8), (0.15, 0.9), (0.3, 1), (0.4, 1), (1000, 1)])
+def test_a_lane_with_cold_connections_begins_with_less(since_s: float, share: float) -> None:
+    assert warm_share(since_s) == pytest.approx(share)
 
 
 def test_the_allowance_grows_where_pauses_cost_more_than_it_does() -> None:

@@ -16,6 +16,7 @@ from tests.support.mocked import INSTANT_MS, all_accepted, assert_clean, lane, m
 
 PATIENT = StoppingSettings(drain_timeout_s=120)
 UPDATES = 1000
+WARM_UP_LOST_S = 0.03  # of sends, while connections are opened
 NOTIFICATIONS: dict[Plan, int] = {"free": 150, "paid": 6000}
 
 
@@ -46,7 +47,8 @@ async def test_the_documented_limits_of_both_lanes_are_used_and_never_met(
         one = lane(found, name)
         assert (one.requests, one.refused) == (round(limit * seconds), 0)
         assert one.peak_1s <= limit
-        assert (one.requests - 1) / (one.last_at_s - one.first_at_s) >= 0.97 * limit
+        took_s = one.last_at_s - one.first_at_s - WARM_UP_LOST_S
+        assert (one.requests - 1) / took_s >= 0.97 * limit
 
 
 @pytest.mark.parametrize(

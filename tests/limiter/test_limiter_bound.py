@@ -99,12 +99,12 @@ actions = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from([1.0, 2.5, 20.0, 300.0]), actions)
+@given(st.sampled_from([1.0, 2.5, 20.0, 300.0]), st.booleans(), actions)
 def test_whatever_happens_no_second_holds_more_than_the_ceiling(
-    ceiling: float, actions: list[tuple[str, float]]
+    ceiling: float, warms_up: bool, actions: list[tuple[str, float]]
 ) -> None:
     async def main() -> None:
-        limiter = Limiter(ceiling=ceiling)
+        limiter = Limiter(ceiling=ceiling, warms_up=warms_up)
         async with contended(limiter, workers=5) as instants:
             for name, amount in actions:
                 match name:
