@@ -39,7 +39,10 @@ _LEAST: Final[Mapping[tuple[str, str], float]] = {
     (DIRECT, BARE): 3.0,
     (DIRECT, SDK): 40.0,
     ("aiohttp", BARE): 0.8,
+    (H2, BARE): 4.0,
+    (H2, DIRECT): 1.3,
 }
+_STREAMS: Final = 8  # requests that HTTP/2 has under way for each connection of the others, at the least
 
 Wire = Literal["plain", "tls", "every"]
 ServerKind = Literal["sink", "nginx", "mock"]
@@ -73,7 +76,7 @@ class Contestant(Struct, frozen=True):
     part: float = 1.0
     needs: Callable[[], bool] = lambda: True
     is_packed: bool = False
-    is_h2: bool = False  # it wants a server that speaks HTTP/2
+    is_h2: bool = False  # it wants a server that speaks HTTP/2, and shares its connections
 
 
 class Throughput(Benchmark, frozen=True, kw_only=True):
@@ -128,7 +131,8 @@ class Throughput(Benchmark, frozen=True, kw_only=True):
         contestant, before = CONTESTANTS[kind], await server.requests()
         count = max(1, round(self.jobs * contestant.part))
         warm = max(1, round(self.warm * contestant.part))
-        task = Task(kind, group, server.base_url, count, warm, self.connections, self.loop)
+        connections = max(1, self.connections // _STREAMS) if contestant.is_h2 else self.connections
+        task = Task(kind, group, server.base_url, count, warm, connections, self.loop)
         figures = await in_fresh_process(measure, task)
         requests = await server.requests() - before
         if not contestant.is_packed:
@@ -161,7 +165,7 @@ class CountingMock:
 
 def _sum_up(report: Report, where: str, found: Mapping[str, Sequence[Figures]]) -> None:
     """Put each contestant's ratios to the others beside its figures, round by round."""
-    others = [other for other in (BARE, SDK) if other in found]
+    others = [other for other in (BARE, SDK, *((DIRECT,) if H2 in found else ())) if other in found]
     for kind, rounds in found.items():
         beside = [
             {f"× {other}": figures[_FIGURE] / found[other][number][_FIGURE] for other in others}
