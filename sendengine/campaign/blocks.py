@@ -71,12 +71,14 @@ def read_blocks(
     file that is gzipped. With ``digest``, the whole file goes through it. With ``stamp``, what is given was read while
     the file was as it was then; another that took its name meanwhile makes no difference. Raises InputError.
     """
+    if stamp is not None:
+        _check_unchanged(path, file_stamp(path), stamp)
     try:
         with path.open("rb") as raw:
             for block in _whole_lines(path, _opened(raw, digest), block_bytes, start):
-                _check_unchanged(path, raw, stamp)
+                _check_unchanged(path, _stamp_of(os.fstat(raw.fileno())), stamp)
                 yield block
-            _check_unchanged(path, raw, stamp)  # it may have been cut short
+            _check_unchanged(path, _stamp_of(os.fstat(raw.fileno())), stamp)  # it may have been cut short
             if digest is not None:
                 while rest := raw.read(block_bytes):  # what follows gzipped data
                     digest.take(rest)
@@ -128,9 +130,11 @@ def _stamp_of(status: os.stat_result) -> Stamp:
     return Stamp(status.st_size, status.st_mtime_ns)
 
 
-def _check_unchanged(path: Path, raw: BinaryIO, stamp: Stamp | None) -> None:
-    if stamp is not None and _stamp_of(os.fstat(raw.fileno())) != stamp:
-        raise InputError(f"{path}: has changed since it was checked, while it was read; put it back as it was")
+def _check_unchanged(path: Path, now: Stamp, stamp: Stamp | None) -> None:
+    if stamp is not None and now != stamp:
+        raise InputError(
+            f"{path}: has changed since it was checked, and nothing of the change was sent; put it back as it was"
+        )
 
 
 class _Tapped:

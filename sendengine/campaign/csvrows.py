@@ -16,8 +16,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from sendengine.campaign.blocks import Digest, Stamp, read_blocks
-from sendengine.campaign.tables import START, UNREADABLE, Chunk, Chunks, Cursor, Fault, Mark, missing_column
+from sendengine.campaign.blocks import read_blocks
+from sendengine.campaign.tables import START, UNREADABLE, Chunk, Chunks, Cursor, Fault, Reading, missing_column
 from sendengine.errors import InputError
 
 _EXPORT_COLUMNS: Final = frozenset({"id", "identifier", "invalid_identifier"})
@@ -49,36 +49,25 @@ class _Header(Struct, frozen=True):
     is_export: bool
 
 
-def read_csv(
-    path: Path,
-    *,
-    column: str,
-    others: Sequence[str] = (),
-    start: Mark = START,
-    digest: Digest | None = None,
-    stamp: Stamp | None = None,
-) -> Chunks:
+def read_csv(reading: Reading) -> Chunks:
     """Read a column of ids and other columns beside it, a chunk at a time.
 
     Raises InputError where the file cannot be read, lacks a column, or has a quote that is never closed. Rows with a
-    fault of their own are in their chunk's ``faults``. Empty lines are no rows. ``start`` is where an earlier reading
-    had a chunk begin: the line of column names is read all the same. ``digest`` is of the whole file, ``stamp`` is
-    what it must have all the while.
+    fault of their own are in their chunk's ``faults``. Empty lines are no rows. The line of column names is read
+    wherever the reading starts.
     """
-    cursor = Cursor()
-    header: _Header | None = None
-    if start is not START:
-        header = _header_of(path, column=column, others=others)
-        cursor = Cursor(start)
+    path, start = reading.path, reading.start
+    cursor = Cursor(start)
+    header = None if start is START else _header_of(reading)
     rest = ""
-    for offset, block in read_blocks(path, start=start.offset, digest=digest, stamp=stamp):
+    for offset, block in read_blocks(path, start=start.offset, digest=reading.digest, stamp=reading.stamp):
         cursor.offset = offset - _size(rest)
         text, is_whole = _decoded(block)
         is_whole = is_whole and not _UNDECODED.search(rest)
         text = rest + text
         if header is None:
             whole_bytes = _size(text)
-            header, text = _read_header(path, text, cursor, column=column, others=others)
+            header, text = _read_header(reading, text, cursor)
             cursor.offset += whole_bytes - _size(text)
         parsed = _parse(path, text, header, cursor, is_whole=is_whole)
         rest = parsed.rest
@@ -87,7 +76,7 @@ def read_csv(
         cursor.row += parsed.size
         cursor.line += parsed.line_count
     if header is None:
-        raise InputError(f"{path}: is empty; its first line must name the columns, such as {column!r}")
+        raise InputError(f"{path}: is empty; its first line must name the columns, such as {reading.column!r}")
     if rest:
         raise InputError(f"{path}: line {cursor.line}: a quote is opened here and never closed; close it, or double it")
 
@@ -97,10 +86,10 @@ def _size(text: str) -> int:
     return len(text.encode(errors="surrogateescape")) if text else 0
 
 
-def _header_of(path: Path, *, column: str, others: Sequence[str]) -> _Header | None:
+def _header_of(reading: Reading) -> _Header | None:
     """Read the line of column names alone; None where the file is empty."""
-    for _, block in read_blocks(path):
-        return _read_header(path, _decoded(block)[0], Cursor(), column=column, others=others)[0]
+    for _, block in read_blocks(reading.path, stamp=reading.stamp):
+        return _read_header(reading, _decoded(block)[0], Cursor())[0]
     return None
 
 
@@ -111,7 +100,8 @@ def _decoded(block: bytes) -> tuple[str, bool]:
         return block.decode(errors="surrogateescape"), False
 
 
-def _read_header(path: Path, text: str, cursor: Cursor, *, column: str, others: Sequence[str]) -> tuple[_Header, str]:
+def _read_header(reading: Reading, text: str, cursor: Cursor) -> tuple[_Header, str]:
+    path, column = reading.path, reading.column
     lines = StringIO(text, newline="")
     reader = csv.reader(lines)
     names: list[str] = []
@@ -124,7 +114,7 @@ def _read_header(path: Path, text: str, cursor: Cursor, *, column: str, others: 
             raise InputError(f"{path}: line 1: is no line of column names: {error}") from None
     cursor.line += reader.line_num
     is_export = _EXPORT_COLUMNS.issubset(names)
-    wanted = dict.fromkeys((column, *others, *((_INVALID_FLAG,) if is_export else ())))
+    wanted = dict.fromkeys((column, *reading.others, *((_INVALID_FLAG,) if is_export else ())))
     for name in wanted:
         _check_column(path, name, names)
     places = tuple(names.index(name) for name in wanted)

@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from sendengine.campaign.blocks import Digest, Stamp, read_blocks
-from sendengine.campaign.tables import START, UNREADABLE, Chunk, Chunks, Cursor, Fault, Mark, missing_column
+from sendengine.campaign.blocks import read_blocks
+from sendengine.campaign.tables import UNREADABLE, Chunk, Chunks, Cursor, Fault, Reading, missing_column
 from sendengine.core.joblines import TOO_DEEP
 from sendengine.core.jobs import Json
 
@@ -26,28 +26,22 @@ class _Shape(Struct, frozen=True):
     picks: tuple[Callable[[Struct], Json], ...]
 
 
-def read_jsonl(
-    path: Path,
-    *,
-    column: str,
-    others: Sequence[str] = (),
-    start: Mark = START,
-    digest: Digest | None = None,
-    stamp: Stamp | None = None,
-) -> Chunks:
+def read_jsonl(reading: Reading) -> Chunks:
     """Read a column of ids and other columns beside it, a chunk at a time.
 
     An id is a text or a whole number. A cell that is missing is None. Raises InputError where the file cannot be
     read, or its first row lacks the column of ids; rows with a fault are in their chunk's ``faults``. Empty lines
-    are no rows. ``start`` is where an earlier reading had a chunk begin; ``digest`` is of the whole file, ``stamp``
-    what it must have all the while.
+    are no rows.
     """
-    shape = _shape(column, tuple(dict.fromkeys(name for name in others if name != column)))
+    column, start = reading.column, reading.start
+    shape = _shape(column, tuple(dict.fromkeys(name for name in reading.others if name != column)))
     cursor = Cursor(start)
-    for cursor.offset, block in read_blocks(path, start=start.offset, digest=digest, stamp=stamp):
+    for cursor.offset, block in read_blocks(
+        reading.path, start=start.offset, digest=reading.digest, stamp=reading.stamp
+    ):
         lines = block.splitlines()
         if cursor.row == 0:
-            _check_first(path, lines, column)
+            _check_first(reading.path, lines, column)
         chunk = _decode_quickly(block, lines, shape, cursor) or _decode_carefully(lines, shape, cursor)
         if chunk.ids:
             yield chunk

@@ -19,7 +19,7 @@ from sendengine.campaign.cells import custom_data_of, is_blank, property_value, 
 from sendengine.campaign.plan import Keys, Plan
 from sendengine.campaign.recipients import read_recipients
 from sendengine.campaign.rowsets import Selection
-from sendengine.campaign.tables import START, Chunk, Mark
+from sendengine.campaign.tables import START, Chunk, Mark, Reading
 from sendengine.core.jobs import CreateNotification, Job, Json, TagValue, UpdateUser
 from sendengine.core.onesignal import CUSTOM_DATA_CAP_BYTES
 from sendengine.core.requests import NotificationRequest
@@ -94,13 +94,9 @@ def kept_rows(
 ) -> Iterator[Rows]:
     """Read the rows that are sent, from ``first_row`` on, some thousand at a time; reading begins at ``mark``."""
     recipients = plan.campaign.recipients
-    for chunk in read_recipients(
-        recipients.file,
-        column=recipients.column,
-        others=plan.campaign.columns,
-        start=mark if mark.row else START,
-        stamp=stamp,
-    ):
+    start = mark if mark.row else START
+    reading = Reading(recipients.file, recipients.column, plan.campaign.columns, start=start, stamp=stamp)
+    for chunk in read_recipients(reading):
         rows = _rows_from(chunk, first_row)
         if not rows.ids:
             continue

@@ -11,6 +11,7 @@ from sendengine.campaign.packs import Pack, Rows, Writer, kept_rows, packs_of
 from sendengine.campaign.plan import Keys, Plan
 from sendengine.campaign.recipients import read_recipients
 from sendengine.campaign.rowsets import Selection
+from sendengine.campaign.tables import Reading
 from sendengine.core.jobs import Json
 from sendengine.errors import InputError
 
@@ -38,7 +39,7 @@ def _check(campaign: Campaign, ids: Sequence[str], only_to: Sequence[str]) -> No
         return
     key_of = same_recipient_key(target)
     keys = dict(zip(key_of(ids), ids, strict=True))
-    for chunk in read_recipients(campaign.exclude.file, column=campaign.exclude.column):
+    for chunk in read_recipients(Reading(campaign.exclude.file, campaign.exclude.column)):
         for key in keys.keys() & set(key_of(chunk.ids)):
             raise InputError(f"--test: {keys[key]!r} stands in {campaign.exclude.file}, which is never sent to")
 

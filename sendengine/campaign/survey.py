@@ -24,7 +24,7 @@ from sendengine.campaign.fingerprints import Fingerprints, HashOf
 from sendengine.campaign.idchecks import IdCheck, same_recipient_key
 from sendengine.campaign.recipients import read_recipients
 from sendengine.campaign.rowsets import Selection
-from sendengine.campaign.tables import Chunk, Fault, Mark
+from sendengine.campaign.tables import Chunk, Fault, Mark, Reading
 from sendengine.errors import InputError
 
 FAULTS_KEPT: Final = 10_000
@@ -75,7 +75,7 @@ def survey_campaign(
     stamp = file_stamp(recipients.file)
     first_pass = _FirstPass(campaign, only_to=only_to, hash_of=hash_of)
     digest = Digest()
-    for chunk in read_recipients(recipients.file, column=recipients.column, others=campaign.columns, digest=digest):
+    for chunk in read_recipients(Reading(recipients.file, recipients.column, campaign.columns, digest=digest)):
         first_pass.take(chunk)
         if when_read is not None:
             when_read(first_pass.rows)
@@ -133,7 +133,7 @@ class _FirstPass:
     def _catch_up(self, marks: Fingerprints) -> None:
         """Fingerprint the rows that were read so far: they ascended, and those behind them do not."""
         recipients = self._campaign.recipients
-        for chunk in read_recipients(recipients.file, column=recipients.column) if self.rows else ():
+        for chunk in read_recipients(Reading(recipients.file, recipients.column)) if self.rows else ():
             if chunk.first_row >= self.rows:
                 return
             marks.add(self._keys_of(chunk))
@@ -169,7 +169,7 @@ class _FirstPass:
         exclude = self._campaign.exclude
         if exclude is None:
             return
-        for chunk in read_recipients(exclude.file, column=exclude.column):
+        for chunk in read_recipients(Reading(exclude.file, exclude.column)):
             if chunk.faults:
                 faults = [str(fault) for fault in chunk.faults.values()]
                 raise InputError(
@@ -183,7 +183,7 @@ class _FirstPass:
         hash_of, recipients = self._hash_of, self._campaign.recipients
         barred = {key for keys in self._excluded_keys() for key in keys if hash_of(key) in nominated}
         seen: set[str] = set()
-        for chunk in read_recipients(recipients.file, column=recipients.column):
+        for chunk in read_recipients(Reading(recipients.file, recipients.column)):
             keys = self._key_of(chunk.ids)
             hits = [index for index, mark in enumerate(map(hash_of, keys)) if mark in nominated]
             if hits:

@@ -12,6 +12,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from sendengine.campaign.blocks import Digest, Stamp
 from sendengine.core.jobs import Json
 from sendengine.core.spelling import mend
 from sendengine.errors import InputError
@@ -41,6 +42,21 @@ class Mark(Struct, frozen=True, gc=False):
 
 START: Final = Mark(0, 1, 0)
 """The beginning of a file."""
+
+
+class Reading(Struct, frozen=True):
+    """A file of recipients, and how it is read: ``column`` has the ids, ``others`` are wanted beside it.
+
+    ``start`` is where an earlier reading had a chunk begin. With ``digest``, the whole file goes through it; with
+    ``stamp``, it must be as it was then all the while.
+    """
+
+    path: Path
+    column: str
+    others: Sequence[str] = ()
+    start: Mark = START
+    digest: Digest | None = None
+    stamp: Stamp | None = None
 
 
 class Chunk(Struct, frozen=True):

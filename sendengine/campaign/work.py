@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from sendengine.campaign.blocks import Stamp, file_stamp
+from sendengine.campaign.blocks import Stamp
 from sendengine.campaign.definition import Campaign, load_campaign
 from sendengine.campaign.jobsfile import Audience, AudienceSize, JobsSurvey, read_jobs, survey_jobs
 from sendengine.campaign.packs import Pack, can_begin_anew, make_packs
@@ -169,7 +169,6 @@ def campaign_work(
     """Return what a run of a plan sends; its file must be as it was when ``stamp`` was taken."""
 
     def items(first_row: int = 0) -> Iterator[Item]:
-        _check_unchanged(plan.campaign.recipients.file, stamp)
         if not can_begin_anew(selection):
             packs = make_packs(plan, selection, stamp=stamp)
             yield from (_item(pack) for pack in packs if pack.first_row >= first_row)
@@ -185,7 +184,6 @@ def jobs_work(path: Path, selection: Selection, *, name: str, rows: int, total: 
     """Return what a run of a jobs file sends; the file must be as it was when ``stamp`` was taken."""
 
     def items(first_row: int = 0) -> Iterator[Item]:
-        _check_unchanged(path, stamp)
         for row, (line, job) in enumerate(read_jobs(path, first_row=first_row, stamp=stamp), first_row):
             if row in selection.invalid:
                 continue
@@ -250,8 +248,3 @@ def _app_of(path: Path, campaign: Campaign, settings: Settings) -> str:
             f"{mend(campaign.app, settings.apps, what='the settings have')}"
         )
     return campaign.app
-
-
-def _check_unchanged(path: Path, stamp: Stamp) -> None:
-    if file_stamp(path) != stamp:
-        raise InputError(f"{path}: has changed since it was checked, and nothing was sent; start again")

@@ -45,7 +45,7 @@ def demo_command(*, recipients: int, jobs: int, runs_dir: Path, is_json: bool) -
     where the reports equal what the mock server counted, and 1 where they differ.
     """
     with TemporaryDirectory(prefix="sendengine-demo-") as folder:
-        inputs = (write_campaign(Path(folder), APP, count=recipients), write_jobs(Path(folder), count=jobs))
+        inputs = (write_campaign(Path(folder), count=recipients), write_jobs(Path(folder), count=jobs))
         code = run(lambda: _demonstrate(inputs, Path(folder), runs_dir, is_json=is_json))
     raise click.exceptions.Exit(code)
 

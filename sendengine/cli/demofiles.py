@@ -9,7 +9,6 @@ _TEMPLATE_ID: Final = "7e3b1a52-0000-4000-8000-000000000001"
 _CAMPAIGN: Final = f"""\
 [campaign]
 name = "demo-campaign"
-app = "%s"
 channel = "push"
 message.template_id = "{_TEMPLATE_ID}"
 [campaign.recipients]
@@ -22,12 +21,12 @@ first_name = "first_name"
 _NAMES: Final = ("Ada", "Bo", "Chidi", "Dana", "Edda", "Femi", "Gül", "Håkon")
 
 
-def write_campaign(folder: Path, app: str, *, count: int) -> Path:
+def write_campaign(folder: Path, *, count: int) -> Path:
     """Write a campaign of ``count`` recipients, a request each, and return its path."""
     rows = (f"user-{number},{_NAMES[number % len(_NAMES)]}\n" for number in range(count))
     (folder / "recipients.csv").write_text("external_id,first_name\n" + "".join(rows), encoding="utf-8")
     path = folder / "demo-campaign.toml"
-    path.write_text(_CAMPAIGN % app, encoding="utf-8")
+    path.write_text(_CAMPAIGN, encoding="utf-8")
     return path
 
 

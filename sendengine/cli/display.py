@@ -25,15 +25,10 @@ Look = Callable[[], Glance]
 
 
 @asynccontextmanager
-async def shown(look: Look, *, is_live: bool | None = None) -> AsyncIterator[None]:
-    """Show what ``look`` returns for as long as the block runs, and once more at its end; on standard error.
-
-    ``is_live`` None asks standard error whether it is a terminal that can be drawn on.
-    """
-    if is_live is None:
-        is_live = is_drawable()
+async def shown(look: Look) -> AsyncIterator[None]:
+    """Show what ``look`` returns for as long as the block runs, and once more at its end; on standard error."""
     teller = Teller(now_s=asyncio.get_running_loop().time())
-    task = asyncio.create_task(_live(look, teller) if is_live else _lines(look, teller))
+    task = asyncio.create_task(_live(look, teller) if is_drawable() else _lines(look, teller))
     try:
         yield
     finally:

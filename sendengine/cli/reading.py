@@ -43,10 +43,10 @@ def _check_text(*texts: str | None) -> None:
             raise InputError(f"{text!a}: the name is not UTF-8; rename the file, or give --name another one") from None
 
 
-def read_for_a_look(source: str, settings: Settings, *, name: str | None = None) -> LoadedInput:
+def read_for_a_look(source: str, settings: Settings) -> LoadedInput:
     """Read and check an input that is not going to be sent; nothing of it stays on disk."""
     with TemporaryDirectory(prefix="sendengine-") as folder:
-        return read_input(source, settings, name=name, spool=lambda: RunDir(Path(folder)))
+        return read_input(source, settings, name=None, spool=lambda: RunDir(Path(folder)))
 
 
 class _Ticker:

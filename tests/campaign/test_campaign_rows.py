@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sendengine.campaign import blocks, csvrows
 from sendengine.campaign.blocks import Digest, file_digest, file_stamp
 from sendengine.campaign.recipients import read_recipients
-from sendengine.campaign.tables import Fault
+from sendengine.campaign.tables import Fault, Reading
 from sendengine.core.jobs import Json
 from sendengine.errors import InputError
 from tests.campaign.campaign_files import csv_file
@@ -27,14 +27,14 @@ ROW = '{"external_id": "u1"}\n'
 def read(path: Path, column: str = "external_id", *others: str) -> list[tuple[Json, ...]]:
     """All rows, the faulty ones left out."""
     rows: list[tuple[Json, ...]] = []
-    for chunk in read_recipients(path, column=column, others=others):
+    for chunk in read_recipients(Reading(path, column, others=others)):
         columns = [chunk.ids, *(chunk.cells[name] for name in others)]
         rows += [row for index, row in enumerate(zip(*columns, strict=True)) if index not in chunk.faults]
     return rows
 
 
 def faults(path: Path, column: str = "external_id", *others: str) -> list[Fault]:
-    return [fault for chunk in read_recipients(path, column=column, others=others) for fault in chunk.faults.values()]
+    return [fault for chunk in read_recipients(Reading(path, column, others=others)) for fault in chunk.faults.values()]
 
 
 def ids(path: Path, column: str = "external_id") -> list[Json]:
@@ -60,7 +60,7 @@ def test_quotes_commas_and_line_ends_stand_in_cells(tmp_path: Path) -> None:
 
 def test_rows_know_their_lines_behind_cells_of_several_lines(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "name,external_id", '"two\nlines",u1', "", "only one cell", "x,u2")
-    (chunk,) = read_recipients(path, column="external_id")
+    (chunk,) = read_recipients(Reading(path, "external_id"))
     assert [chunk.line(index) for index in range(3)] == [2, 5, 6]
     assert chunk.faults == {1: Fault(5, "", "has 1 cells where the header has 2")}
 
@@ -124,9 +124,9 @@ def test_an_export_of_onesignal_is_read_as_it_is(tmp_path: Path) -> None:
         f's2,b,"{tags}",t,u2',
         f's3,c,"{tags}",f,',
     )
-    (chunk,) = read_recipients(path, column="id")
+    (chunk,) = read_recipients(Reading(path, "id"))
     assert (chunk.ids, chunk.unusable) == (["s1", "s2", "s3"], [1])
-    (chunk,) = read_recipients(path, column="external_user_id")
+    (chunk,) = read_recipients(Reading(path, "external_user_id"))
     assert (chunk.ids, chunk.unusable) == (["u1", "u2", ""], [1, 2])
 
 
@@ -161,10 +161,10 @@ def test_whatever_a_csv_writer_writes_is_read_in_blocks_of_any_size(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(csvrows, "read_blocks", partial(blocks.read_blocks, block_bytes=block_bytes))
         digest = Digest()
-        chunks = list(read_recipients(path, column="external_id", others=["b"], digest=digest))
+        chunks = list(read_recipients(Reading(path, "external_id", others=["b"], digest=digest)))
         assert read(path, "external_id", "b") == [(item, last) for _, item, last in rows]
         for chunk in chunks:  # reading can begin again wherever a chunk begins
-            rest = read_recipients(path, column="external_id", others=["b"], start=chunk.start)
+            rest = read_recipients(Reading(path, "external_id", others=["b"], start=chunk.start))
             found = [pair for part in rest for pair in zip(part.ids, part.cells["b"], strict=True)]
             assert found == [(item, last) for _, item, last in rows[chunk.first_row :]]
     assert digest.hex == sha256(path.read_bytes()).hexdigest()
@@ -277,10 +277,10 @@ def test_a_file_of_any_kind_is_read_again_from_a_mark(tmp_path: Path, name: str)
     path = tmp_path / name
     path.write_bytes((gzip.compress(content) + bytes(9)) if name.endswith("gz") else content)
     digest = Digest()
-    chunks = list(read_recipients(path, column="external_id", digest=digest))
+    chunks = list(read_recipients(Reading(path, "external_id", digest=digest)))
     assert digest.hex == file_digest(path)
     assert len(chunks) > 2
     for chunk in chunks:
-        again = list(read_recipients(path, column="external_id", start=chunk.start))
+        again = list(read_recipients(Reading(path, "external_id", start=chunk.start)))
         assert [item for part in again for item in part.ids] == rows[chunk.first_row :]
         assert again[0].line(0) == chunk.line(0)

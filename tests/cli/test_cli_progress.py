@@ -154,7 +154,7 @@ async def test_elsewhere_than_on_a_terminal_a_line_comes_every_ten_seconds_and_a
     sleeper = Sleeper(2, [], asyncio.Event())
     monkeypatch.setattr("sendengine.cli.display.asyncio.sleep", sleeper)
     done = iter(range(0, 100_000, 1000))
-    async with display.shown(lambda: glance(next(done)), is_live=False):
+    async with display.shown(lambda: glance(next(done))):
         await sleeper.is_done.wait()
     captured = capsys.readouterr()
     assert sleeper.asked_s == [10.0, 10.0, 10.0]
@@ -175,7 +175,8 @@ async def test_on_a_terminal_it_is_drawn_live(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     done = iter(range(0, 100_000, 1000))
-    async with display.shown(lambda: glance(next(done)), is_live=True):
+    monkeypatch.setattr(display, "is_drawable", lambda: True)
+    async with display.shown(lambda: glance(next(done))):
         await sleeper.is_done.wait()
     assert "1,000 of 100,000 recipients" in drawn.getvalue()
     assert "4,000 of 100,000 recipients" in drawn.getvalue()  # drawn once more at the end
@@ -203,7 +204,8 @@ async def test_a_terminal_shows_all_of_it_however_narrow_it_is(monkeypatch: pyte
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", str(columns))
-    async with display.shown(lambda: glance(1000, hold="held for 5 s: 429"), is_live=True):
+    monkeypatch.setattr(display, "is_drawable", lambda: True)
+    async with display.shown(lambda: glance(1000, hold="held for 5 s: 429")):
         await sleeper.is_done.wait()
     shown = " ".join(drawn.getvalue().split())
     for part in ("1,000 of 100,000", "s gone", "held for 5 s: 429", "610 1,200 101 140 2 3", "p99 ms 429s retries"):
@@ -220,7 +222,8 @@ async def test_what_is_said_meanwhile_stands_above_the_progress_and_is_not_wiped
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    async with display.shown(lambda: glance(1000), is_live=True):
+    monkeypatch.setattr(display, "is_drawable", lambda: True)
+    async with display.shown(lambda: glance(1000)):
         await sleeper.is_done.wait()
         before = len(drawn.getvalue())
         note("Stopping: one moment.")
@@ -235,7 +238,7 @@ async def test_an_error_of_the_run_passes_through_the_display() -> None:
         raise RuntimeError("of the run")
 
     with pytest.raises(RuntimeError, match="of the run"):
-        async with display.shown(lambda: glance(0), is_live=False):
+        async with display.shown(lambda: glance(0)):
             await fail()
 
 
