@@ -86,7 +86,9 @@ class Admissions:
     async def submit(self, job: Job, *, timeout_s: float | None) -> Receipt:
         """Admit a job, waiting for room and for the disk, as `sendengine.SendEngine.submit` says."""
         until_s = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
-        lane, content, size_bytes = self._prepare(job)
+        lane = self._lane_of(job)
+        content = render(job)
+        size_bytes = weigh(job, content=content)
         if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
             await self._wait_for_room(job, lane, size_bytes, timeout_s=timeout_s)
         if self.journal is None:
@@ -105,7 +107,9 @@ class Admissions:
 
     async def submit_row(self, job: Job, *, row: int, past: Past | None, asks_key: bool) -> Receipt:
         """Admit the job of a row, waiting for room and not for the disk: its file is still there."""
-        lane, content, size_bytes = self._prepare(job)
+        lane = self._lane_of(job)
+        content = render(job)
+        size_bytes = weigh(job, content=content)
         if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
             await self._wait_for_room(job, lane, size_bytes, timeout_s=None)
         entry = self._entry(job, lane, content, size_bytes, row=row, past=past)
@@ -120,7 +124,9 @@ class Admissions:
         """Admit one of many jobs, waiting for room; for the disk only where that must be asked about its key."""
         if self.journal is not None and job.idempotency_key is not None:
             return await self.submit(job, timeout_s=None)
-        lane, content, size_bytes = self._prepare(job)
+        lane = self._lane_of(job)
+        content = render(job)
+        size_bytes = weigh(job, content=content)
         if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
             await self._wait_for_room(job, lane, size_bytes, timeout_s=None)
         receipt = self._hand_over(job, lane, content, size_bytes)
@@ -130,7 +136,9 @@ class Admissions:
 
     def submit_nowait(self, job: Job) -> Receipt:
         """Admit a job at once, or raise; it is put on disk afterwards, and goes when it is there."""
-        lane, content, size_bytes = self._prepare(job)
+        lane = self._lane_of(job)
+        content = render(job)
+        size_bytes = weigh(job, content=content)
         problem = None if self.journal is None else self.journal.problem
         if problem is not None:
             raise IntakeFullError(problem)
@@ -162,7 +170,10 @@ class Admissions:
         raise InvalidJobError("app", f"{what}; name one of: {', '.join(self._apps)}")
 
     def _lane_of(self, job: Job) -> Lane:
-        """The lane that would take a job now. Raises what `submit` raises for a job that none takes."""
+        """The lane that would take a job now. Raises what `submit` raises for a job that none takes.
+
+        When the job has its room there, nothing is awaited any more before it is in, except for a journal.
+        """
         if not self.is_open:
             if self.failure is not None:
                 raise StorageError(self.failure)
@@ -179,15 +190,6 @@ class Admissions:
         lane = self._lanes[f"{self.app_of(job).name}/{group_of(job).value}"]
         self._routes[job.app, job.__class__] = lane
         return lane
-
-    def _prepare(self, job: Job) -> tuple[Lane, bytes, int]:
-        """The lane for a job, what is rendered of it, and the room that it takes.
-
-        When it has that room nothing is awaited any more before it is in its lane, except for a journal.
-        """
-        lane = self._lane_of(job)
-        content = render(job)
-        return lane, content, weigh(job, content=content)
 
     async def _wait_for_room(self, job: Job, lane: Lane, size_bytes: int, *, timeout_s: float | None) -> None:
         high = job.urgency == "high"
@@ -239,7 +241,7 @@ class Admissions:
         if self.journal is not None or job.idempotency_key is not None:
             return self._admit(self._entry(job, lane, content, size_bytes))
         now_s = lane.time()
-        receipt = _receipt(job, loop=lane.loop, size_bytes=size_bytes, now_s=now_s)
+        receipt = Receipt(job, deadline_of(job, now_s=now_s), size_bytes, lane.loop)
         if not lane.books.unsettled:
             self._when_admitted()
         lane.admit(receipt, content=content, now_s=now_s)
@@ -266,7 +268,7 @@ class Admissions:
         row: int | None = None,
         past: Past | None = None,
     ) -> _Entry:
-        receipt = _receipt(job, loop=lane.loop, size_bytes=size_bytes, now_s=lane.time())
+        receipt = Receipt(job, deadline_of(job, now_s=lane.time()), size_bytes, lane.loop)
         if job.idempotency_key is None:
             return _Entry(receipt, lane, content, None, b"", row, past)
         key = wire_key(lane.app.settings.app_id, job.idempotency_key)
@@ -386,9 +388,3 @@ class Admissions:
 def group_of(job: Job) -> EndpointGroup:
     """The endpoint group whose lane takes a job."""
     return EndpointGroup.CREATE_NOTIFICATION if isinstance(job, CreateNotification) else EndpointGroup.UPDATE_USER
-
-
-def _receipt(job: Job, *, loop: asyncio.AbstractEventLoop, size_bytes: int, now_s: float) -> Receipt:
-    has_deadline = job.expires_in_s is not None or job.expires_at is not None
-    deadline_s = deadline_of(job, now_s=now_s) if has_deadline else None
-    return Receipt(job, loop=loop, deadline_s=deadline_s, size_bytes=size_bytes)

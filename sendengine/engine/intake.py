@@ -18,8 +18,8 @@ class Intake:
     """The bound of one lane: jobs enter when they are admitted and leave when they settle."""
 
     __slots__ = (
-        "_invited", "_max_bytes", "_max_jobs", "_most_normal_bytes", "_most_normal_jobs", "_normal_bytes",
-        "_normal_jobs", "_outside", "high_jobs", "jobs", "size_bytes",
+        "_high_bytes", "_invited", "_max_bytes", "_max_jobs", "_most_normal_bytes", "_most_normal_jobs", "_outside",
+        "high_jobs", "jobs", "size_bytes",
     )  # fmt: skip
 
     def __init__(self, *, max_jobs: int, max_bytes: int) -> None:
@@ -27,8 +27,8 @@ class Intake:
         self._max_bytes = max_bytes
         self._most_normal_jobs = max_jobs * _NORMAL_SHARE
         self._most_normal_bytes = max_bytes * _NORMAL_SHARE
-        self.jobs = self.high_jobs = self._normal_jobs = 0  # inside
-        self.size_bytes = self._normal_bytes = 0  # what they weigh
+        self.jobs = self.size_bytes = 0  # inside, and what they weigh
+        self.high_jobs = self._high_bytes = 0  # of them
         self._invited = 0  # have room, and are on their way in
         self._outside: dict[bool, deque[tuple[int, asyncio.Future[None]]]] = {True: deque(), False: deque()}
 
@@ -36,7 +36,7 @@ class Intake:
         """Go in if there is room and nobody of the same urgency waits outside, or is on the way in."""
         if self._invited or self._outside[high] or self._outside[True] or not self._has_room(size_bytes, high=high):
             return False
-        self._enter(size_bytes, high=high)
+        self.enter_anyhow(size_bytes, high=high)
         return True
 
     async def enter(self, size_bytes: int, *, high: bool) -> None:
@@ -60,7 +60,11 @@ class Intake:
 
     def enter_anyhow(self, size_bytes: int, *, high: bool) -> None:
         """Go in although there may be no room: a job that an earlier process let in."""
-        self._enter(size_bytes, high=high)
+        self.jobs += 1
+        self.size_bytes += size_bytes
+        if high:
+            self.high_jobs += 1
+            self._high_bytes += size_bytes
 
     def leave(self, size_bytes: int, *, high: bool) -> None:
         """A job has settled: its room is free, and whoever is next outside goes in."""
@@ -68,9 +72,7 @@ class Intake:
         self.size_bytes -= size_bytes
         if high:
             self.high_jobs -= 1
-        else:
-            self._normal_jobs -= 1
-            self._normal_bytes -= size_bytes
+            self._high_bytes -= size_bytes
         if self._outside[True]:
             self._let_in(high=True)
         if (
@@ -87,22 +89,16 @@ class Intake:
                     turn.set_exception(error)
 
     def _has_room(self, size_bytes: int, *, high: bool) -> bool:
-        if not self.jobs:
+        jobs, inside_bytes = self.jobs, self.size_bytes
+        if not jobs:
             return True
-        if self.jobs >= self._max_jobs or self.size_bytes + size_bytes > self._max_bytes:
+        if jobs >= self._max_jobs or inside_bytes + size_bytes > self._max_bytes:
             return False
-        if high or not self._normal_jobs:
+        normal_jobs = jobs - self.high_jobs
+        if high or not normal_jobs:
             return True
-        return self._normal_jobs < self._most_normal_jobs and self._normal_bytes + size_bytes <= self._most_normal_bytes
-
-    def _enter(self, size_bytes: int, *, high: bool) -> None:
-        self.jobs += 1
-        self.size_bytes += size_bytes
-        if high:
-            self.high_jobs += 1
-        else:
-            self._normal_jobs += 1
-            self._normal_bytes += size_bytes
+        normal_bytes = inside_bytes - self._high_bytes + size_bytes
+        return normal_jobs < self._most_normal_jobs and normal_bytes <= self._most_normal_bytes
 
     def _let_in(self, *, high: bool) -> None:
         outside = self._outside[high]
@@ -112,7 +108,7 @@ class Intake:
                 outside.popleft()
             elif self._has_room(size_bytes, high=high):
                 outside.popleft()
-                self._enter(size_bytes, high=high)
+                self.enter_anyhow(size_bytes, high=high)
                 self._invited += 1
                 turn.set_result(None)
             else:

@@ -6,74 +6,52 @@ Units: ``_s`` are seconds on the running loop's clock; ``_bytes`` as the intake 
 import asyncio
 from collections.abc import Callable, Generator
 
+from msgspec import Struct
+
 from sendengine.core.jobs import CreateNotification, Job
 from sendengine.core.outcomes import OUTCOME_NAMES, Abandoned, Outcome, merge
 from sendengine.ports import Journal, LoneJournal, Part
 
 
-class Receipt:
+class Receipt(Struct, eq=False):
     """One admitted job. ``await receipt`` gives its outcome and never raises; cancelling that cancels no send.
 
-    Made by the engine only. It can be awaited by any number of tasks, any number of times.
+    Made by the engine only. It can be awaited by any number of tasks, any number of times. ``loop`` is the running one:
+    to look for it later is a system call each time.
     """
 
-    __slots__ = (
-        "_followers",
-        "_left",
-        "_loop",
-        "_outcome",
-        "_parts",
-        "_when_dropped",
-        "alone",
-        "deadline_s",
-        "home",
-        "is_awaited",
-        "is_begun",
-        "job",
-        "record",
-        "size_bytes",
-    )
-
-    def __init__(
-        self, job: Job, *, loop: asyncio.AbstractEventLoop | None = None, deadline_s: float | None, size_bytes: int
-    ) -> None:
-        """``loop`` is the running one: to look for it later is a system call each time."""
-        self.job = job
-        self.deadline_s = deadline_s
-        self.size_bytes = size_bytes
-        self.is_awaited = False  # somebody has asked for the outcome
-        self.is_begun = False  # a request with a part of it was sealed
-        self.home: Journal | None = None  # where it is on disk,
-        self.record = 0  # and its id there;
-        self.alone: tuple[LoneJournal, str] | None = None  # where its acceptance says with which key it goes alone
-        self._left = len(job.to.ids) if isinstance(job, CreateNotification) and job.to.is_listed else 1  # to be booked
-        self._outcome: Outcome | None = None
-        self._parts: tuple[Part, ...] = ()
-        self._loop = loop
-        self._followers: _Follower | list[_Follower] | None = None  # one needs no list, which takes 88 bytes
-        self._when_dropped: Callable[[Outcome], None] | None = None
+    job: Job
+    deadline_s: float | None
+    size_bytes: int
+    loop: asyncio.AbstractEventLoop | None = None
+    is_awaited: bool = False  # somebody has asked for the outcome
+    is_begun: bool = False  # a request with a part of it was sealed
+    home: Journal | None = None  # where it is on disk,
+    record: int = 0  # and its id there;
+    alone: tuple[LoneJournal, str] | None = None  # where its acceptance says with which key it goes alone
+    _booked: int = 0  # recipients, less the portions that are to come beside those that its job names
+    _outcome: Outcome | None = None
+    _parts: tuple[Part, ...] = ()
+    _followers: "_Follower | list[_Follower] | None" = None  # one needs no list, which takes 88 bytes
+    _unread: "_Unread | None" = None
 
     @classmethod
     def settled(cls, job: Job, outcome: Outcome) -> "Receipt":
         """A receipt of a job whose outcome is known already."""
-        receipt = cls(job, deadline_s=None, size_bytes=0)
-        receipt._outcome = outcome
-        return receipt
+        return cls(job, None, 0, _outcome=outcome)
 
     def __await__(self) -> Generator[object, None, Outcome]:
         """Wait for the outcome."""
         if self._outcome is None:
-            waiter: asyncio.Future[None] = (self._loop or asyncio.get_running_loop()).create_future()
+            waiter: asyncio.Future[None] = (self.loop or asyncio.get_running_loop()).create_future()
             self._follow(waiter)
             yield from waiter
         if self._outcome is None:
             raise AssertionError("a receipt's waiters are woken by its outcome")
         self.is_awaited = True
+        if self._unread is not None:
+            self._unread.is_read = True
         return self._outcome
-
-    def __del__(self) -> None:
-        if self._when_dropped is not None and self._outcome is not None and not self.is_awaited:
-            self._when_dropped(self._outcome)
 
     def __repr__(self) -> str:
         state = "waiting" if self._outcome is None else OUTCOME_NAMES[type(self._outcome)]
@@ -102,23 +80,26 @@ class Receipt:
     @property
     def is_complete(self) -> bool:
         """Whether every portion is booked."""
-        return self._left <= 0
+        return self._booked >= self._portions()
 
     def add_done_callback(self, callback: Callable[["Receipt"], None]) -> None:
         """Call ``callback(receipt)`` on the loop when the job has settled, or now if it has; it must return at once."""
         self.is_awaited = True
+        if self._unread is not None:
+            self._unread.is_read = True
         if self._outcome is not None:
             callback(self)
             return
         self._follow(callback)
 
     def when_dropped(self, callback: Callable[[Outcome], None]) -> None:
-        """Call ``callback(outcome)`` if the receipt goes away without anybody having asked for its outcome."""
-        self._when_dropped = callback
+        """Call ``callback(outcome)`` if the settled receipt goes away without anybody having asked for its outcome."""
+        if self._outcome is not None:
+            self._unread = _Unread(callback, self._outcome)
 
     def await_portion(self) -> None:
         """Expect one more portion than now: a user's job whose changes span several requests."""
-        self._left += 1
+        self._booked -= 1
 
     def book(self, part: Part) -> bool:
         """Take note of what came of some recipients; True where that was the last of them, and the job may `settle`.
@@ -128,8 +109,8 @@ class Receipt:
         if self._outcome is not None:
             return False
         self._parts = (*self._parts, part) if self._parts else (part,)
-        self._left -= len(part.recipients) or 1
-        return self._left <= 0
+        self._booked += len(part.recipients) or 1
+        return self._booked >= self._portions()
 
     def turn_back(self) -> None:
         """It was not taken after all: whoever joined it is told so."""
@@ -149,8 +130,13 @@ class Receipt:
                     follower.set_result(None)
             elif follower is not None:
                 # In a step of its own: what it raises is the loop's to report, and must not stop the others' booking.
-                (self._loop or asyncio.get_running_loop()).call_soon(follower, self)
+                (self.loop or asyncio.get_running_loop()).call_soon(follower, self)
         return outcome
+
+    def _portions(self) -> int:
+        """How many are to be booked: the recipients, where they can be counted."""
+        job = self.job
+        return len(job.to.ids) if isinstance(job, CreateNotification) and job.to.is_listed else 1
 
     def _follow(self, follower: "_Follower") -> None:
         held = self._followers
@@ -163,3 +149,21 @@ class Receipt:
 
 
 _Follower = Callable[[Receipt], None] | asyncio.Future[None]
+
+
+class _Unread:
+    """Goes away with the receipt of a job that failed, and says so unless somebody has read its outcome.
+
+    The receipts themselves need no finalizer so: that would be a call a job.
+    """
+
+    __slots__ = ("_callback", "_outcome", "is_read")
+
+    def __init__(self, callback: Callable[[Outcome], None], outcome: Outcome) -> None:
+        self.is_read = False
+        self._callback = callback
+        self._outcome = outcome
+
+    def __del__(self) -> None:
+        if not self.is_read:
+            self._callback(self._outcome)

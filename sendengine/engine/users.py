@@ -99,17 +99,38 @@ class UserSource:
         """When the oldest job of the user who is ready longest came."""
         return next((user.since_s for user in self._normal if user.is_ready), None)
 
-    def add(self, receipt: Receipt, *, content: bytes, now_s: float) -> None:  # noqa: ARG002 - the port's
-        """Take an admitted job; it merges into what waits for its user."""
-        job = _update(receipt.job)
-        self._add(receipt, job, self._user_of(job), now_s=now_s)
+    def add(
+        self,
+        receipt: Receipt,
+        *,
+        content: bytes,  # noqa: ARG002 - the port's
+        now_s: float,
+        left: Job | None = None,
+    ) -> None:
+        """Take an admitted job, or what is ``left`` of it; it merges into what waits for its user."""
+        job = receipt.job if left is None else left
+        if not isinstance(job, UpdateUser):
+            raise TypeError(f"a lane of user updates was given {type(job).__name__}")
+        user = self._user_of(job)
+        self._waiting += 1
+        is_first = not user.waits
+        user.add(receipt, job)
+        if receipt.deadline_s is not None:
+            self._note_deadline(receipt, receipt.deadline_s)
+        if job.urgency == "high":
+            user.high += 1
+        elif not is_first:
+            return  # a user that is ready is in line already
+        if is_first:
+            user.since_s = now_s
+        self._queue(user)
 
     def restore(
         self,
         receipt: Receipt,
         job: Job,
         *,
-        content: bytes,  # noqa: ARG002 - the port's
+        content: bytes,
         now_s: float,
         not_before_s: float | None,
         is_foreign: bool,
@@ -125,7 +146,7 @@ class UserSource:
             self._hold(user, until_s=not_before_s)
         if is_foreign:
             user.close()
-        self._add(receipt, change, user, now_s=now_s)
+        self.add(receipt, content=content, now_s=now_s, left=change)
         if is_foreign:
             user.close()
 
@@ -140,20 +161,6 @@ class UserSource:
         if user is None:
             user = shard[key] = _User(key, ids, max_modifications=self._max_modifications)
         return user
-
-    def _add(self, receipt: Receipt, job: UpdateUser, user: _User, *, now_s: float) -> None:
-        self._waiting += 1
-        is_first = not user.waits
-        user.add(receipt, job)
-        if receipt.deadline_s is not None:
-            self._note_deadline(receipt, receipt.deadline_s)
-        if job.urgency == "high":
-            user.high += 1
-        elif not is_first:
-            return  # a user that is ready is in line already
-        if is_first:
-            user.since_s = now_s
-        self._queue(user)
 
     def _note_deadline(self, receipt: Receipt, deadline_s: float) -> None:
         self._count += 1
