@@ -13,13 +13,13 @@ from sendengine.core.bound import ALLOWANCES, Allowance, Audit, safe_rate, warm_
 @pytest.mark.parametrize(
     ("ceiling", "rate"),
     [
-        (6000, 6000 / 1.0095),  # 5943.54: S = 4 ms, J = 5.5 ms
-        (150, 150 / 1.0095),
-        (37.5, 37 / 1.0095),  # 37 fit into a second
+        (6000, 6000 / 1.009),  # 5946.48: S = 4 ms, J = 5 ms
+        (150, 150 / 1.009),
+        (37.5, 37 / 1.009),  # 37 fit into a second
         (5, 5 / 1.014),  # J = 50 ms / 5
         (1, 1 / 1.054),
         (0.5, 1 / 2.054),  # one in two seconds
-        (0.29 * 100, 29 / 1.0095),  # 28.999999999999996
+        (0.29 * 100, 29 / 1.009),  # 28.999999999999996
     ],
 )
 def test_the_safe_rate(ceiling: float, rate: float) -> None:
