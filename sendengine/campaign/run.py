@@ -1,8 +1,8 @@
 """Runs an input through an engine, from its first item to its report.
 
-The first request of a campaign goes alone and opens the way when it is accepted; so does the first job of each app in
-a jobs file, so that a wrong key costs one request. Then as much is under way as the engine can use, in bounded memory.
-Nothing more is dispatched once a stop was asked for, an app is held, the error budget is spent, or the disk fails.
+The first request of a campaign goes alone and opens the way when it is accepted; so do the first jobs of each app in a
+jobs file. Then as much is under way as the engine can use, in bounded memory. Nothing more is dispatched once a stop
+was asked for, an app is held, the error budget is spent, or the disk fails.
 
 With a journal a run goes on where an earlier process left it: what has settled is passed over, what may have been sent
 goes again under its old key after the wait of a lost reply, and everything else goes at once.
@@ -12,7 +12,6 @@ Units: seconds on the running loop's clock; reports carry the time of day.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -21,17 +20,17 @@ from msgspec import Struct
 
 from sendengine.campaign.books import with_earlier
 from sendengine.campaign.engineport import Engine
-from sendengine.campaign.errorbudget import ErrorBudget
 from sendengine.campaign.flow import Flow
 from sendengine.campaign.handing import Handing
 from sendengine.campaign.house import House, Reason
+from sendengine.campaign.judge import Judge
 from sendengine.campaign.keeping import Keeping, item_of
 from sendengine.campaign.recorder import Recorder
 from sendengine.campaign.report import JobCounts, Report, render
 from sendengine.campaign.rundir import REPORT, RunDir
 from sendengine.campaign.work import Item, Work
-from sendengine.core.jobs import CreateNotification, Job
-from sendengine.core.outcomes import Abandoned, Accepted, Expired, Outcome, Unreachable
+from sendengine.core.jobs import Job
+from sendengine.core.outcomes import Outcome
 from sendengine.engine.past import Past, RecoveredReceipt
 from sendengine.engine.receipts import Receipt
 from sendengine.errors import (
@@ -46,11 +45,8 @@ from sendengine.errors import (
 from sendengine.ports import Part, RequestRecord
 from sendengine.telemetry.counters import LaneCounters
 
-ALONE: Final = 5
-"""Single recipients that are tried, one after another, before a campaign of a request a row is taken for faulty."""
-
 FIRST_WAIT_S: Final = 10.0
-"""How long the first job of an app holds up a jobs file: its key has been judged by then."""
+"""How long a job that goes alone holds up a jobs file: a wrong key or address has been answered by then."""
 
 # Reading and packing share the loop with the sending. A slice is about a millisecond of it, told by what is done and
 # not by the clock: uvloop's stands still between two turns of the loop.
@@ -126,9 +122,12 @@ class Run:
             stop_for=self._stop_for,
         )
         self._flow = Flow()
-        self._budget = None if options.max_error_rate is None else ErrorBudget(options.max_error_rate)
-        self._is_open = not work.is_campaign
-        self._refused_alone = 0
+        self._judge = Judge(
+            work,
+            max_error_rate=options.max_error_rate,
+            has_ended=lambda: self._recorder.counts.settled >= work.total,
+            stop=partial(self._stop_for, "guard"),
+        )
         self._halt: tuple[Reason, str] | None = None
         self._judging: asyncio.Event | None = None
         self._handing = Handing()
@@ -149,6 +148,7 @@ class Run:
     def request_settled(self, record: RequestRecord) -> None:
         """Take note of a settled request: the engine's observer."""
         self._recorder.request_settled(record)
+        self._judge.request_settled(record)
 
     def job_settled(self, job: Job, outcome: Outcome, parts: Sequence[Part]) -> None:
         """Take note of a settled job: the engine's observer."""
@@ -200,6 +200,7 @@ class Run:
             item = item_of(found)
             self._flow.enter(item.size_bytes)
             self._house.apps.add(item.job.app)
+            self._judge.trust(item.job.app)  # they are under way already
             found.receipt.add_done_callback(partial(self._settled, item, asyncio.Event()))
 
     async def _dispatch(self, engine: Engine) -> None:
@@ -234,7 +235,7 @@ class Run:
     async def _submit(self, item: Item, engine: Engine) -> None:
         """Hand an item over; wait for it where it goes alone."""
         past = None if self._keeping is None else self._keeping.past_of(item)
-        is_first_of_app = item.job.app not in self._house.apps
+        goes_alone = not self._work.is_campaign and self._judge.goes_alone(item.job.app)
         self._house.apps.add(item.job.app)
         over = asyncio.Event()
         self._flow.enter(item.size_bytes)
@@ -242,18 +243,18 @@ class Run:
             await self._hand_over(item, engine, past=past, over=over)
         else:
             task = self._handing.start(item.job, lambda: self._hand_over(item, engine, past=past, over=over))
-            if is_first_of_app:
+            if goes_alone:
                 await task
         if self._halt is not None:
             return
         is_begun = past is not None and past.is_begun  # it may wait, unless all is done anew
         proves = not is_begun or (self._keeping is not None and self._keeping.is_anew)
-        if self._work.is_campaign and not self._is_open and proves:
+        if self._work.is_campaign and not self._judge.is_open and proves:
             self._judging = over
             await over.wait()
-        elif is_first_of_app and not self._work.is_campaign:
+        elif goes_alone:
             self._judging = over
-            await self._until_judged(over)
+            await self._until_judged(item, over)
 
     async def _hand_over(self, item: Item, engine: Engine, *, past: Past | None, over: asyncio.Event) -> None:
         """Submit an item, and follow it."""
@@ -292,38 +293,20 @@ class Run:
         self._flow.leave(item.size_bytes)
         over.set()
 
-    async def _until_judged(self, over: asyncio.Event) -> None:
-        """Wait for the first job of an app, whose key may be wrong."""
-        with suppress(TimeoutError):
+    async def _until_judged(self, item: Item, over: asyncio.Event) -> None:
+        """Wait for a job of an app that has had none accepted: its key, or its address, may be wrong."""
+        try:
             async with asyncio.timeout(FIRST_WAIT_S):
                 await over.wait()
+        except TimeoutError:
+            self._judge.trust(item.job.app)
 
     def _settled(self, item: Item, over: asyncio.Event, receipt: Receipt) -> None:
         """An item has come to its end, and the recorder has counted it: see whether going on makes sense."""
         over.set()
-        says_something = not isinstance(receipt.outcome, (Abandoned, Expired)) and not self._work.is_overdue
-        if self._work.is_campaign and says_something:
-            outcomes = [receipt.outcome, *(part.outcome for part in receipt.parts)]
-            self._judge(item, is_error=not any(isinstance(each, (Accepted, Unreachable)) for each in outcomes))
+        if receipt.outcome is not None:
+            self._judge.item_settled(item, [receipt.outcome, *(part.outcome for part in receipt.parts)])
         self._flow.leave(item.size_bytes)
-
-    def _judge(self, item: Item, *, is_error: bool) -> None:
-        """Open the way after a first success; stop where the message seems to be at fault, or too much fails.
-
-        User changes have no message: any answer to the first one says that the key is good.
-        """
-        if not is_error or not isinstance(item.job, CreateNotification):
-            self._is_open = True
-        if self._budget is not None:
-            self._budget.note(is_error=is_error)
-        if self._recorder.counts.settled >= self._work.total:
-            return
-        if not self._is_open:
-            self._refused_alone += 1
-            if item.count > 1 or self._refused_alone >= ALONE:
-                self._stop_for("guard", "nothing of the first requests was accepted; failures.jsonl says why")
-        elif self._budget is not None and self._budget.is_spent:
-            self._stop_for("guard", f"the error budget is spent: {self._budget}; failures.jsonl says why")
 
     # Stopping
 

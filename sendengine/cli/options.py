@@ -7,6 +7,7 @@ from typing import Final
 
 import click
 
+from sendengine.campaign.errorbudget import DEFAULT_RATE, WINDOW
 from sendengine.settings import DEFAULT_FILE
 
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600}
@@ -80,6 +81,13 @@ def seconds_of(text: str) -> float:
 
 
 requests_per_s: Final = number_of("requests/s", most=1e9)
+max_error_rate_option: Final = click.option(
+    "--max-error-rate",
+    type=share_of,
+    metavar="PART",
+    help=f"Stop, resumable, when more of the last {WINDOW} requests fail.  "
+    f"[default: {DEFAULT_RATE:.0%} of a campaign, none of a jobs file; of what is resumed, as it was begun]",
+)
 yes_option: Final = click.option("--yes", "is_sure", is_flag=True, help="Do not ask.")
 share_option: Final = click.option(
     "--share",

@@ -18,6 +18,7 @@ from sendengine.cli.exits import Exit
 from sendengine.cli.options import (
     config_option,
     json_option,
+    max_error_rate_option,
     max_outage_option,
     overrides_of,
     rate_option,
@@ -45,6 +46,7 @@ from sendengine.settings import Settings, load_settings
 @share_option
 @rate_option
 @max_outage_option
+@max_error_rate_option
 @yes_option
 @json_option
 def resume_command(  # noqa: PLR0913 - the options of a command line
@@ -56,6 +58,7 @@ def resume_command(  # noqa: PLR0913 - the options of a command line
     share: float | None,
     rate: float | None,
     max_outage_s: float | None,
+    max_error_rate: float | None,
     is_sure: bool,
     is_json: bool,
 ) -> None:
@@ -72,7 +75,7 @@ def resume_command(  # noqa: PLR0913 - the options of a command line
         refuse_finished(run_dir)
         settings = slowed(settings_for(manifest, settings), apps=manifest.app_ids, share=share, rate=rate)
         check_age(manifest, now_s=time.time(), duplicates_are_accepted=accept_duplicates)
-        session = session_of(run_dir, manifest, settings)
+        session = session_of(run_dir, manifest, settings, max_error_rate=max_error_rate)
         claim(run_dir, manifest, settings)
         note(f"Run {run_dir.run}")
         note(f"{manifest.name}: going on with {manifest.total:,} {session.noun}, less what is done")
@@ -97,8 +100,13 @@ def refuse_finished(run_dir: RunDir) -> None:
             raise InputError(f"{run_dir.run}: has finished, and nothing is left to send{more}")
 
 
-def session_of(run_dir: RunDir, manifest: Manifest, settings: Settings) -> Session:
-    """Make what goes on with a run; raises InputError where it cannot, and StorageError."""
+def session_of(
+    run_dir: RunDir, manifest: Manifest, settings: Settings, *, max_error_rate: float | None = None
+) -> Session:
+    """Make what goes on with a run; raises InputError where it cannot, and StorageError.
+
+    Without ``max_error_rate`` it keeps to what the run was begun with; a retry repeats what failed, and may fail again.
+    """
     if manifest.kind == "jobs" and manifest.durability == "memory":
         raise InputError(
             f'{run_dir.run}: kept no journal (durability = "memory"), so what it has sent is told by its '
@@ -111,9 +119,10 @@ def session_of(run_dir: RunDir, manifest: Manifest, settings: Settings) -> Sessi
                 f"jobs that are not in {run_dir.path / REQUESTS}"
             )
         note("It had sent nothing yet.")
-    options = RunOptions(
-        max_error_rate=manifest.ending.max_error_rate, fail_on_unreachable=manifest.ending.fail_on_unreachable
-    )
+    ending = manifest.ending
+    if max_error_rate is None and manifest.retry_of is None:
+        max_error_rate = ending.max_error_rate
+    options = RunOptions(max_error_rate=max_error_rate, fail_on_unreachable=ending.fail_on_unreachable)
     return Session(
         work=saved_work(run_dir, manifest),
         run_dir=run_dir,

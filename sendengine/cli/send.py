@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 import click
+from msgspec.structs import replace
 
 from sendengine.campaign.errorbudget import DEFAULT_RATE
 from sendengine.campaign.manifest import Manifest
@@ -22,6 +23,7 @@ from sendengine.cli.forecast import reached
 from sendengine.cli.options import (
     config_option,
     json_option,
+    max_error_rate_option,
     max_outage_option,
     rate_option,
     runs_dir_option,
@@ -52,14 +54,7 @@ _SAMPLES: Final = 3
 @rate_option
 @max_outage_option
 @click.option("--skip-invalid", is_flag=True, help="Leave rows out that cannot be sent, instead of sending nothing.")
-@click.option(
-    "--max-error-rate",
-    type=share_of,
-    default=f"{DEFAULT_RATE:.0%}",
-    show_default=True,
-    metavar="PART",
-    help="Stop a campaign when more of its last 200 requests fail.",
-)
+@max_error_rate_option
 @click.option("--fail-on", type=click.Choice(["unreachable"]), help="Exit 3 also where recipients are unreachable.")
 @yes_option
 @json_option
@@ -78,7 +73,7 @@ def send_command(  # noqa: PLR0913 - the options of a command line
     rate: float | None,
     max_outage_s: float | None,
     skip_invalid: bool,
-    max_error_rate: float,
+    max_error_rate: float | None,
     fail_on: str | None,
     is_sure: bool,
     is_json: bool,
@@ -153,6 +148,8 @@ def _send(choices: Choices, place: RunPlace, options: RunOptions, *, is_sure: bo
             beginning = Beginning(shown, edition=choices.edition)
             beginning.check()
         loaded = shown.loaded
+        if options.max_error_rate is None and shown.work.is_campaign:
+            options = replace(options, max_error_rate=DEFAULT_RATE)
         run_dir = place.get(loaded.name)
         note(f"Run {run_dir.run}")
         for line in overview.lines(shown):

@@ -28,7 +28,7 @@ def test_nothing_is_judged_before_twenty_and_only_the_last_two_hundred_count() -
         for _ in range(count):
             budget.note(is_error=is_error)
         assert budget.is_spent is is_spent, str(budget)
-    assert str(budget) == "11 of the last 200 packs failed, and 5.0% may"
+    assert str(budget) == "11 of the last 200 requests failed, and 5.0% may"
 
 
 def test_a_budget_of_nothing_is_spent_by_one_error() -> None:

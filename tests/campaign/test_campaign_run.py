@@ -26,6 +26,7 @@ from sendengine.campaign.rundir import RunDir
 from sendengine.campaign.tables import Fault
 from sendengine.campaign.work import CampaignInput, Item, Work, load_input, refuse_faults
 from sendengine.errors import InputError
+from sendengine.ports import Reply
 from sendengine.settings import IntakeSettings, RetrySettings
 from tests.campaign.campaign_files import NOON, csv_file
 from tests.support.engines import make_settings
@@ -367,9 +368,60 @@ def test_the_error_budget_stops_what_mostly_fails(tmp_path: Path) -> None:
     finally:
         one_at_a_time.undo()
     assert over.result.exit_code == 4
-    assert over.result.why.startswith("the error budget is spent: 6 of the last 20 packs failed, and 5.0% may")
+    assert over.result.why.startswith("the error budget is spent: 6 of the last 20 requests failed, and 5.0% may")
     assert over.counts == {"read": 20, "accepted": 14, "rejected": 6}
     assert (unjudged.result.exit_code, unjudged.counts) == (3, {"read": 300, "accepted": 200, "rejected": 100})
+
+
+@pytest.mark.parametrize("status", [301, 400, 404])
+def test_a_jobs_file_of_which_nothing_is_accepted_stops_after_twenty_of_them(tmp_path: Path, status: int) -> None:
+    def page(_: Arrival) -> Answer:
+        return Reply(status, {"content-type": "text/html"}, b"<html>Moved</html>")
+
+    path = jobs(tmp_path, *(note(f"n{n}") if n % 2 else change(f"u{n}", n) for n in range(1000)))
+    over = ended(tmp_path, path, page, max_error_rate=0.5)
+    assert over.result.exit_code == 4
+    assert over.result.why.endswith("; failures.jsonl says why")
+    assert over.counts == {"read": 20, "rejected": 20}
+    assert len(over.transport.arrivals) <= 20  # one after another, for nothing was accepted yet
+    unjudged = ended(tmp_path, path, page, max_error_rate=1.0)
+    assert (unjudged.result.exit_code, unjudged.counts["rejected"]) == (3, 1000)
+    few = ended(tmp_path, jobs(tmp_path, *(change(f"u{n}", n) for n in range(20))), page, max_error_rate=0.5)
+    assert (few.result.exit_code, few.result.why, few.counts) == (3, "", {"read": 20, "rejected": 20})
+
+
+def test_a_jobs_file_that_begins_to_fail_is_stopped_and_what_was_accepted_before_counts(tmp_path: Path) -> None:
+    path = jobs(tmp_path, *(change(f"u{n}", n) for n in range(1000)))
+    failing = answering(lambda arrival: json_reply(400, REFUSAL) if arrival.number > 300 else None)
+    over = ended(tmp_path, path, failing, max_error_rate=0.5)
+    assert over.result.exit_code == 4
+    assert over.result.why.startswith("the error budget is spent: 101 of the last 200 requests failed")
+    assert over.counts["accepted"] == 300
+    unjudged = ended(tmp_path, path, failing, max_error_rate=1.0)
+    assert (unjudged.result.exit_code, unjudged.counts) == (3, {"read": 1000, "accepted": 300, "rejected": 700})
+
+
+def test_jobs_that_share_a_request_are_one_error(tmp_path: Path) -> None:
+    path = jobs(tmp_path, *(note(f"n{n}") for n in range(300)), *(change(f"u{n}", n) for n in range(30)))
+    refused = answering(lambda arrival: json_reply(400, REFUSAL) if "n1" in arrival.ids else None)
+    over = ended(tmp_path, path, refused, max_error_rate=0.05)
+    assert over.result.exit_code == 3, over.result.why
+
+
+def test_the_jobs_of_an_app_go_side_by_side_once_one_is_accepted(tmp_path: Path) -> None:
+    first = answering(lambda arrival: json_reply(404, REFUSAL) if arrival.number <= 2 else None)
+    over = ended(tmp_path, jobs(tmp_path, *(change(f"u{n}", n) for n in range(6))), first)
+    times = [round(arrival.at_s - over.transport.arrivals[0].at_s, 1) for arrival in over.transport.arrivals]
+    assert times == [0.0, 0.1, 0.2, 0.3, 0.3, 0.3]
+    assert (over.result.exit_code, over.counts) == (3, {"read": 6, "accepted": 4, "rejected": 2})
+
+
+def test_jobs_that_expire_do_not_wait_for_one_another(tmp_path: Path) -> None:
+    path = jobs(tmp_path, *(note(f"n{n}", urgency="high", expires_in_s=5) for n in range(10)))
+    looks: list[Run] = []  # one every 50 ms
+    over = ended(tmp_path, path, lambda _: throttle("60"), during=lambda the_run, _: looks.append(the_run))
+    assert over.counts == {"read": 10, "expired": 10}
+    assert len(looks) < 15 / 0.05  # the first alone, then the others together
 
 
 def test_a_pack_of_which_anything_was_accepted_is_no_error(tmp_path: Path) -> None:

@@ -228,6 +228,34 @@ def test_what_was_certainly_not_sent_is_retried_under_new_keys(mock_url: str) ->
     assert run("retry", old).exit_code == 2  # it was thrown away, and is not forgotten
 
 
+def test_jobs_sent_to_a_wrong_address_stop_and_go_on_where_that_is_mended(mock_url: str) -> None:
+    settings(f"{mock_url}/nowhere")
+    lines = [{"kind": "update_user", "user": {"external_id": f"u-{n}"}, "tags": {"level": n}} for n in range(60)]
+    Path("jobs.jsonl").write_bytes(b"\n".join(map(orjson.dumps, lines)))
+    sent = run("send", "jobs.jsonl", "--max-error-rate", "50%")
+    assert sent.exit_code == 4
+    assert "of the last 20 requests failed, and 50.0% may; failures.jsonl says why" in sent.stdout
+    (old,) = runs()
+    assert f"Go on: sendengine resume {old.name}" in sent.stderr
+    again = run("resume", old.name, "--max-error-rate", "60%", "--json")
+    assert (again.exit_code, orjson.loads(again.stdout)["jobs"]["rejected"]) == (4, 40)
+    settings(mock_url)
+    gone_on = run("resume", old.name, "--json")
+    assert (gone_on.exit_code, orjson.loads(gone_on.stdout)["jobs"]["accepted"]) == (3, 20)
+    assert run("retry", old.name).exit_code == 0
+    assert len(admin(mock_url, "users")) == 60
+
+
+def test_a_retry_that_fails_again_comes_to_its_end(mock_url: str) -> None:
+    lines = [{"kind": "update_user", "user": {"external_id": f"u-{n}"}, "tags": {"level": n}} for n in range(30)]
+    Path("jobs.jsonl").write_bytes(b"\n".join(map(orjson.dumps, lines)))
+    settings(f"{mock_url}/nowhere")
+    assert run("send", "jobs.jsonl").exit_code == 3  # a jobs file has no error budget of itself
+    assert run("retry", "latest").exit_code == 3
+    settings(mock_url)
+    assert run("retry", "latest").exit_code == 0
+
+
 def test_runs_are_listed_and_thrown_away(mock_url: str) -> None:
     campaign(1000)
     stopped = killed(mock_url, "send", "campaign.toml").name
