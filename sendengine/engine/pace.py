@@ -110,7 +110,12 @@ class Pace:
             self._reopen(asyncio.get_running_loop().time())
 
     def cap(self, rate: float | None) -> None:
-        """Send at most ``rate`` requests a second, whatever the controller says; None: as it says."""
+        """Send at most ``rate`` requests a second, whatever the controller says; None: as it says.
+
+        Raises ValueError where ``rate`` is not above 0: `pause` is what sends nothing.
+        """
+        if rate is not None and not rate > 0:
+            raise ValueError(f"a rate must be above 0 requests/s, got {rate}; pause() sends nothing")
         self._cap = inf if rate is None else rate
         if self.is_open and not self._is_closed:
             self._set_rate(asyncio.get_running_loop().time())

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,25 @@ def test_a_limit_holds_for_each_lane_until_another_is_set(
         assert rate_between(transport, 1, 10, method=method) == pytest.approx(rates[0], abs=2)
         assert rate_between(transport, 11, 20, method=method) == pytest.approx(rates[1], abs=2)
     assert transport.most_in_one_second <= 100
+
+
+@pytest.mark.parametrize("rate", [0, -1.0, nan])
+def test_a_limit_that_is_no_rate_is_refused_and_changes_nothing(tmp_path: Path, rate: float) -> None:
+    transport = FakeTransport()
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport, app=SLOW, stopping=LONG) as engine:
+            engine.limit_rate(10)
+            with pytest.raises(ValueError, match="above 0"):
+                engine.limit_rate(rate)
+            engine.pause()
+            engine.unpause()
+            await fill(engine, 200)
+            await asyncio.sleep(10)
+            await engine.abort()
+
+    run_virtually(main())
+    assert rate_between(transport, 1, 10) == pytest.approx(10, abs=2)
 
 
 def test_a_limit_outlasts_holds_pauses_and_what_is_learned(tmp_path: Path) -> None:
