@@ -24,12 +24,13 @@ from sendengine.mockserver.faults import parse_fault
 from sendengine.mockserver.server import MockServer, cannot_listen, serve
 from sendengine.mockserver.tuning import fast_loop, tune_process
 
+_UNREAD: Final = 1
 _USAGE: Final = 2
 _LAST_PORT: Final = 65_535
 
 
 def main() -> int:
-    """Run the server; 2 for impossible settings, and where it cannot listen."""
+    """Run the server; 2 for impossible settings and where it cannot listen, 1 where nobody reads what it says."""
     parser = _parser()
     arguments = parser.parse_args()
     if arguments.keyfile and not arguments.certfile:
@@ -43,8 +44,9 @@ def main() -> int:
     try:
         with asyncio.Runner(loop_factory=fast_loop) as runner:
             runner.run(_run(config, arguments, ssl))
-    except BrokenPipeError:  # nobody reads what it says
-        raise
+    except BrokenPipeError:  # whoever started it is gone, and reads nothing any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor what the buffer still holds
+        return _UNREAD
     except OSError as error:
         sys.stderr.write(f"{cannot_listen(arguments.host, arguments.port, error)}; choose another --host or --port\n")
         return _USAGE

@@ -18,7 +18,7 @@ from sendengine.cli.commands import cli
 from sendengine.mockserver import MockServer
 from tests.mockserver.h2_client import H2Client
 from tests.mockserver.raw_client import APP
-from tests.support.programs import SENDENGINE, ended, line_of, started
+from tests.support.programs import SENDENGINE, ended, line_of, started, watched
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
@@ -88,6 +88,19 @@ def test_the_module_names_what_makes_no_sense(arguments: tuple[str, str], said: 
         _, errors = ended(process)
     assert process.returncode == 2
     assert errors.endswith(f"error: {said}\n")
+
+
+def test_a_parent_that_dies_leaves_a_module_that_ends_without_a_word() -> None:
+    pipe = subprocess.PIPE
+    with started(sys.executable, "-m", "sendengine.mockserver", stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        line_of(process)
+        for stream in (process.stdout, process.stdin):
+            assert stream is not None
+            stream.close()
+        assert process.stderr is not None
+        with watched(process):
+            assert not process.stderr.read()
+            assert process.wait() == 1
 
 
 def test_a_host_that_is_an_address_of_ipv6_stands_in_brackets() -> None:
