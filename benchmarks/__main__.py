@@ -1,7 +1,8 @@
 """``python -m benchmarks NAME [options]`` runs one benchmark, ``all`` every one; ``summary`` shows the last results.
 
 Each prints a table and leaves a file in ``benchmarks/results/``. Targets are shown as met or missed, and do not decide
-about the exit code: 2 for impossible options, else 0.
+about the exit code: 2 for impossible options and a folder that cannot be made, 1 where a result could not be kept,
+130 after Ctrl-C, else 0.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from benchmarks.soak import Soak
 from benchmarks.summary import newest, summary
 from benchmarks.throughput import Throughput
 from benchmarks.updates import Updates
+from sendengine.errors import StorageError
 
 BENCHMARKS: Final[Mapping[str, type[Benchmark]]] = {
     "mock": Mock,
@@ -58,7 +60,9 @@ BENCHMARKS: Final[Mapping[str, type[Benchmark]]] = {
 """By the names of their modules."""
 
 _BY_THEMSELVES: Final = frozenset({"soak", "four_engines"})  # too long for "all", or a part of another one
+_UNKEPT: Final = 1
 _USAGE: Final = 2
+_STOPPED: Final = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,8 +77,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         sys.stderr.write(f"{name}: {error}\n")
         return _USAGE
-    for each, benchmark in chosen.items():
-        _run(each, benchmark, folder=folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.stderr.write(f"{folder}: cannot be made: {error.strerror}\n")
+        return _USAGE
+    try:
+        for each, benchmark in chosen.items():
+            _run(each, benchmark, folder=folder)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; of what was not measured to its end nothing is kept\n")
+        return _STOPPED
+    except StorageError as error:
+        sys.stderr.write(f"{error}\n")
+        return _UNKEPT
     return 0
 
 
@@ -126,7 +142,7 @@ def _run(name: str, benchmark: Benchmark, *, folder: Path) -> None:
         options=msgspec.structs.asdict(benchmark),
         report=report,
     )
-    print("\n".join(lines(report)))
+    print("\n".join(lines(report)), flush=True)
     print(f"{result.took_s:.0f} s; {save(result, folder=folder)}\n", flush=True)
 
 

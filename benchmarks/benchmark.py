@@ -4,7 +4,8 @@ Its fields are the options of its command line, with their meaning and range; it
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from math import isfinite
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 from msgspec import Meta, Struct, ValidationError, convert
@@ -55,9 +56,21 @@ def configured(kind: type[Benchmark], values: Mapping[str, str | None]) -> Bench
     """Make a benchmark of the options that were given, as texts. Raises ValueError, which says what is wrong."""
     given = {name: text for name, text in values.items() if text is not None}
     try:
-        return convert(given, kind, strict=False)
+        benchmark = convert(given, kind, strict=False)
     except ValidationError as error:
         raise ValueError(str(error)) from None
+    for name in kind.__struct_fields__:
+        value = getattr(benchmark, name)
+        if isinstance(value, float) and not isfinite(value):
+            raise ValueError(f"--{name.replace('_', '-')}: a finite number, got {value}")
+    return benchmark
+
+
+def check_begin(prefix: str, names: Iterable[str]) -> None:
+    """Raise ValueError, which lists the names, where none of them begins so: a benchmark of nobody says nothing."""
+    names = list(dict.fromkeys(names))
+    if not any(name.startswith(prefix) for name in names):
+        raise ValueError(f"--only: nobody's name begins with {prefix!r}; there are {'; '.join(names)}")
 
 
 def _option(name: str, hint: object, default: object) -> Option:

@@ -9,14 +9,14 @@ its reply to its outcome.
 Units: shares of the ceilings, as means over the whole run; CPU is the client's, in µs a request and in cores.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import ceil
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, structs
 
 from benchmarks.atceilings import BARE, Sent, Situation, Task, Timed, drive, time_arrivals
-from benchmarks.benchmark import Benchmark, Loop, Positive, Rounds
+from benchmarks.benchmark import Benchmark, Loop, Positive, Rounds, check_begin
 from benchmarks.drawing import latency_drawing, rate_drawing
 from benchmarks.fresh import in_fresh_process
 from benchmarks.mocked import THROTTLED, MeasuredMock, Requests
@@ -75,10 +75,17 @@ class Ceilings(Benchmark, frozen=True, kw_only=True):
     rounds: Rounds = 1
     loop: Loop = "uvloop"
 
+    def __post_init__(self) -> None:
+        check_begin(self.only, [kind for name in self._cases for kind in CASES[name].contestants])
+
+    @property
+    def _cases(self) -> Collection[str]:
+        return CASES if self.case == "every" else (self.case,)
+
     async def run(self) -> Report:
         """Let the contestants send in turn, case by case."""
         report = Report(rows=[], checks=[], notes=[], plots={})
-        for name in CASES if self.case == "every" else (self.case,):
+        for name in self._cases:
             situation = CASES[name]
             kinds = [kind for kind in situation.contestants if kind == BARE or kind.startswith(self.only)]
             found: dict[str, list[Turn]] = {kind: [] for kind in kinds}

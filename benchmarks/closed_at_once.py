@@ -18,13 +18,13 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from benchmarks.atceilings import CONNECTIONS
-from benchmarks.benchmark import AtLeastOne, Benchmark, Loop, LoopKind, Positive, Rounds
+from benchmarks.benchmark import AtLeastOne, Benchmark, Loop, LoopKind, Positive, Rounds, check_begin
 from benchmarks.drawing import rate_drawing
 from benchmarks.feeding import Filling, Meter
 from benchmarks.fresh import in_fresh_process, run_on
 from benchmarks.mocked import THROTTLED, MeasuredMock, Requests
 from benchmarks.report import Report, at_least, at_most, row
-from benchmarks.workload import CERTIFICATE, DOCUMENTED, TRANSPORTS, jobs, settings, wire
+from benchmarks.workload import CERTIFICATE, DOCUMENTED, H2, TRANSPORTS, jobs, settings, wire
 from sendengine import SendEngine, tune_collector
 from sendengine.mockserver import Fault, MockConfig
 from sendengine.settings import RetrySettings
@@ -36,6 +36,7 @@ _STEP_S: Final = 0.05
 _LEAD_S: Final = 0.1
 _RESET_S: Final = 0.05  # so long new connections are reset too: a busy server must not miss it
 _ALL: Final = 0.95  # of the connections that were asked for
+_TRANSPORTS: Final = [name for name in TRANSPORTS if name != H2]  # over HTTP/2 there are never so many connections
 
 
 class Task(Struct, frozen=True):
@@ -71,10 +72,12 @@ class ClosedAtOnce(Benchmark, frozen=True, kw_only=True):
     rounds: Rounds = 1
     loop: Loop = "uvloop"
 
+    def __post_init__(self) -> None:
+        check_begin(self.only, _TRANSPORTS)
+
     async def run(self) -> Report:
         """Close them for each transport in turn."""
-        # the mock server speaks HTTP/1.1
-        names = [name for name in TRANSPORTS if "h2" not in name and name.startswith(self.only)]
+        names = [name for name in _TRANSPORTS if name.startswith(self.only)]
         report = Report(rows=[], checks=[], notes=[], plots={})
         found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
         for _ in range(self.rounds):

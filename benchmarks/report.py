@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sendengine.bench.machine import Machine
+from sendengine.errors import StorageError
 
 SCHEMA: Final = 1
 RESULTS: Final = Path(__file__).parent / "results"
@@ -122,15 +123,21 @@ def lines(report: Report) -> list[str]:
 
 
 def save(result: Result, *, folder: Path = RESULTS) -> Path:
-    """Write a result as JSON and its plots as SVG, named after its benchmark and start, and return where."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a result as JSON and its plots as SVG, named after its benchmark and start, and return where.
+
+    Raises StorageError where the folder cannot be written.
+    """
     stamp = datetime.fromisoformat(result.started_at).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     path = folder / f"{result.name}-{stamp}.json"
     files = {name: f"{result.name}-{stamp}-{name}.svg" for name in result.report.plots}
-    for name, file in files.items():
-        (folder / file).write_text(result.report.plots[name], encoding="utf-8")
-    result = replace(result, report=replace(result.report, plots=files))
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+    kept = replace(result, report=replace(result.report, plots=files))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, file in files.items():
+            (folder / file).write_text(result.report.plots[name], encoding="utf-8")
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(kept), indent=1) + b"\n")
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written: {error.strerror}") from None
     return path
 
 

@@ -73,9 +73,12 @@ class Soak(Benchmark, frozen=True, kw_only=True):
     samples: Annotated[AtLeastOne, Meta(description="how often the client looks at itself")] = 120
     loop: Loop = "uvloop"
 
+    def __post_init__(self) -> None:
+        if self.transport not in TRANSPORTS:
+            raise ValueError(f"--transport: one of {'; '.join(TRANSPORTS)}, got {self.transport!r}")
+
     async def run(self) -> Report:
         """Send, audit every minute, and judge the samples."""
-        assert self.transport in TRANSPORTS, f"there are {', '.join(TRANSPORTS)}"
         situation = Situation(latency_ms=self.latency_ms, is_tls=self.tls, least=_SHARE)
         config = MockConfig(latency_ms=self.latency_ms, application_limit="off", keep_updates=False)
         async with MeasuredMock(config, certfile=CERTIFICATE if self.tls else None) as mock:

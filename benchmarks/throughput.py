@@ -18,7 +18,7 @@ from aiolimiter import AsyncLimiter
 from msgspec import Meta, Struct
 
 from benchmarks.bare import Permits, open_session, send_all
-from benchmarks.benchmark import AtLeastOne, Benchmark, Loop, LoopKind, Rounds
+from benchmarks.benchmark import AtLeastOne, Benchmark, Loop, LoopKind, Rounds, check_begin
 from benchmarks.feeding import Feed, Meter
 from benchmarks.fresh import in_fresh_process, run_on
 from benchmarks.mocked import UNLIMITED, MeasuredMock
@@ -26,7 +26,7 @@ from benchmarks.nginx import Nginx, nginx_program
 from benchmarks.peers import Sdk, is_installed, open_httpx, send_by_httpx
 from benchmarks.report import Report, at_least, row
 from benchmarks.sink import Server, Sink
-from benchmarks.workload import CERTIFICATE, CREATE, H2, LIFTED, TRANSPORTS, UPDATE, job, rendered, settings, wire
+from benchmarks.workload import CERTIFICATE, CREATE, H2, LIFTED, UPDATE, job, rendered, settings, wire
 from sendengine import SendEngine, tune_collector
 from sendengine.core.onesignal import EndpointGroup
 from sendengine.core.wire import WireRequest
@@ -90,6 +90,9 @@ class Throughput(Benchmark, frozen=True, kw_only=True):
     only: Annotated[str, Meta(description="only contestants whose names begin so, and the bare loop")] = ""
     rounds: Rounds = 3
     loop: Loop = "uvloop"
+
+    def __post_init__(self) -> None:
+        check_begin(self.only, CONTESTANTS)
 
     async def run(self) -> Report:
         """Let the contestants send in turn, wire by wire and lane by lane."""
@@ -285,7 +288,7 @@ CONTESTANTS: Final[Mapping[str, Contestant]] = {
     "direct, packed": Contestant(_by_engine("direct", pack=True), is_packed=True),
     H2: Contestant(
         _by_engine(H2),
-        needs=lambda: H2 in TRANSPORTS and nginx_program() is not None,
+        needs=lambda: nginx_program() is not None,
         is_h2=True,
     ),
 }

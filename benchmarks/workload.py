@@ -42,10 +42,8 @@ _TRANSPORTS: Final[Mapping[str, Mapping[str, str]]] = {
     "aiohttp": {"kind": "aiohttp"},
     H2: {"kind": "direct", "protocol": "h2"},
 }
-TRANSPORTS: Final = [
-    name for name, options in _TRANSPORTS.items() if options.keys() <= set(TransportSettings.__struct_fields__)
-]
-"""The transports that there are, by the names that the tables use."""
+TRANSPORTS: Final = list(_TRANSPORTS)
+"""The transports, by the names that the tables use."""
 
 _MESSAGE: Final = {"contents": {"en": "Your order has shipped, and is with you tomorrow"}}
 _CONTENT: Final = canonical(_MESSAGE)

@@ -4,6 +4,8 @@ import asyncio
 import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from errno import ENOSPC
+from os import strerror
 from pathlib import Path
 from typing import TypeVar
 
@@ -169,11 +171,52 @@ def test_every_option_says_what_it_is_and_its_default_is_possible(kind: type[Ben
         (["backlog", "--small", "0"], "small"),
         (["ceilings", "--seconds", "soon"], "seconds"),
         (["four_engines", "--engines", "1"], "engines"),
+        (["limiter", "--seconds", "inf"], "seconds"),
+        (["ceilings", "--scale", "nan"], "scale"),
+        (["ceilings", "--case", "100", "--only", "h2"], "direct; aiohttp; bare aiohttp, paced"),
+        (["throughput", "--only", "requests"], "official SDK"),
+        (["closed_at_once", "--only", "h2"], "direct; aiohttp"),
+        (["soak", "--transport", "carrier pigeon"], "direct"),
     ],
 )
 def test_an_impossible_option_is_named(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["limiter"], ["all"]])
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_measured(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").touch()
+    assert main([*arguments, "--results", str(tmp_path / "taken" / "results")]) == 2
+    assert "taken/results: cannot be made" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_the_figures_are_printed_even_where_they_cannot_be_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(path: Path, content: bytes) -> int:
+        raise OSError(ENOSPC, strerror(ENOSPC), str(path), len(content))
+
+    monkeypatch.setattr(Path, "write_bytes", no_space)
+    sizes = ["--small", "5", "--large", "10", "--warm", "5", "--rounds", "1"]
+    assert main(["backlog", "--case", "coalesced", *sizes, "--results", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "coalesced, 10 waiting" in said.out
+    assert said.err == f"{tmp_path}: cannot be written: No space left on device\n"
+
+
+def test_ctrl_c_ends_it_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stopped(_: Benchmark) -> Report:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(limiter.Pacing, "run", stopped)
+    assert main(["limiter", "--results", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "stopped; of what was not measured to its end nothing is kept\n"
 
 
 def test_a_figure_is_shown_as_its_median_with_lowest_and_highest() -> None:
