@@ -28,7 +28,7 @@ class ChangeSet(Generic[M]):
     ``maybe_received_at_s`` is when a request that held all of it may have been received; None where none was.
     """
 
-    __slots__ = ("_changes", "_most", "_updates", "_whole", "is_closed", "maybe_received_at_s")
+    __slots__ = ("_changes", "_most", "_updates", "_whole", "is_closed", "is_parted", "maybe_received_at_s")
 
     def __init__(
         self,
@@ -43,6 +43,7 @@ class ChangeSet(Generic[M]):
         self.maybe_received_at_s: float | None = None
         self._changes = changes
         self._updates = updates  # where nothing was parted: the changes are made of them when somebody asks
+        self.is_parted = not updates  # it may hold parts
         self._whole = whole
         self._most = sum([modifications(change) for change in self.changes]) if size is None else size
 
@@ -63,8 +64,8 @@ class ChangeSet(Generic[M]):
 
     @property
     def going_on(self) -> list[M]:
-        """The members of which a part follows in another set."""
-        return [] if self._updates else [change.member for change in self.changes if not change.is_last]
+        """The members of which a part follows in another set; none where nothing ``is_parted``."""
+        return [change.member for change in self.changes if not change.is_last] if self.is_parted else []
 
     @property
     def whole(self) -> Modifications:
@@ -100,17 +101,14 @@ class ChangeSet(Generic[M]):
         return self._whole
 
 
-class PendingChanges(Generic[M]):
+class PendingChanges(Struct, Generic[M], eq=False, kw_only=True):
     """What waits for one user, in order; ``waits`` tells whether anything does."""
 
-    __slots__ = ("_first", "_max_modifications", "_more", "_sets", "waits")
-
-    def __init__(self, *, max_modifications: int) -> None:
-        self.waits = False
-        self._max_modifications = max_modifications
-        self._sets: list[ChangeSet[M]] | None = None
-        self._first: _Update[M] | None = None  # what came behind the sets; most users have one update waiting, and
-        self._more: list[_Update[M]] | None = None  # need no list, which takes 88 bytes
+    max_modifications: int
+    waits: bool = False
+    _sets: "list[ChangeSet[M]] | None" = None
+    _first: "_Update[M] | None" = None  # what came behind the sets; most users have one update waiting, and
+    _more: "list[_Update[M]] | None" = None  # need no list, which takes 88 bytes
 
     def add(self, member: M, job: UpdateUser) -> None:
         """Let an update wait behind what waits already; it is merged into the last set where both allow it."""
@@ -174,7 +172,7 @@ class PendingChanges(Generic[M]):
 
     def _take_all(self) -> ChangeSet[M] | None:
         """Take everything, where no set is there yet and one request holds it; None otherwise."""
-        first, more, cap = self._first, self._more, self._max_modifications
+        first, more, cap = self._first, self._more, self.max_modifications
         if first is None:
             return None
         updates: Sequence[_Update[M]] = (first,)
@@ -210,7 +208,7 @@ class PendingChanges(Generic[M]):
 
     def _join(self, sets: list[ChangeSet[M]], update: "_Update[M]") -> None:
         """Merge an update into the last set where both allow it, and give the rest sets of its own."""
-        job, cap = update.job, self._max_modifications
+        job, cap = update.job, self.max_modifications
         change = _change(update)
         rest: Change[M] | None = change
         if job.coalesce and sets and not sets[-1].is_closed:

@@ -43,20 +43,21 @@ class _Place(Struct, Generic[M], gc=False):
 class Packer(Generic[M]):
     """The notification jobs of one lane that wait to be sealed. A member may wait once at a time.
 
+    ``members`` and ``recipients`` are how many wait; they are for reading, which is done several times a request.
     ``linger_s`` is the least time that a pack of normal jobs waits for company. ``max_bytes`` bounds the message
     with its recipients, except that a pack takes its first recipient whatever the size.
     """
 
     __slots__ = (
-        "_arrivals", "_caps", "_deadlines", "_has_deadlines", "_last_alone", "_lines", "_members", "_overdue",
-        "_places", "_queues", "_recipients",
+        "_arrivals", "_caps", "_deadlines", "_has_deadlines", "_last_alone", "_lines", "_overdue", "_places", "_queues",
+        "members", "recipients",
     )  # fmt: skip
 
     def __init__(self, *, max_recipients: int, max_bytes: int, linger_s: float) -> None:
         self._caps = Caps(recipients=max_recipients, bytes=max_bytes)
         self._queues: Queues[M] = Queues(linger_s=linger_s)
         self._arrivals = count()
-        self._members = self._recipients = 0
+        self.members = self.recipients = 0  # that wait, wholly or in part
         self._lines: tuple[list[dict[PackKey, Line[M] | Solo[M]]], ...] = (_shards(), _shards())  # normal, high
         # By the id() of the member, for those with a deadline and those cut over packs: nobody else is looked for.
         self._places: list[dict[int, _Place[M] | Solo[M]]] = _shards()
@@ -64,15 +65,6 @@ class Packer(Generic[M]):
         self._deadlines = Deadlines()
         self._has_deadlines = False  # any, so far
         self._overdue: list[Share[M]] = []
-
-    def __len__(self) -> int:
-        """How many members wait, wholly or in part."""
-        return self._members
-
-    @property
-    def recipients(self) -> int:
-        """How many recipients wait."""
-        return self._recipients
 
     @property
     def has_high(self) -> bool:
@@ -108,8 +100,8 @@ class Packer(Generic[M]):
             self._enter(Solo(group, member, ids, next(self._arrivals), now_s, deadline, high, not alone))
         else:
             self._join_line(member, ids, group=group, is_alone=alone, is_high=high, deadline_s=deadline, now_s=now_s)
-        self._members += 1
-        self._recipients += len(ids)
+        self.members += 1
+        self.recipients += len(ids)
         if deadline_s is not None:
             self._deadlines.add(id(member), deadline_s=deadline_s)
             self._has_deadlines = True
@@ -121,7 +113,7 @@ class Packer(Generic[M]):
         """
         if self._has_deadlines:
             self._collect_overdue(now_s)
-        if not self._members:
+        if not self.members:
             return None
         queued = self._queues.next(now_s=now_s, prefer_normal=prefer_normal)
         if queued is None:
@@ -133,7 +125,7 @@ class Packer(Generic[M]):
 
     def next_due_s(self) -> float | None:
         """Return when `take` may give a pack, in the past where it would now; None where nothing waits."""
-        return self._queues.next_due_s() if self._members else None
+        return self._queues.next_due_s() if self.members else None
 
     def oldest_s(self) -> float | None:
         """Return when the pack that waits longest was opened; None where nothing waits."""
@@ -258,8 +250,10 @@ class Packer(Generic[M]):
     def _seal_solo(self, solo: Solo[M]) -> Pack[M]:
         self._queues.took(solo)
         self._dismiss(solo)
-        self._left(solo.member, deadline_s=solo.deadline_s)
-        self._recipients -= len(solo.ids)
+        if solo.deadline_s != inf:
+            self._forget(solo.member, deadline_s=solo.deadline_s)
+        self.members -= 1
+        self.recipients -= len(solo.ids)
         return Pack(
             solo.group,
             (Share(solo.member, solo.ids),),
@@ -275,7 +269,7 @@ class Packer(Generic[M]):
         shares = tuple([share for share in draft.shares if share is not None])
         draft.shares = []
         deadline_s = min([self._leave(share) for share in shares])
-        self._recipients -= draft.recipients
+        self.recipients -= draft.recipients
         return Pack(
             line.group,
             shares,
@@ -289,19 +283,19 @@ class Packer(Generic[M]):
         key = id(share.member)
         place = self._places[key % _SHARDS].get(key)
         if place is None:
-            self._members -= 1
+            self.members -= 1
             return inf
         if isinstance(place, Solo):
             raise TypeError("a job that goes as it is shares no draft")
         place.left -= 1
         if not place.left:
-            self._left(share.member, deadline_s=place.deadline_s)
+            self._forget(share.member, deadline_s=place.deadline_s)
+            self.members -= 1
         return place.deadline_s
 
-    def _left(self, member: M, *, deadline_s: float) -> None:
-        """Note that nothing of a member waits any more."""
+    def _forget(self, member: M, *, deadline_s: float) -> None:
+        """Let a member be found no more: nothing of it waits."""
         key = id(member)
-        self._members -= 1
         self._places[key % _SHARDS].pop(key, None)
         if deadline_s != inf:
             self._deadlines.discard(key, deadline_s=deadline_s)
@@ -333,7 +327,8 @@ class Packer(Generic[M]):
         slots = [(place.draft, place.slot), *place.others]
         shares = [self._pull(draft, slot) for draft, slot in slots if not draft.is_gone]
         member = shares[0].member
-        self._left(member, deadline_s=place.deadline_s)
+        self._forget(member, deadline_s=place.deadline_s)
+        self.members -= 1
         return Share(member, tuple(chain.from_iterable([share.ids for share in shares])))
 
     def _take_out(self, draft: Draft[M], share: Share[M], *, slot: int) -> Share[M]:
@@ -341,20 +336,22 @@ class Packer(Generic[M]):
         key = id(share.member)
         if key in self._places[key % _SHARDS]:
             return self._remove(key)
-        self._left(share.member, deadline_s=inf)
+        self.members -= 1
         return self._pull(draft, slot)
 
     def _drop(self, solo: Solo[M]) -> Share[M]:
         """Take a member out that waits in a pack of its own."""
         self._dismiss(solo)
         self._queues.emptied()
-        self._left(solo.member, deadline_s=solo.deadline_s)
-        self._recipients -= len(solo.ids)
+        if solo.deadline_s != inf:
+            self._forget(solo.member, deadline_s=solo.deadline_s)
+        self.members -= 1
+        self.recipients -= len(solo.ids)
         return Share(solo.member, solo.ids)
 
     def _pull(self, draft: Draft[M], slot: int) -> Share[M]:
         share = draft.line.pull(draft, slot=slot)
-        self._recipients -= len(share.ids)
+        self.recipients -= len(share.ids)
         if not draft.members:
             self._retire(draft)
             self._queues.emptied()

@@ -92,18 +92,15 @@ class Books:
             part = Part(recipients, outcome)
             parts.append((receipt, part))
             if receipt.book(part):
-                self._settle(receipt)
                 over.append(receipt)
+                self.unsettled -= 1
+                self._intake.leave(receipt.size_bytes, high=receipt.job.urgency == "high")
+                name = OUTCOME_NAMES[type(receipt.settle())]
+                self.outcomes[name] = self.outcomes.get(name, 0) + 1
+                self._when_settled(receipt)
         if self._custody is not None:
             self._custody.settle(sealed, parts, lane=self._lane)
         return parts, over
-
-    def _settle(self, receipt: Receipt) -> None:
-        self.unsettled -= 1
-        self._intake.leave(receipt.size_bytes, high=receipt.job.urgency == "high")
-        name = OUTCOME_NAMES[type(receipt.settle())]
-        self.outcomes[name] = self.outcomes.get(name, 0) + 1
-        self._when_settled(receipt)
 
     def _show(self, over: Sequence[Receipt]) -> None:
         if self._observer is None:

@@ -326,10 +326,11 @@ class SendEngine:
         self._adoption.go_on()
 
     def _settled(self, receipt: Receipt) -> None:
-        self._unawaited.watch(receipt)
+        if not isinstance(receipt.outcome, Accepted):
+            self._unawaited.watch(receipt)
         if receipt.job.idempotency_key is not None:
             self._admissions.settled(receipt)
-        if self._adoption.receipts:
+        if self._custody is not None and self._adoption.receipts:
             self._adoption.receipts.settled(receipt)
         if not self._admissions.is_open:
             self._idle.set()

@@ -28,7 +28,7 @@ from sendengine.engine.leaving import Leaving
 from sendengine.engine.pace import Pace
 from sendengine.engine.pool import WorkerPool
 from sendengine.engine.receipts import Receipt
-from sendengine.engine.recounted import COUNTED_S, weight_now
+from sendengine.engine.recounted import COUNTED_S, weight_again
 from sendengine.engine.retries import Retries
 from sendengine.engine.returns import Returns
 from sendengine.engine.sealed import Sealed
@@ -124,17 +124,19 @@ class Lane:
 
     def kick(self) -> None:
         """Put a worker to work if there is something that may go; that one will put the next to work."""
-        if self._is_stopped or (self.approaching >= self.pace.lookahead and not self.intake.high_jobs):
+        pool, lookahead = self.pool, self.pace.lookahead
+        if self._is_stopped or (self.approaching + pool.waking >= lookahead and not self.intake.high_jobs):
             return  # as at the ceiling, most of the time: asked three times a request, so it comes without a call
-        pool = self.pool
         if not pool.can_engage:
             return
+        waiting = self.source.waiting + self.returns.count
+        if not waiting:
+            return
         busy = pool.busy
-        if self.approaching + busy >= self.pace.lookahead and not self._high_is_waiting():
+        if self.approaching + busy >= lookahead and not self._high_is_waiting():
             return
         # As many are on their way as there is to do at most: they see for themselves what of it may go, and when.
-        waiting = self.source.waiting + self.returns.count
-        if busy >= waiting and (not waiting or busy >= waiting + self.source.spread):
+        if busy >= waiting and busy >= waiting + self.source.spread:
             return
         now_s = self.time()
         if self._may_send(now_s=now_s) and self.has_ready(now_s=now_s):
@@ -314,16 +316,19 @@ class Lane:
 
     def _choose(self, *, now_s: float) -> Sealed | None:
         """The next request that may go; those whose channel is held, and those rejected, are passed on the way."""
+        app, guard = self.app, self.app.guard
         while (sealed := self._next(now_s=now_s)) is not None:
-            if self.app.refuses_some and self.app.holds_channel(sealed.channel):
+            if app.refuses_some and app.holds_channel(sealed.channel):
                 self._parked.append(sealed)
                 self._deadlines.watch(sealed)
-            elif sealed.is_counted and now_s < sealed.counts_until_s:
+                continue
+            if sealed.is_counted and now_s < sealed.counts_until_s:
                 return sealed
-            elif self.app.guard.admit(weight_now(sealed, self.app), now_s=now_s):
+            weight = None if sealed.is_counted else sealed.weight
+            if guard.admit(weight_again(sealed, app) if weight is None else weight, now_s=now_s):
                 sealed.is_counted, sealed.counts_until_s = True, now_s + COUNTED_S
                 return sealed
-            elif self.app.guard.rejects:
+            if guard.rejects:
                 endings.turn_away(self, sealed, why=_LIMIT_REACHED, now_s=now_s)
             else:
                 self.returns.push(sealed)
@@ -362,19 +367,21 @@ class Lane:
         if expiry_s is not None and expiry_s <= now_s:
             self._expire(now_s=now_s)
             expiry_s = earliest(self.source.next_expiry_s(), self._deadlines.next_s())
-        at_s = earliest(expiry_s, self._next_try_s(now_s))
-        if at_s is not None:
-            self._alarm.set(at_s)
+        for at_s in (expiry_s, self._next_try_s(now_s)):
+            if at_s is not None:
+                self._alarm.set(at_s)
 
     def _next_try_s(self, now_s: float) -> float | None:
         """The next instant at which something may go that may not go now; in an outage, as a probe."""
         due_s = self.source.next_due_s(now_s=now_s)
         if self.returns.count:
             due_s = earliest(due_s, self.returns.next_s())
+        if due_s is None:
+            return None
         probe_s = self._breaker.next_probe_at_s
-        if due_s is not None and probe_s is not None:
+        if probe_s is not None:
             due_s = max(due_s, probe_s)
-        return due_s if due_s is not None and due_s > now_s else None
+        return due_s if due_s > now_s else None
 
     def _wake(self) -> None:
         self._arm(now_s=self.time())

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import Final
 
 from sendengine.core.drafts import PackKey
-from sendengine.core.requests import NotificationRequest
+from sendengine.core.requests import NotificationRequest, Request
 from sendengine.core.verdicts import Refused
 
 Subject = tuple[bytes, str | None, str, str]
@@ -54,8 +54,10 @@ class Messages:
         return verdict if now_s < until_s else None
 
 
-def subject_of(request: NotificationRequest) -> Subject:
-    """The message of a request."""
+def subject_of(request: Request) -> Subject:
+    """The message of a notification's request."""
+    if not isinstance(request, NotificationRequest):
+        raise TypeError(f"{type(request).__name__} has no message")
     return request.content, request.channel, request.target.kind, request.target.label
 
 

@@ -3,7 +3,7 @@
 Units: seconds on the running loop's clock.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from msgspec.structs import replace
@@ -73,16 +73,46 @@ class NotificationSource:
     @property
     def waiting(self) -> int:
         """How many jobs wait unsealed."""
-        return len(self._packer)
+        return self._packer.members
 
     @property
     def spread(self) -> int:
         """How many more requests than jobs that may come to, since large jobs are cut over several."""
         return self._packer.recipients // self._recipients_per_request
 
-    def add(self, receipt: Receipt, *, content: bytes, now_s: float) -> None:
-        """Take an admitted job."""
-        self._add(receipt, receipt.job, content=content, is_foreign=False, now_s=now_s)
+    def add(
+        self,
+        receipt: Receipt,
+        *,
+        content: bytes,
+        now_s: float,
+        left: CreateNotification | None = None,
+        is_foreign: bool = False,
+    ) -> None:
+        """Take an admitted job, or what is ``left`` of it; one that ``is_foreign`` goes alone."""
+        job = receipt.job if left is None else left
+        if not isinstance(job, CreateNotification):
+            raise TypeError(f"a lane of notifications was given {type(job).__name__}")
+        to = job.to
+        is_listed = to.is_listed
+        is_high = job.urgency == "high"
+        self._packer.add(
+            receipt,
+            group=_group_of(job, content, receipt.deadline_s),
+            ids=to.ids if is_listed else (),
+            alone=(
+                job.pack is False
+                or (is_high and not job.pack)
+                or job.idempotency_key is not None
+                or is_foreign
+                or not is_listed
+            ),
+            high=is_high,
+            deadline_s=receipt.deadline_s,
+            now_s=now_s,
+            distinct=to.are_distinct,
+            text_bytes=to.text_bytes,
+        )
 
     def restore(
         self,
@@ -99,7 +129,7 @@ class NotificationSource:
         if any(isinstance(part.outcome, Accepted) for part in receipt.parts):
             self.vouch(left, content=content)
         if not_before_s is None:
-            self._add(receipt, left, content=content, is_foreign=is_foreign, now_s=now_s)
+            self.add(receipt, content=content, now_s=now_s, left=left, is_foreign=is_foreign)
             return None
         ids = left.to.ids if left.to.is_listed else ()
         group = _group_of(left, content, receipt.deadline_s)
@@ -114,33 +144,10 @@ class NotificationSource:
         """An earlier process had the message of a job accepted."""
         self._messages.accept(subject_of_group(_group_of(_notification(job), content, None)))
 
-    def _add(self, receipt: Receipt, job: Job, *, content: bytes, is_foreign: bool, now_s: float) -> None:
-        if not isinstance(job, CreateNotification):
-            raise TypeError(f"a lane of notifications was given {type(job).__name__}")
-        is_listed = job.to.is_listed
-        is_high = job.urgency == "high"
-        self._packer.add(
-            receipt,
-            group=_group_of(job, content, receipt.deadline_s),
-            ids=job.to.ids if is_listed else (),
-            alone=(
-                job.pack is False
-                or (is_high and not job.pack)
-                or job.idempotency_key is not None
-                or is_foreign
-                or not is_listed
-            ),
-            high=is_high,
-            deadline_s=receipt.deadline_s,
-            now_s=now_s,
-            distinct=job.to.are_distinct,
-            text_bytes=job.to.text_bytes,
-        )
-
     def pull(self, *, now_s: float, prefer_normal: bool) -> Sealed | None:
         """Seal the next pack that may go now; what cannot be taken is refused unsent."""
         while (pack := self._packer.take(now_s=now_s, prefer_normal=prefer_normal)) is not None:
-            shares = [(share.member, share.ids) for share in pack.shares]
+            shares = _plain(pack.shares)
             if self._messages.has_faulty:
                 fault = self._messages.fault(subject_of_group(pack.group), now_s=now_s)
                 if fault is not None:
@@ -187,7 +194,7 @@ class NotificationSource:
     def took(self, sealed: Sealed, verdict: Took | NobodyReached, *, now_s: float) -> Resolution:
         """Book the reply on each job: those of its own recipients that it names, and how many others there were."""
         if isinstance(verdict, Took):
-            self._messages.accept(subject_of(_request(sealed)))
+            self._messages.accept(subject_of(sealed.request))
             settled = _accepted(sealed, verdict)
         else:
             settled = [
@@ -267,9 +274,9 @@ class NotificationSource:
     def _key_of(self, receipt: Receipt, job: CreateNotification, ids: tuple[str, ...]) -> str:
         if receipt.alone is not None:
             return receipt.alone[1]
-        root = self._root_of(receipt)
-        if root is None:
+        if job.idempotency_key is None:
             return self._new_key()
+        root = wire_key(self._app_id, job.idempotency_key)
         return root if not job.to.is_listed or len(ids) == len(job.to.ids) else portion_key(root, ids)
 
     def _root_of(self, receipt: Receipt) -> str | None:
@@ -291,7 +298,7 @@ class NotificationSource:
         if trial is None or trial not in self._trials:
             return Dissection()
         return trial.settle(
-            was_refused=was_refused, message_accepted=self._messages.is_good(subject_of(_request(sealed)))
+            was_refused=was_refused, message_accepted=self._messages.is_good(subject_of(sealed.request))
         )
 
     def _resolution(
@@ -373,7 +380,9 @@ def _rejected(share: Share, refused: Refused, *, attempts: int) -> Settled:
     return receipt, ids, Rejected(refused.status, refused.errors, attempts, ids)
 
 
-def _plain(shares: Iterable[PackShare[Receipt]]) -> list[Share]:
+def _plain(shares: Sequence[PackShare[Receipt]]) -> list[Share]:
+    if len(shares) == 1:
+        return [(shares[0].member, shares[0].ids)]
     return [(share.member, share.ids) for share in shares]
 
 

@@ -86,7 +86,7 @@ class WorkerPool:
         Asked three times a request, so it looks at the budget's numbers before it asks the budget.
         """
         budget = self._connections
-        if self._idle or budget.idle or budget.left >= self.cost:
+        if budget.idle or budget.left >= self.cost:
             return True
         return len(self._tasks) * self.cost < budget.part and budget.may_hold(self)
 

@@ -79,8 +79,11 @@ class Receipt(Struct, eq=False):
 
     @property
     def is_complete(self) -> bool:
-        """Whether every portion is booked."""
-        return self._booked >= self._portions()
+        """Whether every portion is booked: each recipient, where they can be counted."""
+        job, booked = self.job, self._booked
+        return booked > 0 and (
+            not isinstance(job, CreateNotification) or booked >= len(job.to.ids) or not job.to.is_listed
+        )
 
     def add_done_callback(self, callback: Callable[["Receipt"], None]) -> None:
         """Call ``callback(receipt)`` on the loop when the job has settled, or now if it has; it must return at once."""
@@ -110,7 +113,7 @@ class Receipt(Struct, eq=False):
             return False
         self._parts = (*self._parts, part) if self._parts else (part,)
         self._booked += len(part.recipients) or 1
-        return self._booked >= self._portions()
+        return self.is_complete
 
     def turn_back(self) -> None:
         """It was not taken after all: whoever joined it is told so."""
@@ -132,11 +135,6 @@ class Receipt(Struct, eq=False):
                 # In a step of its own: what it raises is the loop's to report, and must not stop the others' booking.
                 (self.loop or asyncio.get_running_loop()).call_soon(follower, self)
         return outcome
-
-    def _portions(self) -> int:
-        """How many are to be booked: the recipients, where they can be counted."""
-        job = self.job
-        return len(job.to.ids) if isinstance(job, CreateNotification) and job.to.is_listed else 1
 
     def _follow(self, follower: "_Follower") -> None:
         held = self._followers

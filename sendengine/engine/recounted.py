@@ -28,10 +28,8 @@ def recounted(like: Sealed, *, now_s: float) -> Sealed:
     return replace(like, weight=None, is_counted=False, sealed_at_s=now_s)
 
 
-def weight_now(sealed: Sealed, app: App) -> int:
-    """What it counts; once more, never more than the limit, since it was admitted once."""
-    if sealed.weight is not None and not sealed.is_counted:
-        return sealed.weight
+def weight_again(sealed: Sealed, app: App) -> int:
+    """What it counts where nothing counts for it now; never more than the limit, since it was admitted once."""
     guard = app.guard
     weight = guard.weigh(_deliveries(sealed, each=app.settings.deliveries_per_recipient))
     return weight if guard.limit is None else min(weight, guard.limit)

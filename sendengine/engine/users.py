@@ -10,7 +10,7 @@ Units: seconds on the running loop's clock.
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
-from typing import Final, cast
+from typing import Final
 
 from msgspec import Struct
 
@@ -34,20 +34,17 @@ UserKey = tuple[str, str]
 """Alias label and id."""
 
 
-class _User(PendingChanges[Receipt]):
+class _User(PendingChanges[Receipt], eq=False, kw_only=True):
     """One user with changes pending or a request within its second."""
 
-    __slots__ = ("held_until_s", "high", "ids", "is_busy", "key", "queued_high", "queued_normal", "since_s")
-
-    def __init__(self, key: UserKey, ids: tuple[str, ...], *, max_modifications: int) -> None:
-        super().__init__(max_modifications=max_modifications)
-        self.key = key
-        self.ids = ids
-        self.high = 0  # high jobs that came since its last request
-        self.since_s = 0.0  # when the oldest pending job came
-        self.is_busy = False
-        self.held_until_s: float | None = None  # until its second is over, or what a 429 of its own asked for
-        self.queued_high = self.queued_normal = False  # it stands in that line, perhaps for nothing
+    key: UserKey
+    ids: tuple[str, ...]
+    high: int = 0  # high jobs that came since its last request
+    since_s: float = 0.0  # when the oldest pending job came
+    is_busy: bool = False
+    held_until_s: float | None = None  # until its second is over, or what a 429 of its own asked for
+    queued_high: bool = False  # it stands in that line, perhaps for nothing
+    queued_normal: bool = False
 
     @property
     def is_ready(self) -> bool:
@@ -80,7 +77,7 @@ class UserSource:
         self._cooling: list[tuple[float, int, _User]] = []
         self._deadlines: list[tuple[float, int, Receipt]] = []
         self._count = 0  # of what entered a heap: of equal instants the first goes first, and no users are compared
-        self._waiting = 0
+        self.waiting = 0  # jobs, unsealed
 
     @property
     def has_high(self) -> bool:
@@ -88,11 +85,6 @@ class UserSource:
         while self._high and not self._high[0].is_ready:
             self._high.popleft().queued_high = False
         return bool(self._high)
-
-    @property
-    def waiting(self) -> int:
-        """How many jobs wait unsealed."""
-        return self._waiting
 
     @property
     def oldest_s(self) -> float | None:
@@ -112,7 +104,7 @@ class UserSource:
         if not isinstance(job, UpdateUser):
             raise TypeError(f"a lane of user updates was given {type(job).__name__}")
         user = self._user_of(job)
-        self._waiting += 1
+        self.waiting += 1
         is_first = not user.waits
         user.add(receipt, job)
         if receipt.deadline_s is not None:
@@ -159,13 +151,13 @@ class UserSource:
         shard = self._users[hash(ids[0]) % _SHARDS]  # a text keeps its hash, a tuple does not
         user = shard.get(key)
         if user is None:
-            user = shard[key] = _User(key, ids, max_modifications=self._max_modifications)
+            user = shard[key] = _User(key=key, ids=ids, max_modifications=self._max_modifications)
         return user
 
     def _note_deadline(self, receipt: Receipt, deadline_s: float) -> None:
         self._count += 1
         heappush(self._deadlines, (deadline_s, self._count, receipt))
-        if len(self._deadlines) > 2 * self._waiting + _SPARE:
+        if len(self._deadlines) > 2 * self.waiting + _SPARE:
             self._deadlines = [entry for entry in self._deadlines if not entry[2].is_settled]
             heapify(self._deadlines)
 
@@ -219,7 +211,7 @@ class UserSource:
             user.leave_out(expired.__contains__)
             if not (user.is_busy or user.held_until_s is not None):
                 self._queue_or_forget(user)
-        self._waiting -= len(expired)
+        self.waiting -= len(expired)
         return [(receipt, user.ids) for receipt, user in expired.items()]
 
     def withdraw_all(self) -> Iterator[Share]:
@@ -227,7 +219,7 @@ class UserSource:
         for shard in self._users:
             for user in tuple(shard.values()):
                 members = user.withdraw_all()
-                self._waiting -= len(members)
+                self.waiting -= len(members)
                 for member in members:
                     yield member, user.ids
 
@@ -240,7 +232,7 @@ class UserSource:
         user = origin.user
         rest, gone = leave_out(origin.changes, lambda receipt: _is_over(receipt, now_s), was_sent=sealed.maybe_sent)
         over = {change.member for change in gone}
-        self._waiting -= sum(change.is_last for change in user.leave_out(over.__contains__))
+        self.waiting -= sum(change.is_last for change in user.leave_out(over.__contains__))
         if rest is not None:
             self._put_back(user, [rest], sealed)
         self._release(origin, sealed, now_s=now_s)
@@ -311,7 +303,7 @@ class UserSource:
             shares.append((receipt, ids))
             if receipt.deadline_s is not None and not receipt.parts:
                 deadline_s = receipt.deadline_s if deadline_s is None else min(deadline_s, receipt.deadline_s)
-        self._waiting -= len(members) - len(changes.going_on)
+        self.waiting -= len(members) - (len(changes.going_on) if changes.is_parted else 0)
         sealed = Sealed.of(
             _request(self._app_id, user, changes),
             shares=shares,
@@ -326,8 +318,9 @@ class UserSource:
     def _finish(self, sealed: Sealed, settled: list[Settled], *, now_s: float) -> list[Settled]:
         """The request is over; a job that goes on in a later one is owed one portion more."""
         origin = _origin(sealed)
-        for receipt in () if origin.is_spent else origin.changes.going_on:
-            receipt.await_portion()
+        if origin.changes.is_parted and not origin.is_spent:
+            for receipt in origin.changes.going_on:
+                receipt.await_portion()
         self._release(origin, sealed, now_s=now_s)
         return [*origin.ambiguous, *settled] if origin.ambiguous else settled
 
@@ -351,7 +344,7 @@ class UserSource:
 
     def _put_back(self, user: _User, sets: Sequence[ChangeSet[Receipt]], sealed: Sealed) -> None:
         user.put_back_front(sets, maybe_received_at_s=sealed.maybe_received_at_s)
-        self._waiting += sum(change.is_last for part in sets for change in part.changes)
+        self.waiting += sum(change.is_last for part in sets for change in part.changes)
 
     def _cool(self, now_s: float) -> None:
         while self._cooling and self._cooling[0][0] <= now_s:
@@ -381,7 +374,8 @@ class UserSource:
 def _request(app_id: str, user: _User, changes: ChangeSet[Receipt]) -> UserRequest:
     label, user_id = user.key
     whole = changes.whole
-    return UserRequest(app_id, label, user_id, cast("Mapping[str, str]", whole.tags), whole.properties, whole.deltas)
+    tags: Mapping[str, str] = whole.tags  # type: ignore[assignment]  # a job's are texts
+    return UserRequest(app_id, label, user_id, tags, whole.properties, whole.deltas)
 
 
 def _update(job: Job) -> UpdateUser:

@@ -59,8 +59,8 @@ class Backlog:
             self.packer.expire(tenths / 10)
 
     def take_half(self) -> None:
-        waiting = len(self.packer)
-        while len(self.packer) > waiting // 2:
+        waiting = self.packer.members
+        while self.packer.members > waiting // 2:
             self.packer.next_due_s()
             self.packer.next_expiry_s()
             self.packer.take(now_s=600)

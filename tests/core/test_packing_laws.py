@@ -143,7 +143,7 @@ class Packing(RuleBasedStateMachine):
     def what_waits_is_counted(self) -> None:
         waiting = [job for job in self.jobs if job.deadline_s > self.now_s]
         if len(waiting) == len(self.jobs):  # of the overdue it may not know yet
-            assert len(self.packer) == len(self.jobs)
+            assert self.packer.members == len(self.jobs)
             assert self.packer.recipients == sum(job.left.total() for job in self.jobs)
             assert self.packer.has_high == any(job.high for job in self.jobs)
 

@@ -68,7 +68,7 @@ def test_a_job_that_expires_half_taken_tells_what_was_left() -> None:
     lane.add("a b c d e f g", deadline_s=100)
     assert lane.take() == "a b c"
     assert [(share.member, share.ids) for share in lane.packer.expire(100)] == [("job 0", ("d", "e", "f", "g"))]
-    assert (lane.packer.recipients, len(lane.packer), lane.packer.next_due_s()) == (0, 0, None)
+    assert (lane.packer.recipients, lane.packer.members, lane.packer.next_due_s()) == (0, 0, None)
 
 
 def test_what_is_taken_does_not_expire() -> None:
@@ -97,7 +97,7 @@ def test_a_member_leaves_with_what_was_not_taken() -> None:
     assert lane.take() == "a b c"
     assert lane.expire(100) == ["d e f g"], "what was taken does not expire"
     assert lane.expire(200) == []
-    assert (lane.packer.recipients, len(lane.packer)) == (1, 1)
+    assert (lane.packer.recipients, lane.packer.members) == (1, 1)
     assert lane.take_all() == ["h"]
     assert lane.expire(300) == []
 
@@ -118,7 +118,7 @@ def test_a_pack_that_everyone_left_is_gone() -> None:
     for ids, high in [("a", False), ("a", False), ("a", True), ("b c d", False)]:
         lane.add(ids, high=high, deadline_s=100)
     assert len(lane.expire(100)) == 4
-    assert (len(lane.packer), lane.packer.has_high, lane.packer.next_due_s()) == (0, False, None)
+    assert (lane.packer.members, lane.packer.has_high, lane.packer.next_due_s()) == (0, False, None)
     lane.now_s = 107
     lane.add("e")
     lane.now_s = 116.9
@@ -148,7 +148,7 @@ def test_drain_all_gives_back_everything() -> None:
     assert lane.packer.take(now_s=5) is None
     left = {share.member: share.ids for share in lane.packer.drain_all()}
     assert left == {"job 0": ("d",), "job 1": ("e",), "job 4": ("g",)}
-    assert (len(lane.packer), lane.packer.recipients, lane.packer.next_due_s()) == (0, 0, None)
+    assert (lane.packer.members, lane.packer.recipients, lane.packer.next_due_s()) == (0, 0, None)
     assert list(lane.packer.drain_all()) == []
     assert lane.packer.next_expiry_s() is None
 
@@ -161,7 +161,7 @@ def test_who_leaves_while_everything_is_drained_is_not_given_back_again() -> Non
     assert next(draining).ids == ("a",)
     assert lane.expire(100) == ["b", "d"]
     assert [share.ids for share in draining] == [("c",)]
-    assert len(lane.packer) == 0
+    assert lane.packer.members == 0
 
 
 @pytest.mark.parametrize("between", ["taken", "joined"])
@@ -179,7 +179,7 @@ def test_whoever_is_taken_or_comes_while_everything_is_drained_is_given_back_onc
     given += [share.ids for share in draining]
     left = [("d", "e", "f")] if between == "taken" else [("b",), ("c", "d", "e", "f"), ("g",)]
     assert given == [("a",), *left]
-    assert (len(lane.packer), lane.packer.recipients, lane.take()) == (0, 0, "")
+    assert (lane.packer.members, lane.packer.recipients, lane.take()) == (0, 0, "")
 
 
 def test_drain_all_gives_back_who_expired_unnoticed_too() -> None:
