@@ -50,7 +50,7 @@ _OWNED: Final = {
 _TEXT_CAPS: Final = {"name": NAME_CAP, "collapse_id": COLLAPSE_ID_CAP}
 _SPECIAL: Final = frozenset({*_TARGETING, *_OWNED, *_TEXT_CAPS, *LIST_CAPS, "ttl"})
 _DELTAS: Final = ("session_time", "session_count", "purchases")
-_DELTA_MAX: Final = 2**53  # a hundred of them still add up to less than JSON's 64 bits
+_DELTA_MAX: Final = 2**40  # more of them than ever wait for one user still add up to less than JSON's 64 bits
 _CHANNEL_OF: Final = {"email": "email", "phone_number": "sms"}
 
 
@@ -80,6 +80,8 @@ class CreateNotification(Struct, frozen=True, kw_only=True, gc=False):
         if not isinstance(self.to, Target):
             raise InvalidJobError("to", f"use a target such as external_id('u1'), got {type(self.to).__name__}")
         _check_options(self)
+        if self.pack is not None and not isinstance(self.pack, bool):
+            raise InvalidJobError("pack", f"True, False or None, got {self.pack!r}")
         _check_channel(self.to, self.channel)
         _check_message(self.message, self.channel)
         expected = self.expected_recipients
@@ -123,8 +125,10 @@ class UpdateUser(Struct, frozen=True, gc=False):
         force_setattr(self, "tags", {key: _tag(key, value) for key, value in self.tags.items()})
         if "tags" in self.properties:
             raise InvalidJobError("properties.tags", "tags stand in the job's own 'tags'")
-        for name in ("tags", "properties", "deltas"):
-            _check_json(name, getattr(self, name))
+        _check_json("tags", self.tags)
+        for name in ("properties", "deltas"):
+            if getattr(self, name):  # a copy: it is rendered when its user's turn comes
+                force_setattr(self, name, orjson.loads(_check_json(name, getattr(self, name))))
         _check_deltas(self.deltas)
         count = modifications(self)
         if not count:
@@ -182,8 +186,12 @@ def _check_options(job: Job) -> None:
         if not isinstance(job.expires_at, datetime) or job.expires_at.tzinfo is None:
             raise InvalidJobError("expires_at", "a time with its zone, such as 2026-11-27T08:00:00Z")
     within = job.expires_in_s
-    if within is not None and (isinstance(within, bool) or not isfinite(within) or within <= 0):
+    if within is not None and not (_is_number(within) and within > 0):
         raise InvalidJobError("expires_in_s", f"seconds above 0, got {within!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 
 def _check_channel(to: Target, channel: str | None) -> None:
@@ -201,11 +209,7 @@ def _check_message(message: Mapping[str, Json], channel: str | None) -> None:
         raise InvalidJobError("message", "an object of OneSignal's fields, such as {'contents': {'en': '…'}}")
     if not _SPECIAL.isdisjoint(message):
         _check_special(message)
-    try:
-        size = len(orjson.dumps(message))
-    except TypeError as error:
-        raise InvalidJobError("message", f"cannot be written as JSON: {error}") from None
-    _check_sizes(message, channel, size)
+    _check_sizes(message, channel, len(_check_json("message", message)))
 
 
 def _check_special(message: Mapping[str, Json]) -> None:
@@ -274,11 +278,24 @@ def _tag(key: str, value: TagValue) -> str:
     )
 
 
-def _check_json(name: str, value: Mapping[str, Json]) -> None:
+def _check_json(name: str, value: Mapping[str, Json]) -> bytes:
+    """Render a value as JSON, and say what keeps it from being any."""
     try:
-        orjson.dumps(value)
+        rendered = orjson.dumps(value)
     except TypeError as error:
         raise InvalidJobError(name, f"cannot be written as JSON: {error}") from None
+    if b"null" in rendered and _holds_no_number(value):
+        raise InvalidJobError(name, "JSON has no infinity and no NaN, and orjson would write null")
+    return rendered
+
+
+def _holds_no_number(value: object) -> bool:
+    """Whether a float that is infinite, or none, stands anywhere within a value."""
+    if isinstance(value, Mapping):
+        return any(map(_holds_no_number, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_no_number, value))
+    return isinstance(value, float) and not isfinite(value)
 
 
 def _check_deltas(deltas: Mapping[str, Json]) -> None:

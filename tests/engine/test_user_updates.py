@@ -13,6 +13,7 @@ from sendengine import (
     Ambiguous,
     Expired,
     GaveUp,
+    InvalidJobError,
     Outcome,
     Rejected,
     ReplyLostError,
@@ -146,6 +147,21 @@ def test_a_backlog_coalesces_and_every_job_has_its_own_outcome(tmp_path: Path) -
 
     run_virtually(main())
     assert [len(arrival.tags) for arrival in transport.arrivals] == [1, 50]
+
+
+def test_thousands_of_the_largest_deltas_of_one_user_are_one_number_that_json_has(tmp_path: Path) -> None:
+    transport = FakeTransport()
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            largest = UpdateUser(external_id("u"), deltas={"session_time": 2**40})
+            ended = await outcomes_of(engine, [largest] * 3000)
+            assert all(isinstance(outcome, Accepted) for outcome in ended)
+        assert sum(arrival.body["deltas"]["session_time"] for arrival in transport.arrivals) == 3000 * 2**40
+        with pytest.raises(InvalidJobError, match="session_time"):
+            UpdateUser(external_id("u"), deltas={"session_time": 2**40 + 1})
+
+    run_virtually(main())
 
 
 def test_jobs_that_want_to_be_alone_are(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ JOBS: list[Job] = [
         to=external_id(*(f"u{n}" for n in range(2000))), channel="push", message=HI, pack=True, idempotency_key="k",
         on_ambiguous="retry", app="shop",
     ),
-    UpdateUser(external_id("u"), {"a": 1, "b": None, "c": True}, {"language": "en"}, {"session_count": 2**53}),
+    UpdateUser(external_id("u"), {"a": 1, "b": None, "c": True}, {"language": "en"}, {"session_count": 2**40}),
     UpdateUser(
         alias("filters", "u"), {}, {}, {"purchases": [{"sku": "a", "amount": "9.99", "iso": "EUR"}]},
         coalesce=False, on_missing="retry", on_ambiguous="retry", urgency="high", idempotency_key="schlüssel",
