@@ -225,7 +225,6 @@ class BenchRun:
         seconds = max(last.at_s, _MOMENT_S)
         outcomes = sum((tally.outcomes for tally in tallies.values()), Counter[str]())
         accepted = sum(last.accepted.get(kind, 0) for kind in tallies)
-        requests = last.requests.get(name, 0)
         return Lane(
             offered=offered,
             offered_per_s=round(offered / seconds, 3),
@@ -233,8 +232,8 @@ class BenchRun:
             accepted_per_s=round(accepted / seconds, 3),
             unsettled=offered - (outcomes.total() - outcomes[ABANDONED]),
             outcomes={outcome: count for outcome, count in sorted(outcomes.items()) if outcome != ABANDONED},
-            requests=requests,
-            requests_per_s=round(requests / seconds, 3),
+            requests=counters.requests,
+            requests_per_s=round(last.requests.get(name, 0) / seconds, 3),
             ceiling=self._ceilings[group],
             most_in_one_second=counters.peak_1s,
             throttled=counters.throttled,

@@ -6,9 +6,10 @@ Units: ``rate`` is requests a second.
 """
 
 import time
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from sendengine.campaign.rundir import CONTROL, RunDir
@@ -20,7 +21,7 @@ class Order(Struct, frozen=True):
 
     number: int = 0
     is_paused: bool = False
-    rate: float | None = None
+    rate: Annotated[float, Meta(gt=0)] | None = None
 
 
 class DamagedOrderError(StorageError):

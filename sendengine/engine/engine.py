@@ -223,7 +223,10 @@ class SendEngine:
             lane.pace.unpause()
 
     def limit_rate(self, rate: float | None) -> None:
-        """Send at most ``rate`` requests a second in each lane, never above its ceiling; None: as the settings say."""
+        """Send at most ``rate`` requests a second in each lane, never above its ceiling; None: as the settings say.
+
+        Raises ValueError where ``rate`` is not above 0: `pause` sends nothing.
+        """
         for lane in self._lanes.values():
             lane.pace.cap(rate)
 

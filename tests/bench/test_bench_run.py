@@ -75,9 +75,11 @@ def test_the_timeline_has_every_second(tmp_path: Path) -> None:
 
 
 def test_beyond_the_ceilings_latency_grows_and_the_rate_is_what_bounds(tmp_path: Path) -> None:
-    found = bench(tmp_path, FakeTransport(), rate=200, ceilings={"create_notification": 50, "update_user": 50})
+    transport = FakeTransport()
+    found = bench(tmp_path, transport, rate=200, ceilings={"create_notification": 50, "update_user": 50})
     create = found.lanes["create_notification"]
     assert create.offered == 400
+    assert create.requests + found.lanes["update_user"].requests == len(transport.arrivals)
     assert create.requests_per_s == pytest.approx(50, rel=0.1)
     assert create.most_in_one_second <= 50
     assert max(create.bound_by, key=lambda cause: create.bound_by[cause]) == "rate"

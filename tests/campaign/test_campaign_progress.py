@@ -73,9 +73,10 @@ def test_orders_add_up_and_are_forgotten_by_the_next_process(tmp_path: Path) -> 
     assert read_order(run_dir) == Order(2, is_paused=True, rate=5.0)
     forget_orders(run_dir)
     assert read_order(run_dir) == Order(3)
-    (run_dir.path / "control.json").write_text("{")
-    with pytest.raises(StorageError, match=r"control\.json: is damaged"):
-        read_order(run_dir)
+    for damaged in ("{", '{"rate": 0}'):
+        (run_dir.path / "control.json").write_text(damaged)
+        with pytest.raises(StorageError, match=r"control\.json: is damaged"):
+            read_order(run_dir)
 
 
 def status_of(**options: object) -> Status:
