@@ -13,15 +13,27 @@ from functools import partial
 from math import inf
 from typing import Final
 
-from aiohttp import ClientConnectionError, ClientRequest, ClientTimeout, TCPConnector
+from aiohttp import (
+    ClientConnectionError,
+    ClientConnectorDNSError,
+    ClientConnectorError,
+    ClientHttpProxyError,
+    ClientProxyConnectionError,
+    ClientRequest,
+    ClientTimeout,
+    TCPConnector,
+)
 from aiohttp.connector import Connection
 from yarl import URL
 
 from sendengine.core.onesignal import DNS_TTL_S
 from sendengine.transport.buffering import Buffering
+from sendengine.transport.direct.addresses import UnresolvedError, unresolved
 from sendengine.transport.direct.spacing import Spacing
+from sendengine.transport.direct.troubles import overdue, unopened, written
 from sendengine.transport.lifetimes import lifetime_s
 from sendengine.transport.link import Link
+from sendengine.transport.reuse import REST_S, Reuse
 
 _BUFFER_BYTES: Final = 65_536  # what is read at once
 
@@ -36,11 +48,16 @@ class Links:
         self._loop = asyncio.get_running_loop()
         self._url = url
         self._proxy = proxy
+        self._timeout_s = connect_timeout_s
         self._timeout = ClientTimeout(total=None, connect=connect_timeout_s)
         self._spacing = Spacing() if url.scheme == "https" else None
         self._connector = TCPConnector(limit=limit, ssl=tls, ttl_dns_cache=DNS_TTL_S)
         self._open: dict[Link, asyncio.Future[None]] = {}  # with what is done when it is closed
         self._idle: dict[Link, None] = {}  # the one that came free last is the last
+        self._limit = limit
+        self._reuse = Reuse()
+        self._resting: dict[Link, asyncio.TimerHandle] = {}
+        self._stirred = asyncio.Event()  # one rests no more
         self._sweeping: asyncio.TimerHandle | None = None
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._opening = 0
@@ -68,17 +85,21 @@ class Links:
         return None
 
     async def open(self) -> Link:
-        """Open a connection, and take it. Raises whatever aiohttp raises; cancelling it leaves none."""
+        """Open a connection, and take it; where there may be no more, wait for one that rests.
+
+        Raises whatever aiohttp raises; cancelling it leaves none.
+        """
+        while self._resting and self.claimed_count >= self._limit:
+            self._stirred.clear()
+            await self._stirred.wait()
+            if rested := self.take():
+                return rested
         request = ClientRequest("GET", self._url, loop=self._loop, proxy=self._proxy)  # never sent, and without a key
         self._opening += 1
         turn = None
         try:
             turn = None if self._spacing is None else await self._spacing.turn()
             connection = await self._connector.connect(request, [], self._timeout)
-        except TimeoutError as error:
-            if error.errno is not None:
-                raise
-            raise TimeoutError(f"not open within {self._timeout.connect:g} s") from None
         finally:
             self._opening -= 1
             if turn is not None:
@@ -86,9 +107,31 @@ class Links:
         self.proxy_authorization = request.headers.get("Proxy-Authorization")
         return self._begin(connection)
 
-    def give_back(self, link: Link) -> None:
+    def why(self, error: Exception) -> str:
+        """Say why `open` has failed, in the words of `sendengine.transport.direct.troubles`."""
+        url, named_by = self._url, "base_url"
+        if self._proxy is not None and self._is_of_proxy(error):
+            url, named_by = self._proxy, "transport.proxy"
+        where = written(url.host or "", url.port or 0)
+        if isinstance(error, TimeoutError) and error.errno is None:  # else the system's
+            return overdue(where, self._timeout_s)
+        if isinstance(error, ClientHttpProxyError):
+            return f"no connection through {where}: it answered {error.status} {error.message}; look at {named_by}"
+        if isinstance(error, ClientConnectorDNSError):
+            error = UnresolvedError(unresolved(url.host or "", error.os_error, named_by=named_by))
+        elif isinstance(error, ClientConnectorError):
+            error = error.os_error
+        return unopened(where, error, named_by=named_by)
+
+    def give_back(self, link: Link, *, has_reply: bool = False) -> None:
         """Let it be idle for as long as it may, or close it where it is of no use."""
         now_s = self._loop.time()
+        if has_reply:
+            link.has_lasted = link.replied_s is not None
+            link.replied_s = now_s
+            if self._reuse.is_wary and link.is_usable():
+                self._resting[link] = self._loop.call_later(REST_S, self._rested, link)
+                return
         link.due_s = due_s = min(now_s + link.idle_s, link.until_s)
         if now_s >= due_s or not link.is_usable():
             link.cut()
@@ -103,12 +146,20 @@ class Links:
             self._sweeping.cancel()
             self._sweeping = None
         gone = list(self._open.values())
+        for link in list(self._resting):
+            self._wake(link)
         self._idle.clear()
         for link in list(self._open):
             link.cut()
         await self._connector.close()
         await asyncio.gather(*gone, return_exceptions=True)
         await asyncio.sleep(0)  # uvloop closes a socket one step after it says so
+
+    def _is_of_proxy(self, error: Exception) -> bool:
+        """Whether it is the proxy that could not be reached, or that refused."""
+        if isinstance(error, ClientConnectorDNSError):
+            return self._proxy is not None  # whose business other names are
+        return isinstance(error, (ClientProxyConnectionError, ClientHttpProxyError))
 
     def _begin(self, connection: Connection) -> Link:
         """Register a new connection. Raises ClientConnectionError where it is gone already."""
@@ -128,9 +179,23 @@ class Links:
     def _end(self, link: Link, closed: asyncio.Future[None]) -> None:
         del self._open[link]
         self._idle.pop(link, None)
+        if link in self._resting:
+            self._wake(link)
+        if link.replied_s is not None and not link.has_lasted and not link.is_cut:
+            self._reuse.ended(replied_s=link.replied_s, now_s=self._loop.time())
         link.forget()
         if not closed.cancelled():
             closed.exception()  # seen: nobody else may have asked
+
+    def _rested(self, link: Link) -> None:
+        self._wake(link)
+        if link.is_usable():
+            self._reuse.outlived()
+        self.give_back(link)
+
+    def _wake(self, link: Link) -> None:
+        self._resting.pop(link).cancel()
+        self._stirred.set()
 
     def _sweep(self) -> None:
         """Close what was idle for too long, and look again when the next one will have been."""

@@ -36,9 +36,12 @@ class Link:
         "_is_doubtful",
         "_is_large",
         "due_s",
+        "has_lasted",
         "has_tls",
         "idle_s",
+        "is_cut",
         "protocol",
+        "replied_s",
         "transport",
         "until_s",
     )
@@ -55,6 +58,9 @@ class Link:
         self.until_s: Final = until_s
         self.due_s = until_s
         self.idle_s = IDLE_S
+        self.is_cut = False  # by us
+        self.replied_s: float | None = None  # when its last reply had come
+        self.has_lasted = False  # there was one before that
 
     def is_usable(self) -> bool:
         """Whether it is open, and nothing came over it that nobody asked for: that would be taken for the reply."""
@@ -94,6 +100,7 @@ class Link:
 
     def cut(self) -> None:
         """Close without goodbye: a polite one waits for a peer that may never read."""
+        self.is_cut = True
         self.transport.abort()
         self._connection.close()
 

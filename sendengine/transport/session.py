@@ -69,7 +69,10 @@ class AiohttpTransport:
         except _FOREIGN as foreign:
             if attempt.is_asking:
                 raise
-            error = failure(foreign, is_written=attempt.is_written)
+            has_link = attempt.link is not None
+            error = (
+                failure(foreign, is_written=attempt.is_written) if has_link else NotSentError(self._links.why(foreign))
+            )
         except asyncio.CancelledError:
             if not attempt.is_over:
                 raise
@@ -155,7 +158,7 @@ class AiohttpTransport:
             if attempt.is_written and not attempt.is_answered:
                 link.cut()
             else:
-                self._links.give_back(link)
+                self._links.give_back(link, has_reply=attempt.is_answered)
         if attempt.has_slot:
             self._slots.give_back()
 

@@ -44,7 +44,7 @@ def made() -> tuple[Pacing, list[str]]:
     return Pacing(lambda: told.append("go on")), told
 
 
-@pytest.mark.parametrize(("is_alone", "longest"), [(False, [0, 1, 2, 4, 8, 8, 8]), (True, [0, 1, 1, 1, 1, 1, 1])])
+@pytest.mark.parametrize(("is_alone", "longest"), [(False, [0, 1, 2, 2, 2, 2, 2]), (True, [0, 1, 1, 1, 1, 1, 1])])
 async def test_the_first_that_is_dismissed_costs_no_pause_and_the_next_ones_longer_ones_where_others_work(
     is_alone: bool, longest: list[float]
 ) -> None:
@@ -102,7 +102,7 @@ async def test_after_one_without_any_room_there_is_a_pause_at_once() -> None:
     for _ in range(5):
         came(pacing, room=0)
         waited.append(await pauses(pacing))
-    assert waited == [1, 2, 4, 8, 8]
+    assert waited == [1, 2, 2, 2, 2]
 
 
 @pytest.mark.parametrize("what", ["dismissed", "cut limits"])

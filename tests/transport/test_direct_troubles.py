@@ -10,8 +10,11 @@ import pytest
 from sendengine.errors import NotSentError
 from sendengine.transport.direct.addresses import UnresolvedError
 from sendengine.transport.direct.troubles import overdue, unopened, written
-from tests.transport.conftest import TransportMaker, direct_only
-from tests.transport.scripted import AUTHORITY, Peer, answering, fails, server_tls, serving
+from tests.transport.conftest import TransportMaker, aiohttp_only, direct_only, http1_only, on_asyncio
+from tests.transport.naming import Names
+from tests.transport.scripted import AUTHORITY, Peer, answering, fails, jump, server_tls, serving, turns
+
+both = http1_only("what opens a connection is the same for HTTP/2")
 
 
 def broken_tls(reason: str) -> ssl.SSLError:
@@ -56,7 +59,7 @@ def test_an_address_of_ipv6_stands_in_brackets() -> None:
     assert (written("::1", 443), written("api.example", 80)) == ("[::1]:443", "api.example:80")
 
 
-@direct_only
+@both
 async def test_a_port_on_which_nobody_listens_is_named(open_transport: TransportMaker) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -65,7 +68,7 @@ async def test_a_port_on_which_nobody_listens_is_named(open_transport: Transport
     assert isinstance(error, NotSentError)
 
 
-@direct_only
+@both
 @pytest.mark.parametrize(
     ("certificate", "name", "said"),
     [
@@ -85,7 +88,7 @@ async def test_what_is_wrong_with_a_certificate_is_said(
         assert said in str(await fails(transport))
 
 
-@direct_only
+@both
 async def test_a_server_that_speaks_no_tls_is_said_to(open_transport: TransportMaker) -> None:
     async def plain(peer: Peer) -> None:
         await peer.reader.read(1)
@@ -109,3 +112,62 @@ async def test_a_connection_that_is_closed_before_its_greeting_is_no_lost_reply(
     server.close()
     assert error.startswith("no connection: ")
     assert "before the reply came" not in error
+
+
+@both
+async def test_a_name_that_has_no_addresses_is_said(
+    open_transport: TransportMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Names(monkeypatch, socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+    error = str(await fails(open_transport("http://api.example:8080")))
+    assert error.startswith("no connection to api.example:8080: the name api.example cannot be looked up: ")
+    assert error.endswith("; look at base_url, and this machine's resolver")
+
+
+@both
+@on_asyncio
+async def test_what_does_not_open_in_time_is_said(open_transport: TransportMaker) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        failing = asyncio.create_task(fails(open_transport(f"https://127.0.0.1:{port}", ca_file=AUTHORITY)))
+        while not failing.done():
+            jump(1)
+            await turns()
+            await asyncio.sleep(0.001)
+    assert str(await failing).startswith(f"no connection to 127.0.0.1:{port}: not open within 10 s; look at base_url")
+
+
+# Of a proxy
+
+
+@aiohttp_only
+async def test_a_proxy_on_whose_port_nobody_listens_is_named(open_transport: TransportMaker) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    transport = open_transport("http://api.example", proxy=f"http://user:canary@127.0.0.1:{port}")
+    error = str(await fails(transport))
+    assert error.startswith(f"no connection to 127.0.0.1:{port}: refused; look at transport.proxy's host and port")
+
+
+@aiohttp_only
+async def test_a_proxy_without_addresses_is_named(
+    open_transport: TransportMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Names(monkeypatch, socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+    error = str(await fails(open_transport("http://api.example", proxy="http://proxy.example:3128")))
+    assert "to proxy.example:3128: the name proxy.example cannot be looked up" in error
+    assert "; look at transport.proxy, and" in error
+
+
+@aiohttp_only
+async def test_what_a_proxy_answers_is_said(open_transport: TransportMaker) -> None:
+    async def refusing(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+
+    async with serving(refusing) as proxy:
+        transport = open_transport("https://api.example", proxy=proxy.url.replace("//", "//user:canary@"))
+        assert str(await fails(transport)) == (
+            f"no connection through 127.0.0.1:{proxy.port}: it answered 407 Proxy Authentication Required; "
+            "look at transport.proxy"
+        )

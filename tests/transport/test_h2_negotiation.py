@@ -1,17 +1,20 @@
 """Which protocol is spoken: what the setting asks for and the server offers within TLS, and what that opens."""
 
 import ssl
+from collections.abc import Callable
 from typing import Final
 
 import pytest
 
-from sendengine.errors import NotSentError
+from sendengine.errors import NotSentError, ReplyLostError, TransportError
 from sendengine.ports import Reply
 from sendengine.transport import DirectTransport
 from tests.transport.conftest import TransportMaker, direct_only, h2_only, on_asyncio
 from tests.transport.h2_asking import answered, ask, ask_all, kinds
-from tests.transport.h2_frames import Setting
-from tests.transport.h2_serving import H2Peer, h2_serving, h2_tls
+from tests.transport.h2_frames import Code, Setting, goaway, rst_stream
+from tests.transport.h2_serving import H2Peer, first, h2_serving, h2_tls
+from tests.transport.h2_serving import answering as peer_answers
+from tests.transport.h2_session import Asked
 from tests.transport.scripted import AUTHORITY, POST, answering, at_once, fails, server_tls, serving, until
 
 STREAMS: Final = Setting.MAX_CONCURRENT_STREAMS
@@ -124,6 +127,61 @@ async def test_a_session_is_resumed(open_transport: TransportMaker) -> None:
             await until(lambda: transport.open_connections == 0)
             server.released.clear()
         assert resumed == [False, True, True, True]
+
+
+# A server that wants HTTP/1.1 after all
+
+REQUIRED: Final[dict[str, tuple[Callable[[Asked], bytes], type[TransportError]]]] = {
+    "a reset": (lambda asked: rst_stream(asked.stream, Code.HTTP_1_1_REQUIRED), ReplyLostError),
+    "a goodbye": (lambda _: goaway(0, Code.HTTP_1_1_REQUIRED), NotSentError),
+}
+
+
+@direct_only
+@pytest.mark.parametrize("name", REQUIRED)
+async def test_http1_is_spoken_from_then_on_where_the_server_requires_it(
+    open_transport: TransportMaker, name: str
+) -> None:
+    """A reset with that code says nothing of whether the request was looked at, so its reply is lost."""
+    required, meaning = REQUIRED[name]
+
+    async def script(peer: H2Peer) -> None:
+        (asked,) = await peer.requests(1)
+        if peer in peer.server.peers[:2]:
+            peer.send(required(asked))
+        else:
+            await peer.server.peers[0].left()
+            peer.reply(asked)
+        await peer.left()
+
+    async with h2_serving(script, first_settings={STREAMS: 1}, tls=h2_tls("h2", "http/1.1")) as modern:
+        transport = open_transport(modern.url, ca_file=AUTHORITY, protocol="auto")
+        await transport.warm(3)
+        ends = await ask_all(transport, range(3))
+        assert sorted(kinds(ends), key=str) == sorted([meaning, meaning, Reply], key=str)
+        await modern.all_gone()
+        assert isinstance(transport, DirectTransport)
+        assert not transport._pool._pacing.is_resting, "the server is there"
+    async with serving(answering(), tls=offering("h2", "http/1.1"), port=modern.port) as old:
+        assert (await transport.exchange(POST, at_once)).status == 200
+        assert [received.line for received in old.requests] == ["POST /notifications HTTP/1.1"]
+        assert transport.protocol == "http/1.1"
+
+
+@h2_only
+@pytest.mark.parametrize("name", REQUIRED)
+async def test_http2_is_gone_on_with_where_it_is_asked_for(open_transport: TransportMaker, name: str) -> None:
+    required, meaning = REQUIRED[name]
+
+    async def script(peer: H2Peer) -> None:
+        (asked,) = await peer.requests(1)
+        peer.send(required(asked))
+        await peer_answers(peer)
+
+    async with h2_serving(first(script), tls=h2_tls("h2", "http/1.1")) as server:
+        transport = open_transport(server.url, ca_file=AUTHORITY)
+        assert isinstance(await ask(transport, 0), meaning)
+        assert await answered(transport, 1)
 
 
 # Warming

@@ -10,6 +10,7 @@ import pytest
 
 from sendengine.errors import NotSentError, ReplyLostError
 from sendengine.ports import Reply, WireRequest
+from sendengine.settings import TransportSettings
 from sendengine.transport.direct.http2.connection import NO_STREAMS, Http2Connection
 from sendengine.transport.direct.http2.heads import RequestBlocks
 from sendengine.transport.direct.http2.liveness import STUCK_S
@@ -43,6 +44,7 @@ STREAMS: Final = Setting.MAX_CONCURRENT_STREAMS
 PUSH: Final = frame(Kind.PUSH_PROMISE, 1, bytes(4))  # which no server may send
 TIMEOUT_S: Final = 30
 CONNECT_TIMEOUT_S: Final = 10
+SETTINGS: Final = TransportSettings(timeout_s=TIMEOUT_S, connect_timeout_s=CONNECT_TIMEOUT_S, max_reply_bytes=10_000)
 
 
 class Line(asyncio.Transport):
@@ -79,11 +81,10 @@ class Side:
             pool=self.pool,
             blocks=RequestBlocks("http://127.0.0.1", "key"),
             wheel=self.wheel,
-            timeout_s=TIMEOUT_S,
-            connect_timeout_s=CONNECT_TIMEOUT_S,
-            max_reply_bytes=10_000,
+            settings=SETTINGS,
             lifetime_s=300,
             buffer=memoryview(bytearray(65_536)),
+            outdated=self.pool.go_on,
         )
 
     async def _dial(self) -> Http2Connection:

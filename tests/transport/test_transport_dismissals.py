@@ -31,7 +31,7 @@ from tests.transport.scripted import (
 
 WORKERS: Final = 5
 EACH: Final = 10
-PAUSES_S: Final = (1, 2, 4, 8, 8)
+PAUSES_S: Final = (1, *[2] * 11)
 AT_FIRST: Final = 2 * WORKERS  # before the second one in a row has come to nothing
 AFTER_A_PAUSE: Final = 4
 

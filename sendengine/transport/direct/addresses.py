@@ -42,6 +42,12 @@ class UnresolvedError(OSError):
     """The resolver names no address; internal, never leaves the transport."""
 
 
+def unresolved(host: str, error: OSError, *, named_by: str = "base_url") -> str:
+    """Say that a name has no addresses; ``named_by`` is the setting that it stands in."""
+    why = error.strerror or error
+    return f"the name {host} cannot be looked up: {why}; look at {named_by}, and this machine's resolver"
+
+
 class Address(Struct, frozen=True):
     """Where a socket may connect to."""
 
@@ -128,10 +134,7 @@ class Addresses:
             if error.errno == socket.EAI_NONAME or now_s >= self._found_s + STALE_S:
                 self._families = []
             self._until_s = now_s + RETRY_S if self._families else 0.0
-            raise UnresolvedError(
-                f"the name {self._host} cannot be looked up: {error.strerror or error}; "
-                "look at base_url, and this machine's resolver"
-            ) from None
+            raise UnresolvedError(unresolved(self._host, error)) from None
         families: dict[int, dict[Address, None]] = {}
         for family, _, protocol, _, where in found:
             families.setdefault(family, {})[Address(family, protocol, where)] = None

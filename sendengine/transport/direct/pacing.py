@@ -4,7 +4,7 @@ Units: connections; seconds on the running loop's clock.
 
 Method: `AT_ONCE` as a rule, so that a thousand lost connections do not come back as a thousand handshakes at once.
 Where servers have cut their limits, or a connection came to nothing, only `SCOUTS`, and one more for each that came
-with room. After a connection that may carry nothing at all there is a pause, of `_PAUSE_S` and each time twice as long,
+with room. After a connection that may carry nothing at all there is a pause, of `_PAUSE_S` and then of twice that,
 until one has carried a reply. So there is after the second in a row that came to nothing: that the server ended, within
 `_BRIEF_S` and before it answered anything, or that failed while others are open. One alone may be a server that is
 being replaced. Where no other is open the pause is always `_PAUSE_S`: it may be an outage, whose end is not to be slept
@@ -21,7 +21,7 @@ from sendengine.transport.warming import AT_ONCE
 SCOUTS: Final = 4
 _BRIEF_S: Final = 5.0
 _PAUSE_S: Final = 1.0
-_LONGEST_PAUSE_S: Final = 8.0
+_LONGEST_PAUSE_S: Final = 2.0  # so that the rate is back within 3 s when they work again
 
 
 class Pacing:

@@ -20,7 +20,7 @@ A connection is whatever does `sendengine.transport.direct.contract.Connection`:
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from math import ceil, inf
 from typing import Final
 
@@ -106,6 +106,10 @@ class Pool:
     def __len__(self) -> int:
         """How many connections are open."""
         return len(self._open)
+
+    def __iter__(self) -> Iterator[Connection]:
+        """Give those that are open."""
+        return iter(list(self._open))
 
     def take(self) -> Connection | None:
         """Claim room on the connection that came free last; None where there is none."""
@@ -248,7 +252,7 @@ class Pool:
             if not waiter.done():
                 waiter.set_exception(NotSentError(CLOSED))
         self._waiting.clear()
-        for connection in list(self._open):
+        for connection in self:
             connection.cut()
         dials = [*self._dials, *self._stopping]
         for task in dials:
@@ -344,23 +348,18 @@ class Pool:
     def _refuse(self, error: BaseException, calls: int) -> None:
         """Tell of a dial that began when there had been ``calls`` calls."""
         text = str(error) if isinstance(error, NotSentError) else f"no connection: {words(error)}"
-        waiting = self._waiting
-        while waiting:
-            waiter = next(iter(waiting))
-            if waiting[waiter] > calls:
+        while self._waiting:
+            waiter, number = next(iter(self._waiting.items()))
+            if number > calls:
                 return
-            del waiting[waiter]
+            del self._waiting[waiter]
             if not waiter.done():
                 waiter.set_exception(NotSentError(text))
                 if self.capacity:
                     return
 
     async def _dial_one(self) -> None:
-        """Open a connection and offer it.
-
-        It is known from here on, and not from the moment when the loop makes it: where a dial is cancelled in between,
-        uvloop never says that the connection is lost.
-        """
+        """Open a connection and offer it; known from then on, as uvloop never says that a cancelled dial's is lost."""
         connection = await self._dial()
         if connection.is_gone:
             raise DismissedError("no connection: closed as soon as it was open")

@@ -28,6 +28,7 @@ from sendengine.transport.direct.pool import CLOSED, Pool
 from sendengine.transport.direct.sessions import resuming_context
 from sendengine.transport.direct.wheel import Wheel
 from sendengine.transport.lifetimes import lifetime_s
+from sendengine.transport.reuse import Reuse
 
 ASSUMED_STREAMS: Final = 100  # of a connection, until the first one is open: what RFC 9113 asks for at least
 MOST_EXCHANGES: Final = 32_768  # at once, however many streams there may be: each holds its request
@@ -68,10 +69,11 @@ class DirectTransport:
         self._spoken: Spoken | None = None  # by the connection that was opened last
         parts = urlsplit(self._base_url)
         has_tls = parts.scheme == "https"
-        tls = resuming_context(settings.ca_file) if has_tls or settings.ca_file else None
+        tls = self._tls = resuming_context(settings.ca_file) if has_tls or settings.ca_file else None
         if tls is not None:
             tls.set_alpn_protocols(offers(settings.protocol))
         self._wheel = Wheel()
+        self._reuse = Reuse()
         self._http1 = http1_class(self._loop, has_tls=has_tls)
         self._dialer = Dialer(
             self._negotiated,
@@ -181,11 +183,10 @@ class DirectTransport:
                 pool=self._pool,
                 blocks=self._blocks,
                 wheel=self._wheel,
-                timeout_s=self._settings.timeout_s,
-                connect_timeout_s=self._settings.connect_timeout_s,
-                max_reply_bytes=self._settings.max_reply_bytes,
+                settings=self._settings,
                 lifetime_s=lifetime_s(self._opened),
                 buffer=self._buffer,
+                outdated=self._go_back,
             )
         return self._http1(
             pool=self._pool,
@@ -195,7 +196,21 @@ class DirectTransport:
             max_reply_bytes=self._settings.max_reply_bytes,
             lifetime_s=lifetime_s(self._opened),
             buffer=self._buffer,
+            reuse=self._reuse,
         )
+
+    def _go_back(self) -> None:
+        """Speak HTTP/1.1 from the next connection on, where that is ours to choose: the server wants it.
+
+        Source: RFC 9113, section 7 (HTTP_1_1_REQUIRED).
+        """
+        if self._settings.protocol != "auto" or self._tls is None:
+            return
+        self._tls.set_alpn_protocols(offers("http/1.1"))
+        for connection in self._pool:
+            if isinstance(connection, Http2Connection):
+                self._pool.proven(connection)  # the server is there, and further connections need no pause
+                connection.retire()
 
     def _another(self, claimed: Connection) -> Connection:
         """Take room elsewhere, for a request whose permit is there and whose connection takes it no more."""

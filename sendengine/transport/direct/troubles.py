@@ -16,9 +16,12 @@ _OFFLINE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDO
 _NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
-def unopened(where: str, error: Exception) -> str:
-    """Say why there is no connection to ``where``, as far as a foreign exception tells."""
-    return f"no connection to {where}: {_explained(error)}"
+def unopened(where: str, error: Exception, *, named_by: str = "base_url") -> str:
+    """Say why there is no connection to ``where``, as far as a foreign exception tells.
+
+    ``named_by`` is the setting that names it.
+    """
+    return f"no connection to {where}: {_explained(error, named_by)}"
 
 
 def overdue(where: str, timeout_s: float) -> str:
@@ -34,18 +37,18 @@ def written(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _explained(error: Exception) -> str:
+def _explained(error: Exception, named_by: str) -> str:
     if isinstance(error, UnresolvedError):
         return str(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         why = error.verify_message.rstrip(".")
-        return f"certificate verify failed: {why}; correct base_url, or set transport.ca_file"
+        return f"certificate verify failed: {why}; correct {named_by}, or set transport.ca_file"
     if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
-        return f"what answers there does not speak TLS; correct base_url's scheme or port ({words(error)})"
+        return f"what answers there does not speak TLS; correct {named_by}'s scheme or port ({words(error)})"
     if isinstance(error, ssl.SSLError) and error.reason in _OLD_TLS:
         return f"what answers there does not speak TLS 1.2 or newer ({words(error)})"
     if isinstance(error, ConnectionRefusedError):
-        return f"refused; look at base_url's host and port, and the firewall ({words(error)})"
+        return f"refused; look at {named_by}'s host and port, and the firewall ({words(error)})"
     return _of_the_system(error)
 
 

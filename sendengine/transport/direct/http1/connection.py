@@ -22,6 +22,7 @@ from sendengine.transport.direct.pool import Pool
 from sendengine.transport.direct.wheel import Timed, Wheel
 from sendengine.transport.failures import FOREIGN, words
 from sendengine.transport.lifetimes import IDLE_S, idle_s
+from sendengine.transport.reuse import REST_S, Reuse
 from sendengine.transport.writing import JOINED_BYTES, may_be_unsent
 
 
@@ -33,16 +34,20 @@ class Http1Connection(asyncio.BaseProtocol, Timed):
 
     __slots__ = (
         "_buffer",
+        "_free_s",
+        "_has_lasted",
         "_has_served",
         "_has_tls",
         "_heads",
         "_idle_s",
         "_is_large",
+        "_is_resting",
         "_lifetime_s",
         "_loop",
         "_pool",
         "_reader",
         "_reply",
+        "_reuse",
         "_timeout_s",
         "_transport",
         "_until_s",
@@ -63,6 +68,7 @@ class Http1Connection(asyncio.BaseProtocol, Timed):
         max_reply_bytes: int,
         lifetime_s: float,
         buffer: memoryview,
+        reuse: Reuse,
     ) -> None:
         """``buffer`` may be read into, and shared: nothing is kept in it between two steps of the loop."""
         Timed.__init__(self)
@@ -78,6 +84,10 @@ class Http1Connection(asyncio.BaseProtocol, Timed):
         self._reply: asyncio.Future[Reply] | None = None
         self._is_large = False  # the request
         self._has_served = False  # something of a reply has come
+        self._is_resting = False
+        self._has_lasted = False  # a second reply has come
+        self._reuse = reuse
+        self._free_s = 0.0  # since when it was not in use, or its last reply was here
         self._idle_s: float | None = None  # how long it may be idle; None until its first reply says so
         self.is_gone = True
         self.has_room = False
@@ -107,7 +117,12 @@ class Http1Connection(asyncio.BaseProtocol, Timed):
         """Be idle, and offered, for as long as it may."""
         if self.is_gone:
             return
-        now_s = self._loop.time()
+        now_s = self._free_s = self._loop.time()
+        if self._reuse.is_wary and self._idle_s is not None:
+            self._is_resting = True
+            self.due_s = now_s + REST_S
+            self._wheel.file(self)
+            return
         due_s = now_s + (IDLE_S if self._idle_s is None else self._idle_s)
         if due_s > self._until_s:
             if now_s >= self._until_s:
@@ -165,7 +180,13 @@ class Http1Connection(asyncio.BaseProtocol, Timed):
     # Deadlines
 
     def expire(self) -> None:
-        """Its time is over: of its exchange, or as an idle connection."""
+        """Its time is over: of its exchange, as an idle connection, or of its rest."""
+        if self._is_resting:
+            self._is_resting = False
+            if not self.is_gone:
+                self._reuse.outlived()
+                self.give_back()
+            return
         self._lose(f"no reply within {self._timeout_s:g} s")
 
     # What the loop calls
@@ -194,6 +215,7 @@ class Http1Connection(asyncio.BaseProtocol, Timed):
         if answer is None:
             return
         self._reply = None
+        self._has_lasted = self._idle_s is not None
         if self._idle_s is None:
             self._idle_s = idle_s(answer.headers.get("keep-alive"))
         if not reply.done():  # else cancelled, in this very step
@@ -220,8 +242,7 @@ class Http1Connection(asyncio.BaseProtocol, Timed):
         reply, self._reply = self._reply, None
         if reply is not None and not reply.done():
             reply.set_exception(ReplyLostError(f"the connection was lost before the reply came: {_reason(exc)}"))
-        if not self.is_gone:
-            self._pool.ended(self, has_served=self._has_served)
+        self._note_end()
         self.is_gone = True
         self.has_room = False
         self._wheel.forget(self)
@@ -230,9 +251,15 @@ class Http1Connection(asyncio.BaseProtocol, Timed):
 
     def _end(self) -> None:
         """Close, because of what the server did."""
-        if not self.is_gone:
-            self._pool.ended(self, has_served=self._has_served)
+        self._note_end()
         self._close()
+
+    def _note_end(self) -> None:
+        if self.is_gone:
+            return
+        self._pool.ended(self, has_served=self._has_served)
+        if self._idle_s is not None and not self._has_lasted:  # it has carried one reply
+            self._reuse.ended(replied_s=self._free_s, now_s=self._loop.time())
 
     def _close(self) -> None:
         self.is_gone = True

@@ -13,9 +13,11 @@ reply; so is one whose server allows no streams, when nobody raises that within 
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, cast
 
 from sendengine.ports import Reply, WireRequest
+from sendengine.settings import TransportSettings
 from sendengine.transport.direct.contract import DismissedError
 from sendengine.transport.direct.http2 import frames
 from sendengine.transport.direct.http2.control import Control
@@ -52,6 +54,7 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         "_lifetime_s",
         "_liveness",
         "_loop",
+        "_outdated",
         "_pool",
         "_receiver",
         "_sender",
@@ -70,13 +73,12 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         pool: Pool,
         blocks: RequestBlocks,
         wheel: Wheel,
-        timeout_s: float,
-        connect_timeout_s: float,
-        max_reply_bytes: int,
+        settings: TransportSettings,
         lifetime_s: float,
         buffer: memoryview,
+        outdated: Callable[[], None],
     ) -> None:
-        """``buffer`` is read into, and may be shared: nothing is kept in it between two steps of the loop."""
+        """Nothing is kept in ``buffer`` between two steps; ``outdated`` is called where the server wants HTTP/1.1."""
         Timed.__init__(self)
         self.room = 0  # for so many exchanges at once
         self.is_gone = True
@@ -86,19 +88,20 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         self._buffer = buffer
         self._wheel = wheel
         self._loop = asyncio.get_running_loop()
-        self._timeout_s = timeout_s
+        self._timeout_s = settings.timeout_s
+        self._outdated = outdated
         self._lifetime_s = lifetime_s
         self._sender = Sender()
         self._streams = self._sender.streams
         self._control = Control(self._sender)
-        self._receiver = Receiver(self._sender, self._control, max_reply_bytes=max_reply_bytes)
-        self._greeted: asyncio.Future[None] | None = None
+        self._receiver = Receiver(self._sender, self._control, max_reply_bytes=settings.max_reply_bytes)
+        self._greeted: asyncio.Future[None] = self._loop.create_future()
         self._claimed = 0  # exchanges that have room here: those under way, and those that wait for their permits
         self._is_entered = False  # the pool knows it
         self._is_draining = False  # takes nothing new, and is closed after its last reply
         self._is_held = False  # takes nothing new for the moment
         self._is_flushing = False
-        self._liveness = Liveness(self._control, self._sender, patience_s=connect_timeout_s)
+        self._liveness = Liveness(self._control, self._sender, patience_s=settings.connect_timeout_s)
 
     def __repr__(self) -> str:
         state = "gone" if self.is_gone else "draining" if self._is_draining else f"room for {self.room}"
@@ -108,9 +111,7 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
 
     async def greeted(self) -> None:
         """Return when the server's settings are there. Raises DismissedError where they do not come."""
-        if self._control.stream_limit is None and not self.is_gone:
-            self._greeted = self._loop.create_future()
-            await self._greeted
+        await self._greeted
         if self.is_gone:
             raise DismissedError(f"no connection: {self.problem.removeprefix(_LOST)}")
 
@@ -183,8 +184,7 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
             self._is_draining = True
             self._liveness.retire()
             self._size_up()
-            if not self._streams:
-                self._leave(NO_ERROR, self._control.farewell or _OLD)
+            self._free(0)
 
     def cut(self) -> None:
         """Close at once, as the transport does."""
@@ -233,19 +233,17 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         """Read what came, and answer."""
         if self.is_gone:
             return
-        data = self._buffer[:nbytes].tobytes()
         before = len(self._streams)
         now_s = self._liveness.heard_s = self._loop.time()
         try:
-            self._receiver.feed(data, now_s=now_s)
+            self._receiver.feed(self._buffer[:nbytes].tobytes(), now_s=now_s)
         except ConnectionFaultError as fault:
             self._uncount(before - len(self._streams) + self._sender.lose_all(str(fault)))
             self._leave(fault.code, str(fault))
             return
         if self._control.is_changed:
             self._adapt()
-        sender = self._sender
-        if sender.size or sender.is_blocked:
+        if self._sender.size or self._sender.is_blocked:
             self._flush_soon()
         if self._is_held:
             self._weigh()
@@ -325,8 +323,10 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
     def _adapt(self) -> None:
         """Take note of new settings, or of the server's GOAWAY."""
         self._control.is_changed = False
-        if self._greeted is not None and not self._greeted.done():
+        if not self._greeted.done():
             self._greeted.set_result(None)
+        if self._control.wants_http1:
+            self._outdated()
         if self._control.farewell is not None:
             self.retire()
         else:
@@ -352,7 +352,7 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
             self.problem = why
             self._size_up()
             self._pool.ended(self, has_served=self._receiver.has_replied)
-        if self._greeted is not None and not self._greeted.done():
+        if not self._greeted.done():
             self._greeted.set_result(None)
 
     # Writing

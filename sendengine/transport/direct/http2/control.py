@@ -11,6 +11,7 @@ from sendengine.transport.direct.http2 import frames
 from sendengine.transport.direct.http2.faults import (
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
+    HTTP_1_1_REQUIRED,
     PROTOCOL_ERROR,
     ConnectionFaultError,
     name_of,
@@ -34,22 +35,29 @@ class Control:
         "is_changed",
         "now_s",
         "stream_limit",
+        "wants_http1",
     )
 
     def __init__(self, sender: Sender) -> None:
         self.stream_limit: int | None = None  # None until the server's settings are there
         self.awaited_pong: bytes | None = None  # what a ping that was not answered yet had in it
         self.farewell: str | None = None  # what the server's GOAWAY says
-        self.is_changed = False  # settings or GOAWAY have come that nobody has looked at yet
+        self.wants_http1 = False  # the server has said so (HTTP_1_1_REQUIRED)
+        self.is_changed = False  # settings, GOAWAY or that have come, and nobody has looked at it yet
         self.now_s = 0.0  # when what is being read came
         self._sender = sender
         self._guard = Guard()
         self._table_bytes = frames.FIRST_TABLE
         self._last_number = frames.LAST_STREAM  # of the streams that the server may still answer
 
-    def count_nothing(self) -> None:
-        """Count a frame that carries nothing."""
-        self._guard.count(streams=self._sender.next_number >> 1, now_s=self.now_s)
+    def count_nothing(self, count: int = 1) -> None:
+        """Count frames that carry nothing."""
+        self._guard.count(count, streams=self._sender.next_number >> 1, now_s=self.now_s)
+
+    def note_code(self, code: int) -> None:
+        """See whether the server says that it is another protocol that it wants (RFC 9113, section 7)."""
+        if code == HTTP_1_1_REQUIRED:
+            self.wants_http1 = self.is_changed = True
 
     def settings(self, flags: int, number: int, payload: bytes) -> None:
         """Take new settings, and say that we did."""
@@ -98,6 +106,7 @@ class Control:
             if last > self._last_number:
                 raise ConnectionFaultError(PROTOCOL_ERROR, "a later GOAWAY names a higher stream")
         self._last_number = last
+        self.note_code(code)
         self.is_changed = True
         self.farewell = f"the server takes no more streams on the connection ({name_of(code)})"
         self._sender.take_back(self.farewell)

@@ -14,6 +14,7 @@ REFUSED_STREAM: Final = 0x7
 CANCEL: Final = 0x8
 COMPRESSION_ERROR: Final = 0x9
 ENHANCE_YOUR_CALM: Final = 0xB
+HTTP_1_1_REQUIRED: Final = 0xD
 
 _NAMES: Final = (
     "NO_ERROR",
