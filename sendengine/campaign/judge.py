@@ -63,6 +63,14 @@ class Judge:
             self._budget.note(is_error=not _any_good(outcomes))
             self._look()
 
+    def item_refused(self, item: Item) -> None:
+        """Count an item that the engine itself refused: the settings may have become others since it was checked."""
+        if self._work.is_campaign:
+            self._pack_settled(item, is_error=True)
+        elif self._budget is not None:
+            self._budget.note(is_error=True)
+            self._look()
+
     def item_settled(self, item: Item, outcomes: Iterable[Outcome]) -> None:
         """Take note of what came of an item, and of its parts; the first outcome is its own."""
         own, *parts = outcomes

@@ -265,9 +265,16 @@ class Run:
         try:
             receipt = await engine.submit_row(item.job, row=item.first_row, past=past, asks_key=asks_key)
         except (InvalidJobError, KeyReusedError) as error:
-            self._recorder.refused(ticket, str(error))
-            if self._keeping is not None:
-                self._keeping.refused(item)
+            if past is not None and past.is_begun:  # the settings let it through before, and it was sent perhaps
+                self._recorder.withdraw(ticket)
+                self._stop_for(
+                    "input", f"{error}. The run began with other settings, and this may have been sent: put them back"
+                )
+            else:
+                self._recorder.refused(ticket, str(error))
+                if self._keeping is not None:
+                    self._keeping.refused(item)
+                self._judge.item_refused(item)
             self._left(item, over)
         except (AppHeldError, EngineClosedError, StorageError) as error:
             self._recorder.withdraw(ticket)

@@ -79,6 +79,27 @@ def test_a_campaign_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None
     assert again.report.lanes["shop/create_notification"]["replies"] == {"200": 100}
 
 
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_a_campaign_that_goes_on_behind_a_fence_is_stopped_and_nobody_in_it_is_given_up(
+    tmp_path: Path, *, is_killed: bool
+) -> None:
+    scene = Scene(tmp_path, Server())
+    scene.begin(greeting(tmp_path, [f"u{n}" for n in range(40)]))
+    scene.live(killed_at=5 if is_killed else None, stopped_at=None if is_killed else 5)
+    reached = Counter(scene.server.reached)
+    scene.app["only_to"] = ("external_id:qa-1",)
+    over = scene.live()
+    assert over is not None
+    assert over.exit_code == (75 if is_killed else 4)
+    assert over.report.jobs.rejected == (0 if is_killed else 2)  # of a pack that certainly was not sent
+    assert scene.server.reached == reached
+    del scene.app["only_to"]
+    over = scene.live()
+    assert over is not None
+    assert set(scene.server.reached.values()) == {1}
+    assert len(scene.server.reached) == 40 - over.report.jobs.rejected
+
+
 @pytest.mark.parametrize("ends", ["stopped", "killed", "stopped after a kill"])
 def test_what_a_stopped_campaign_had_not_sent_goes_at_once_when_it_goes_on(tmp_path: Path, ends: str) -> None:
     """It may have been sent as far as a killed process can know; one that stopped knows better."""
