@@ -197,11 +197,11 @@ class Lane:
         now_s = self.time()
         if self._is_stopped or (self.approaching >= 2 * self.pace.lookahead and not self._high_is_waiting()):
             return None
-        sealed = None
-        if (self.source.waiting or self.returns.count) and self._may_send(now_s=now_s):
-            sealed = self._choose(now_s=now_s)
+        waits = self.source.waiting or self.returns.count
+        sealed = self._choose(now_s=now_s) if waits and self._may_send(now_s=now_s) else None
         if sealed is None:
-            self._arm(now_s=now_s)
+            if waits or self._parked or self.source.pause_s:  # else nothing is due at any time: 5 % of a lone job
+                self._arm(now_s=now_s)
             return None
         if sealed.is_probe or self._breaker.opened_at_s is not None:
             self.retries.take_probe(sealed, now_s=now_s)
