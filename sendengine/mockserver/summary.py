@@ -47,10 +47,10 @@ def summary_lines(found: Summary) -> list[str]:
     """Return the summary as lines for a person, the suspicious ones marked with an exclamation mark."""
     lines = [line for lane in found.lanes for line in _lane_lines(lane)]
     lines.append(
-        f"notifications: {found.notifications:,} to {found.recipients:,} recipients, {found.replays:,} replayed, "
+        f"notifications: {found.notifications:,}, recipients: {found.recipients:,}, {found.replays:,} replayed, "
         f"{found.named:,} ids named, {found.nobody_reached:,} reached nobody"
     )
-    lines.append(f"user updates: {found.updates:,} applied to {found.users:,} users")
+    lines.append(f"user updates: {found.updates:,}, users: {found.users:,}")
     over = f"{found.http2_connections:,} of them speak HTTP/2"
     lines.append(f"connections: {found.connections:,} opened, {found.most_connections:,} at once, {over}")
     if found.faults or found.outage_resets:
@@ -62,10 +62,11 @@ def summary_lines(found: Summary) -> list[str]:
 
 def _suspicions(found: Summary) -> list[str]:
     """Say what a client that keeps the rules never causes."""
-    doubled = found.doubled.effects if found.doubled else 0
-    sample = f", such as {', '.join(found.doubled.sample[:3])}" if found.doubled and doubled else ""
+    texts = []
+    if found.doubled and found.doubled.effects:
+        sample = ", ".join(found.doubled.sample[:3])
+        texts = [f"deliveries of the same content to the same recipient: {found.doubled.effects:,}, such as {sample}"]
     counts = [
-        (doubled, f"deliveries of the same content to the same recipient{sample}"),
         (found.doubled_keys, "idempotency keys carried out twice"),
         (found.reused_keys, "idempotency keys reused for other content, which was dropped"),
         (sum(lane.inside_hold + lane.user_inside_hold for lane in found.lanes), "requests inside a Retry-After"),
@@ -73,7 +74,7 @@ def _suspicions(found: Summary) -> list[str]:
         (found.unrouted, "requests to unknown paths"),
         (found.unparsable, "connections or requests that were no HTTP"),
     ]
-    texts = [f"{count:,} {text}" for count, text in counts if count]
+    texts += [f"{text}: {count:,}" for count, text in counts if count]
     return texts + [f"app {app_id} is disabled: it reached the application limit" for app_id in found.disabled_apps]
 
 
@@ -82,7 +83,7 @@ def _lane_lines(lane: LaneSummary) -> list[str]:
     spell_s = lane.last_at_s - lane.first_at_s
     mean = f", {lane.requests / spell_s:,.0f}/s on average" if spell_s >= 1 else ""
     name = f"{lane.app or '(no app)'} {lane.lane}"
-    lines = [f"{name}: {lane.requests:,} requests ({statuses}), {lane.peak_1s:,} in the busiest second{mean}"]
+    lines = [f"{name}, requests: {lane.requests:,} ({statuses}), {lane.peak_1s:,} in the busiest second{mean}"]
     if lane.refused:
         lines.append(f"  429s: {lane.refused:,}, of them {lane.user_refusals:,} for a user; holds: {lane.holds:,}")
     if lane.foreign_offered:

@@ -59,7 +59,7 @@ def test_the_mock_server_speaks_to_a_person_too() -> None:
     with mock() as (line, process):
         assert line.startswith("http://127.0.0.1:")
         process.send_signal(signal.SIGINT)
-        assert "notifications: 0 to 0 recipients" in ended(process)[0]
+        assert "notifications: 0, recipients: 0" in ended(process)[0]
         assert process.returncode == 0
 
 

@@ -119,16 +119,16 @@ async def test_the_summary_reads_well() -> None:
         await client.ask("GET", "/nowhere")
         client.writer.close()
         lines = summary_lines(server.summary())
-    assert lines[0].startswith(f"{APP} create_notification: 3 requests (200 1, 429 2), 3 in the busiest second")
+    assert lines[0].startswith(f"{APP} create_notification, requests: 3 (200 1, 429 2), 3 in the busiest second")
     assert lines[1] == "  429s: 2, of them 0 for a user; holds: 1"
-    assert lines[2].startswith(f"{APP} update_user: 1 requests (202 1), 1 in the busiest second")
+    assert lines[2].startswith(f"{APP} update_user, requests: 1 (202 1), 1 in the busiest second")
     assert lines[3:] == [
-        "notifications: 1 to 2 recipients, 0 replayed, 0 ids named, 0 reached nobody",
-        "user updates: 1 applied to 1 users",
+        "notifications: 1, recipients: 2, 0 replayed, 0 ids named, 0 reached nobody",
+        "user updates: 1, users: 1",
         "connections: 1 opened, 1 at once, 0 of them speak HTTP/2",
         "faults: 429 1",
-        "! 2 requests inside a Retry-After",
-        "! 1 requests to unknown paths",
+        "! requests inside a Retry-After: 2",
+        "! requests to unknown paths: 1",
         f"! app {APP} is disabled: it reached the application limit",
     ]
 
@@ -140,4 +140,4 @@ async def test_doubled_deliveries_stand_out() -> None:
             await client.notify("a")
         client.writer.close()
         lines = summary_lines(server.summary())
-    assert lines[-1] == "! 1 deliveries of the same content to the same recipient, such as external_id:a"
+    assert lines[-1] == "! deliveries of the same content to the same recipient: 1, such as external_id:a"
