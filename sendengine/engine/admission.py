@@ -18,14 +18,21 @@ def check_fence(job: Job, only_to: Sequence[str]) -> None:
 
     ``only_to`` names them as ``"external_id:qa-1"``. Segments and filters reach whom they like, and are refused.
     """
+    who = first_outside(job, only_to)
+    if who is not None:
+        fence = ", ".join(only_to)
+        raise InvalidJobError(
+            "to", f"{who!r} is outside of the app's only_to, which lets through {fence} alone; change only_to"
+        )
+
+
+def first_outside(job: Job, only_to: Sequence[str]) -> str | None:
+    """Name the first whom a job is for and ``only_to`` does not let through; None where there is nobody."""
     target = job.to if isinstance(job, CreateNotification) else job.user
-    outside = [item for item in target.ids if f"{target.name}:{item}" not in only_to]
-    if target.is_listed and not outside:
-        return
-    who = f"{target.name}:{outside[0]}" if outside and target.is_listed else target.kind
-    raise InvalidJobError(
-        "to", f"{who!r} is outside of the app's only_to, which lets through {', '.join(only_to)} alone; change only_to"
-    )
+    if not target.is_listed:
+        return target.kind
+    named = (f"{target.name}:{item}" for item in target.ids)
+    return next((who for who in named if who not in only_to), None)
 
 
 def channel_of(job: Job) -> str | None:

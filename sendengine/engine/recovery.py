@@ -24,7 +24,8 @@ from msgspec import Struct
 from sendengine.core.jobs import CreateNotification, Job
 from sendengine.core.outcomes import OUTCOME_NAMES
 from sendengine.engine import endings
-from sendengine.engine.admission import render
+from sendengine.engine.admission import first_outside, render
+from sendengine.engine.app import App
 from sendengine.engine.events import announce
 from sendengine.engine.interrupted import OnTheWay, Work
 from sendengine.engine.lane import Lane
@@ -159,6 +160,7 @@ class Recovery:
             if lane is None:
                 self._found.unknown += 1
                 continue
+            _keep_inside(lane.app, job.job)
             content = render(job.job)
             age_s = max(0.0, epoch_s - job.accepted_at_s)
             receipt = receipt_of(job, journal, content=content, now_s=now_s, age_s=age_s)
@@ -325,6 +327,18 @@ def _put_back(one: _Returning, *, now_s: float, later: _Later) -> None:
 def _goes_at_s(lane: Lane, receipt: Receipt, *, now_s: float) -> float:
     """When what may have been received goes again: as after a lost reply."""
     return now_s + lane.retries.wait_after_restart_s(high=receipt.is_high)
+
+
+def _keep_inside(app: App, job: Job) -> None:
+    """Hold an app whose fence is narrower than it was: what was accepted outside of it must not go, nor be lost."""
+    only_to = app.settings.only_to
+    who = first_outside(job, only_to) if only_to else None
+    if who is not None:
+        app.hold(
+            f"jobs that were accepted earlier are for {who!r}, and perhaps others, outside of its only_to; they stay "
+            "on disk until it starts with an only_to that lets them through, or resume_app sends them all the same",
+            cause="outside_only_to",
+        )
 
 
 def _is_overdue(lane: Lane, receipt: Receipt, *, may_wait: bool, now_s: float) -> bool:

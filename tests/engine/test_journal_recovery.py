@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from sendengine import (
     Accepted,
     Ambiguous,
+    AppHeldError,
     CreateNotification,
     Expired,
     GaveUp,
@@ -95,6 +96,29 @@ def test_a_sealed_request_goes_again_byte_for_byte_after_its_wait_and_the_others
     assert orjson.dumps(again.body) == seal.wire.body
     assert transport.deliveries == dict.fromkeys("abcdef", 1)
     assert sum(record.recipients for record in watcher.records) == 6
+
+
+@pytest.mark.parametrize("was_sealed", [True, False])
+def test_what_was_accepted_before_a_fence_was_set_up_stays_on_disk(tmp_path: Path, *, was_sealed: bool) -> None:
+    disk, transport = Disk(), FakeTransport()
+    inside, outside = left(disk, note("qa-1"), note("customer"))
+    if was_sealed:
+        left_sealed(disk, seal_of((inside, ("qa-1",)), (outside, ("customer",))))
+
+    async def main() -> None:
+        fence = {"only_to": ["external_id:qa-1"]}
+        async with durable(tmp_path, transport, FakeJournal(disk), app=fence) as engine:
+            await asyncio.sleep(2 * WAIT_S)
+            with pytest.raises(AppHeldError, match=r"'external_id:customer'.* outside of its only_to"):
+                await engine.submit(note("qa-1"))
+        async with durable(tmp_path, transport, FakeJournal(disk)) as engine:
+            for one in engine.recovered:
+                assert isinstance(await settled(one.receipt), Accepted)
+
+    run_virtually(main())
+    assert transport.deliveries == {"qa-1": 1, "customer": 1}
+    assert min(arrival.at_s for arrival in transport.arrivals) > 1000 + 2 * WAIT_S
+    assert not disk.jobs
 
 
 def test_a_refusal_of_a_request_that_may_have_been_received_is_not_believed_at_once(tmp_path: Path) -> None:
