@@ -11,6 +11,7 @@ the loop adds is at most one encrypted copy of it. So nobody waits for a writer,
 """
 
 import asyncio
+import ssl
 from math import inf
 from typing import cast
 
@@ -231,7 +232,7 @@ class Http1Connection(asyncio.BaseProtocol, Timed):
     def eof_received(self) -> None:
         """Take what came as a whole reply where its end is the connection's; close in any case."""
         reply = self._reply
-        if reply is not None and (answer := self._reader.finish()) is not None:
+        if reply is not None and self._is_said_end() and (answer := self._reader.finish()) is not None:
             self._reply = None
             if not reply.done():
                 reply.set_result(answer)
@@ -248,6 +249,19 @@ class Http1Connection(asyncio.BaseProtocol, Timed):
         self._wheel.forget(self)
         self._pool.lost(self)
         self._reader.close()
+
+    def _is_said_end(self) -> bool:
+        """Whether it is the server that ends: over TLS it says so, and without that anybody may have cut the reply.
+
+        Both ends come as one where the loop is asyncio's own. Source: RFC 9112, section 9.8.
+        """
+        wrapped = self._transport.get_extra_info("ssl_object")
+        if wrapped is None:
+            return True
+        try:
+            return not wrapped.read(1)
+        except ssl.SSLError:
+            return False
 
     def _end(self) -> None:
         """Close, because of what the server did."""

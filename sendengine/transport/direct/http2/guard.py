@@ -26,10 +26,10 @@ class Guard:
         self._count = 0
         self._begun = 0
 
-    def count(self, *, streams: int, now_s: float) -> None:
-        """Count one more; ``streams`` have been opened so far. Raises ConnectionFaultError where it is a flood."""
+    def count(self, frames: int = 1, *, streams: int, now_s: float) -> None:
+        """Count so many more; ``streams`` have been opened so far. Raises ConnectionFaultError where it is a flood."""
         if now_s >= self._from_s + _PERIOD_S:
             self._from_s, self._count, self._begun = now_s, 0, streams
-        self._count += 1
+        self._count += frames
         if self._count > ALLOWED + _ALLOWED_PER_STREAM * (streams - self._begun):
             raise ConnectionFaultError(ENHANCE_YOUR_CALM, f"the server sent {self._count} frames that carry nothing")
