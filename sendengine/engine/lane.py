@@ -367,9 +367,9 @@ class Lane:
         if expiry_s is not None and expiry_s <= now_s:
             self._expire(now_s=now_s)
             expiry_s = earliest(self.source.next_expiry_s(), self._deadlines.next_s())
-        for at_s in (expiry_s, self._next_try_s(now_s)):
-            if at_s is not None:
-                self._alarm.set(at_s)
+        at_s = earliest(expiry_s, self._next_try_s(now_s))
+        if at_s is not None:
+            self._alarm.set(at_s)
 
     def _next_try_s(self, now_s: float) -> float | None:
         """The next instant at which something may go that may not go now; in an outage, as a probe."""

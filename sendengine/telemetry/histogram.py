@@ -9,7 +9,8 @@ costs nine. Percentiles are by nearest rank, as the middle of the bucket and nev
 """
 
 from array import array
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable
 from itertools import accumulate
 from math import ceil
 from typing import Final
@@ -87,12 +88,9 @@ class Histogram:
 
     def percentile_ms(self, percent: float) -> float:
         """Return the time that ``percent`` of all (above 0, at most 100) do not exceed."""
+        upto = list(accumulate(self._counts))
+        if not upto[-1]:
+            return 0.0
         # Rounded first: 99.9 % of a million is a whole number, and a float may put it just above.
-        rank = max(1, ceil(round(self.count * percent / 100, 6)))
-        for bucket, upto in self._upto():
-            if upto >= rank:
-                return min(_middle_us(bucket) / 1e3, self.max_ms)
-        return 0.0
-
-    def _upto(self) -> Iterator[tuple[int, int]]:
-        return enumerate(accumulate(self._counts))
+        rank = max(1, ceil(round(upto[-1] * percent / 100, 6)))
+        return min(_middle_us(bisect_left(upto, rank)) / 1e3, self.max_ms)
