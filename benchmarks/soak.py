@@ -1,8 +1,10 @@
 """The engine at both ceilings for a long time: memory, tasks, sockets and the collector's objects, flat or not.
 
 Method: one engine in a fresh process against a mock server whose ledger is audited and emptied every minute, so that
-its own memory stays small. The client looks at itself at equal intervals. What leaks grows: the slope of a straight
-line through the second half of the samples is judged, over the whole half, against a part of its middle.
+its own memory stays small. That stops the server for half a second, so the engine rests meanwhile, with nothing in
+flight; the rest is no part of the time that shares are taken of. The client looks at itself at equal intervals. What
+leaks grows: the slope of a straight line through the second half of the samples is judged, over the whole half,
+against a part of its middle.
 
 Units: MB are 10⁶ bytes of resident memory; counts else.
 """
@@ -26,12 +28,13 @@ from benchmarks.report import Report, at_least, at_most, row
 from benchmarks.workload import CERTIFICATE, DOCUMENTED, TRANSPORTS
 from sendengine import SendEngine, tune_collector
 from sendengine.bench.plots import Line, rate_plot
-from sendengine.mockserver import MockConfig
+from sendengine.mockserver import MockConfig, MockProcess, Summary
 
 _GROWTH: Final = 0.05  # over the second half, of what there is in its middle
 _SHARE: Final = 0.98
 _MB: Final = 1e6
 _AUDIT_S: Final = 60.0
+_LOOK_S: Final = 0.05
 _SLACK_S: Final = 300.0  # beyond its time, after which a soak has hung
 _LEFT: Final = {"tasks": 3, "descriptors": 8}  # more than before the engine was there, once it is gone
 
@@ -53,6 +56,20 @@ class Soaked(Struct, frozen=True):
     samples: list[Sample]
     others: dict[str, int]
     cores: float
+    rested_s: float
+    audit: "Audit"
+
+
+class Audit(Struct):
+    """What the server's ledgers have said so far."""
+
+    refused: int = 0
+    doubled: int = 0
+
+    def take(self, summary: Summary) -> None:
+        """Count one more of them."""
+        self.refused += sum(lane.replies.get(str(THROTTLED), 0) for lane in summary.lanes)
+        self.doubled += 0 if summary.doubled is None else summary.doubled.effects
 
 
 class Turn(Struct, frozen=True):
@@ -83,30 +100,17 @@ class Soak(Benchmark, frozen=True, kw_only=True):
         config = MockConfig(latency_ms=self.latency_ms, application_limit="off", keep_updates=False)
         async with MeasuredMock(config, certfile=CERTIFICATE if self.tls else None) as mock:
             task = Task(self.transport, mock.base_url, self.seconds, situation.mean_s, self.loop, self.scale)
-            sending = asyncio.ensure_future(in_fresh_process(soak, Turn(task, self.samples)))
-            audit = await self._audited(mock, sending)
-            soaked = await sending
-        return self._report(soaked, audit)
+            soaked = await in_fresh_process(soak, Turn(task, self.samples))
+            soaked.audit.take(await mock.summary())
+        return self._report(soaked)
 
-    async def _audited(self, mock: MeasuredMock, sending: "asyncio.Future[Soaked]") -> dict[str, float]:
-        """Look into the ledger every minute, and empty it; the last look is when all is over."""
-        found = {"429s": 0.0, "reached twice": 0.0}
-        while True:
-            done, _ = await asyncio.wait([sending], timeout=_AUDIT_S)
-            summary = await mock.summary(doubled=True)
-            found["429s"] += sum(lane.replies.get(str(THROTTLED), 0) for lane in summary.lanes)
-            found["reached twice"] += 0 if summary.doubled is None else summary.doubled.effects
-            if done:
-                return found
-            await mock.reset()
-
-    def _report(self, soaked: Soaked, audit: dict[str, float]) -> Report:
+    def _report(self, soaked: Soaked) -> Report:
         before, *during, after = soaked.samples
         half = during[len(during) // 2 :]
         looks = {name: [float(getattr(each, name)) for each in half] for name in _GROWING}
         rising = {name: growth([each.at_s for each in half], values) for name, values in looks.items()}
         first, last = during[0], during[-1]
-        rate = (last.requests - first.requests) / max(last.at_s - first.at_s, 1e-9)
+        rate = (last.requests - first.requests) / max(last.at_s - first.at_s - soaked.rested_s, 1e-9)
         share = rate / (sum(DOCUMENTED.values()) * self.scale)
         report = Report(rows=[], checks=[], notes=[], plots={})
         named = {
@@ -116,6 +120,7 @@ class Soak(Benchmark, frozen=True, kw_only=True):
             "at the end": last,
             "gone": after,
         }
+        audit = {"429s": float(soaked.audit.refused), "reached twice": float(soaked.audit.doubled)}
         report.rows.extend(row(name, [_shown(sample)]) for name, sample in named.items())
         report.rows.append(row("growth over the second half", [rising]))
         report.rows.append(row("all of it", [{"share": share, "cores": soaked.cores, **audit}]))
@@ -154,7 +159,8 @@ def soak(turn: Turn) -> Soaked:
 
 
 async def _soak(turn: Turn) -> Soaked:
-    task = turn.task
+    task, audit, rested_s = turn.task, Audit(), 0.0
+    server = _server_of(task)
     samples = [_look(0.0, 0)]
     with TemporaryDirectory(prefix="sendengine-bench-") as folder:
         async with SendEngine(settings_of(task, folder)) as engine:
@@ -165,6 +171,10 @@ async def _soak(turn: Turn) -> Soaked:
                 due_s = task.seconds * (number + 1) / turn.samples
                 await asyncio.sleep(due_s - meter.wall_s)
                 samples.append(_look(meter.wall_s, sum(each.requests for each in engine.counters().values())))
+                if due_s // _AUDIT_S > task.seconds * number / turn.samples // _AUDIT_S and number + 1 < turn.samples:
+                    begun_s = meter.wall_s
+                    await _rest(engine, server, audit)
+                    rested_s += meter.wall_s - begun_s
             cores = meter.cores
             for filling in fillings:
                 filling.stop()
@@ -174,7 +184,24 @@ async def _soak(turn: Turn) -> Soaked:
             others |= filling.outcomes
     await asyncio.sleep(0.1)  # what is closed leaves the loop a step later
     samples.append(_look(meter.wall_s, samples[-1].requests))
-    return Soaked(samples, others, cores)
+    return Soaked(samples, others, cores, rested_s, audit)
+
+
+def _server_of(task: Task) -> MockProcess:
+    """Make what asks the server, which runs already."""
+    server = MockProcess(certfile=CERTIFICATE if task.base_url.startswith("https") else None)
+    server.base_url = task.base_url
+    return server
+
+
+async def _rest(engine: SendEngine, server: MockProcess, audit: Audit) -> None:
+    """Send nothing while the ledger is audited and emptied."""
+    engine.pause()
+    while any(lane.in_flight for lane in engine.stats().lanes.values()):  # noqa: ASYNC110 - no event tells of it
+        await asyncio.sleep(_LOOK_S)
+    audit.take(await server.summary())
+    await server.reset()
+    engine.unpause()
 
 
 def _look(at_s: float, requests: int) -> Sample:
