@@ -147,7 +147,7 @@ class Limiter:
     @property
     def rate(self) -> float:
         """Permits a second now; 0 while the gate is closed."""
-        return self._bucket.rate if self._is_open else 0.0
+        return self._safe_rate() if self._is_open else 0.0
 
     @property
     def ceiling(self) -> float:

@@ -133,7 +133,8 @@ def _stamp_of(status: os.stat_result) -> Stamp:
 def _check_unchanged(path: Path, now: Stamp, stamp: Stamp | None) -> None:
     if stamp is not None and now != stamp:
         raise InputError(
-            f"{path}: has changed since it was checked, and nothing of the change was sent; put it back as it was"
+            f"{path}: has changed since it was checked, and nothing of the change was sent; put it back as it was, "
+            "or begin anew where nothing was sent at all"
         )
 
 

@@ -66,7 +66,7 @@ class Judge:
     def item_refused(self, item: Item) -> None:
         """Count an item that the engine itself refused: the settings may have become others since it was checked."""
         if self._work.is_campaign:
-            self._pack_settled(item, is_error=True)
+            self._pack_settled(item, is_error=True, is_answered=False)
         elif self._budget is not None:
             self._budget.note(is_error=True)
             self._look()
@@ -90,12 +90,12 @@ class Judge:
         if left == 0 and self._budget is not None and self._budget.max_rate < 1 and not self._has_ended():
             self._stop(f"nothing of the first {LEAST} jobs was accepted; failures.jsonl says why")
 
-    def _pack_settled(self, item: Item, *, is_error: bool) -> None:
+    def _pack_settled(self, item: Item, *, is_error: bool, is_answered: bool = True) -> None:
         """Open the way after a first success; stop where the message seems to be at fault, or too much fails.
 
         User changes have no message: any answer to the first one says that the key is good.
         """
-        if not is_error or not isinstance(item.job, CreateNotification):
+        if not is_error or (is_answered and not isinstance(item.job, CreateNotification)):
             self.is_open = True
         if self._budget is not None:
             self._budget.note(is_error=is_error)

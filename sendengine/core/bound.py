@@ -7,6 +7,7 @@ so that no window of W = 1 s holds more than N of them, wherever it starts, and 
 as the way there delays by J at most. S is the pause of the event loop that costs no permit. J is a little more:
 what a pause of the loop holds back between a permit and its write is at most one bucketful, and that r·J covers,
 however long the pause (from 2,000 permits a second on; below, a pause may push one permit too many into a second).
+While connections are opened delays differ by more than J, so a lane begins with a part of r.
 """
 
 from collections import deque
@@ -19,7 +20,7 @@ ALLOWANCES: Final = ((0.004, 0.005), (0.006, 0.007), (0.009, 0.010), (0.012, 0.0
 LONE_JITTER_S: Final = 0.05  # J where N is 1: with few permits in a second nothing averages out
 FITTING_S: Final = 1.1  # longer than W + J, see `Allowance.rate_level`
 WARM_UP_S: Final = 0.3
-COLD_SHARE: Final = 0.8
+COLD_SHARE: Final = 0.8  # of the safe rate
 COOLED_S: Final = 5.0  # there are servers that close what has been idle for that long
 
 

@@ -126,9 +126,9 @@ class UpdateUser(Struct, frozen=True, gc=False):
         if "tags" in self.properties:
             raise InvalidJobError("properties.tags", "tags stand in the job's own 'tags'")
         _check_json("tags", self.tags)
-        for name in ("properties", "deltas"):
-            if getattr(self, name):  # a copy: it is rendered when its user's turn comes
-                force_setattr(self, name, orjson.loads(_check_json(name, getattr(self, name))))
+        for name in ("properties", "deltas"):  # copies: they are rendered when their user's turn comes
+            value = getattr(self, name)
+            force_setattr(self, name, orjson.loads(_check_json(name, value)) if value else {})
         _check_deltas(self.deltas)
         count = modifications(self)
         if not count:

@@ -47,6 +47,7 @@ class App:
         self._api_key = api_key
         self._when_changed = when_changed
         self._held: str | None = None
+        self._is_fenced = False  # held by `fence`, which no other key ends
         self._checking: asyncio.Task[None] | None = None
         self._refusals: dict[str, int] = {}
         self._held_channels: set[str] = set()
@@ -93,6 +94,14 @@ class App:
         self.is_paused = self.refuses_some = True
         announce("app_held", f"app {self.name} is held: {reason}", level=logging.ERROR, app=self.name, cause=cause)
         self._when_changed(self)
+
+    def fence(self, reason: str) -> None:
+        """Hold it until somebody resumes it, whatever else holds it now."""
+        if self._is_fenced:
+            return
+        self._is_fenced = True
+        self._held = None
+        self.hold(reason, cause="outside_only_to")
 
     def disabled(self) -> None:
         """OneSignal answers as it does for an app that went over its application limit."""
@@ -164,7 +173,8 @@ class App:
                 key = await on_a_thread(self._read_key)
         self._replace_key(key)
         self._checking = None
-        self._forget_holds("the key has changed")
+        if not self._is_fenced:
+            self._forget_holds("the key has changed")
         self._when_changed(self)
 
     async def _resume(self) -> None:
@@ -190,6 +200,7 @@ class App:
         if self._held is not None or self._held_channels:
             announce("app_reopened", f"app {self.name} is open again: {why}", app=self.name)
         self._held = None
+        self._is_fenced = False
         self.is_paused = self._checking is not None
         self._held_channels.clear()
         self._refusals.clear()

@@ -59,7 +59,7 @@ class Intake:
         self._invited -= 1
 
     def enter_anyhow(self, size_bytes: int, *, high: bool) -> None:
-        """Go in although there may be no room: a job that an earlier process let in."""
+        """Go in, room or not: who asks has looked, or an earlier process let the job in."""
         self.jobs += 1
         self.size_bytes += size_bytes
         if high:

@@ -160,7 +160,6 @@ class Recovery:
             if lane is None:
                 self._found.unknown += 1
                 continue
-            _keep_inside(lane.app, job.job)
             content = render(job.job)
             age_s = max(0.0, epoch_s - job.accepted_at_s)
             receipt = receipt_of(job, journal, content=content, now_s=now_s, age_s=age_s)
@@ -183,6 +182,8 @@ class Recovery:
                 lane, receipt, content = places[job.id]
                 is_too_old = self._ages.are_over(job.job, age_s=epoch_s - job.accepted_at_s)
                 is_over = is_too_old or _is_overdue(lane, receipt, may_wait=job.was_begun, now_s=now_s)
+                if not is_over:
+                    _keep_inside(lane.app, job.job)
                 rest = rest_of(job, riding.get(job.id), is_over=is_over)
                 if rest.job is not job.job:
                     receipt.alone = None  # what is left of it has another body
@@ -334,10 +335,9 @@ def _keep_inside(app: App, job: Job) -> None:
     only_to = app.settings.only_to
     who = first_outside(job, only_to) if only_to else None
     if who is not None:
-        app.hold(
+        app.fence(
             f"jobs that were accepted earlier are for {who!r}, and perhaps others, outside of its only_to; they stay "
-            "on disk until it starts with an only_to that lets them through, or resume_app sends them all the same",
-            cause="outside_only_to",
+            "on disk until it starts with an only_to that lets them through, or resume_app sends them all the same"
         )
 
 

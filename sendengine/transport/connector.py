@@ -109,12 +109,14 @@ class Links:
 
     def why(self, error: Exception) -> str:
         """Say why `open` has failed, in the words of `sendengine.transport.direct.troubles`."""
-        url, named_by = self._url, "base_url"
-        if self._proxy is not None and self._is_of_proxy(error):
-            url, named_by = self._proxy, "transport.proxy"
+        url, named_by, through = self._url, "base_url", ""
+        if self._proxy is not None:
+            through = written(self._proxy.host or "", self._proxy.port or 0)
+            if isinstance(error, (ClientConnectorDNSError, ClientProxyConnectionError, ClientHttpProxyError)):
+                url, named_by = self._proxy, "transport.proxy"
         where = written(url.host or "", url.port or 0)
         if isinstance(error, TimeoutError) and error.errno is None:  # else the system's
-            return overdue(where, self._timeout_s)
+            return overdue(where, self._timeout_s, through=through)
         if isinstance(error, ClientHttpProxyError):
             return f"no connection through {where}: it answered {error.status} {error.message}; look at {named_by}"
         if isinstance(error, ClientConnectorDNSError):
@@ -146,20 +148,12 @@ class Links:
             self._sweeping.cancel()
             self._sweeping = None
         gone = list(self._open.values())
-        for link in list(self._resting):
-            self._wake(link)
         self._idle.clear()
         for link in list(self._open):
             link.cut()
         await self._connector.close()
         await asyncio.gather(*gone, return_exceptions=True)
         await asyncio.sleep(0)  # uvloop closes a socket one step after it says so
-
-    def _is_of_proxy(self, error: Exception) -> bool:
-        """Whether it is the proxy that could not be reached, or that refused."""
-        if isinstance(error, ClientConnectorDNSError):
-            return self._proxy is not None  # whose business other names are
-        return isinstance(error, (ClientProxyConnectionError, ClientHttpProxyError))
 
     def _begin(self, connection: Connection) -> Link:
         """Register a new connection. Raises ClientConnectionError where it is gone already."""

@@ -6,7 +6,8 @@ Method: a server may end each connection after its reply and not say so (tinypro
 A request that is written before that is seen has lost its reply, and waits long until it goes again. So one connection
 that was ended within `BRIEF_S` of its first reply, and before a second, is enough: from then on each rests for
 `REST_S` after its reply, and is used again if it is still there. The first that is ends that: the server keeps
-connections, as nearly all do, and had another reason.
+connections, as nearly all do, and had another reason. Where it had, all that replied meanwhile have rested for nothing,
+once.
 """
 
 from typing import Final

@@ -1,13 +1,19 @@
 """The parts that stop a run by themselves: error budget, outage watch, held apps; and the flow that bounds it."""
 
 import asyncio
+from typing import cast
 
 import pytest
 
 from sendengine.campaign import flow
 from sendengine.campaign.errorbudget import ErrorBudget
 from sendengine.campaign.flow import Flow
+from sendengine.campaign.judge import Judge
 from sendengine.campaign.watch import OutageWatch, held_app
+from sendengine.campaign.work import Item, Work
+from sendengine.core.jobs import UpdateUser
+from sendengine.core.outcomes import Rejected
+from sendengine.core.targets import external_id
 from sendengine.telemetry.counters import LaneCounters
 from sendengine.telemetry.snapshots import AppStats
 
@@ -29,6 +35,26 @@ def test_nothing_is_judged_before_twenty_and_only_the_last_two_hundred_count() -
             budget.note(is_error=is_error)
         assert budget.is_spent is is_spent, str(budget)
     assert str(budget) == "11 of the last 200 requests failed, and 5.0% may"
+
+
+class OfUsers:
+    """What a judge asks of a campaign of user changes."""
+
+    is_campaign = True
+    is_overdue = False
+
+
+def test_what_the_engine_itself_refuses_does_not_say_that_the_key_is_good() -> None:
+    stops: list[str] = []
+    judge = Judge(cast("Work", OfUsers()), max_error_rate=None, has_ended=lambda: False, stop=stops.append)
+    item = Item(UpdateUser(external_id("u"), {"a": 1}), 1, 0, 1)
+    for _ in range(4):
+        judge.item_refused(item)
+        assert (judge.is_open, stops) == (False, [])
+    judge.item_refused(item)
+    assert stops == ["nothing of the first requests was accepted; failures.jsonl says why"]
+    judge.item_settled(item, [Rejected(400, ())])
+    assert judge.is_open
 
 
 def test_a_budget_of_nothing_is_spent_by_one_error() -> None:

@@ -80,7 +80,7 @@ def test_a_campaign_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("is_killed", [True, False])
-def test_a_campaign_that_goes_on_behind_a_fence_is_stopped_and_nobody_in_it_is_given_up(
+def test_a_campaign_that_goes_on_behind_a_fence_is_stopped_and_nobody_is_reached_twice(
     tmp_path: Path, *, is_killed: bool
 ) -> None:
     scene = Scene(tmp_path, Server())

@@ -19,6 +19,10 @@ def test_a_job_keeps_what_it_was_made_of_whatever_becomes_of_that() -> None:
     properties["language"] = "de"
     purchases.append({"sku": "b", "amount": "2", "iso": "EUR"})
     assert job.properties == {"language": "en"}
+    nothing: dict[str, Any] = {}
+    job_of_tags = UpdateUser(external_id("u"), {"a": 1}, nothing, nothing)
+    nothing["session_count"] = 2**60
+    assert (job_of_tags.properties, job_of_tags.deltas) == ({}, {})
     assert job.deltas == {"purchases": [{"sku": "a", "amount": "1", "iso": "EUR"}]}
 
 

@@ -89,6 +89,28 @@ def test_an_unchanged_key_is_read_again_once_and_holds_the_app(tmp_path: Path) -
     assert [fields["cause"] for fields in events.fields("app_held")] == ["key_refused"]
 
 
+def test_another_key_does_not_open_a_fence(tmp_path: Path) -> None:
+    transport = first([NO_KEY])
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport, app=in_file(tmp_path)) as engine:
+            receipt = await engine.submit(note("a"))
+            await asyncio.sleep(100)
+            app = lane_of(engine, CREATE).app
+            assert app.is_held
+            app.fence("others than only_to lets through")
+            in_file(tmp_path, "second-key")
+            await asyncio.sleep(100)
+            assert engine.stats().apps["shop"].held == "others than only_to lets through"
+            assert len(transport.arrivals) == 1
+            engine.resume_app("shop")
+            assert isinstance(await settled(receipt), Accepted)
+
+    with listening() as events:
+        run_virtually(main())
+    assert [fields["cause"] for fields in events.fields("app_held")] == ["key_refused", "outside_only_to"]
+
+
 @pytest.mark.parametrize("refusal", [NO_KEY, NO_KEY_FOR_USERS, json_reply(403, {})])
 def test_a_changed_key_file_reopens_a_held_app_by_itself(tmp_path: Path, refusal: Answer) -> None:
     transport = first([refusal])

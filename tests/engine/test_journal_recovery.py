@@ -121,6 +121,18 @@ def test_what_was_accepted_before_a_fence_was_set_up_stays_on_disk(tmp_path: Pat
     assert not disk.jobs
 
 
+def test_what_ends_at_once_holds_nothing_though_it_is_outside_of_the_fence(tmp_path: Path) -> None:
+    disk, transport = Disk(), FakeTransport()
+    left(disk, note("customer", expires_in_s=5), age_s=10)
+
+    async def main() -> None:
+        async with durable(tmp_path, transport, FakeJournal(disk), app={"only_to": ["external_id:qa-1"]}) as engine:
+            assert isinstance(await engine.send(note("qa-1")), Accepted)
+            assert [one.receipt.outcome for one in engine.recovered] == [Expired(("customer",))]
+
+    run_virtually(main())
+
+
 def test_a_refusal_of_a_request_that_may_have_been_received_is_not_believed_at_once(tmp_path: Path) -> None:
     disk, transport = Disk(), first([refuse("Incorrect"), refuse("Incorrect")])
     (job,) = left(disk, note("a", urgency="high"))

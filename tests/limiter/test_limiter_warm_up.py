@@ -45,6 +45,17 @@ def test_connections_are_cold_again_when_nobody_has_waited_for_five_seconds(idle
     run_virtually(main())
 
 
+def test_the_rate_is_the_whole_one_again_though_nobody_waits_any_more() -> None:
+    async def main() -> None:
+        limiter = Limiter(ceiling=1000, warms_up=True)
+        await asyncio.gather(*(limiter.permit() for _ in range(30)))
+        assert limiter.rate < safe_rate(1000)
+        await asyncio.sleep(1)
+        assert limiter.rate == safe_rate(1000)
+
+    run_virtually(main())
+
+
 def test_a_lone_job_goes_at_once_all_the_same() -> None:
     async def main() -> None:
         limiter = Limiter(ceiling=150, warms_up=True)

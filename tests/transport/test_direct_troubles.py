@@ -55,6 +55,11 @@ def test_what_takes_too_long_says_how_long() -> None:
     )
 
 
+def test_what_takes_too_long_through_a_proxy_names_it() -> None:
+    said = overdue("api.example:443", 2.5, through="proxy.example:3128")
+    assert said.endswith("not open through proxy.example:3128 within 2.5 s; look at transport.proxy")
+
+
 def test_an_address_of_ipv6_stands_in_brackets() -> None:
     assert (written("::1", 443), written("api.example", 80)) == ("[::1]:443", "api.example:80")
 

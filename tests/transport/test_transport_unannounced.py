@@ -2,7 +2,10 @@
 
 import asyncio
 
+import pytest
+
 from sendengine.errors import ReplyLostError
+from sendengine.limiter import GateClosedError
 from sendengine.ports import Reply
 from sendengine.transport.reuse import BRIEF_S, REST_S
 from tests.transport.conftest import TransportMaker, http1_only, on_asyncio
@@ -62,7 +65,35 @@ async def test_closing_the_transport_ends_a_rest(open_transport: TransportMaker)
         for _ in range(3):
             await outcome(transport.exchange(POST, at_once))
         await transport.aclose()
+        jump(2 * REST_S)
+        await asyncio.sleep(0.001)  # what is left of its rest would ring now
         assert transport.open_connections == 0
+
+
+async def test_one_that_ends_after_it_was_only_claimed_is_no_sign(open_transport: TransportMaker) -> None:
+    is_over = asyncio.Event()
+
+    async def keeping(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(reply())
+        await is_over.wait()
+
+    async def closed_gate() -> None:
+        raise GateClosedError
+
+    async with serving(first(keeping, then=answering())) as server:
+        transport = open_transport(server.url)
+        await transport.exchange(POST, at_once)
+        jump(2 * BRIEF_S)
+        await asyncio.sleep(0.001)
+        with pytest.raises(GateClosedError):
+            await transport.exchange(POST, closed_gate)
+        is_over.set()
+        while transport.open_connections:  # noqa: ASYNC110 - nothing tells of a connection's end
+            await asyncio.sleep(0.001)
+        for _ in range(5):
+            await transport.exchange(POST, at_once)
+        assert len(server.peers) == 2
 
 
 async def test_one_that_ends_a_while_after_its_reply_is_no_sign(open_transport: TransportMaker) -> None:

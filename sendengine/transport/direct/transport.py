@@ -202,6 +202,7 @@ class DirectTransport:
     def _go_back(self) -> None:
         """Speak HTTP/1.1 from the next connection on, where that is ours to choose: the server wants it.
 
+        Those that are still being opened over HTTP/2 count as having come to nothing, and may cost one pause.
         Source: RFC 9113, section 7 (HTTP_1_1_REQUIRED).
         """
         if self._settings.protocol != "auto" or self._tls is None:

@@ -24,8 +24,10 @@ def unopened(where: str, error: Exception, *, named_by: str = "base_url") -> str
     return f"no connection to {where}: {_explained(error, named_by)}"
 
 
-def overdue(where: str, timeout_s: float) -> str:
-    """Say that none was open in time."""
+def overdue(where: str, timeout_s: float, *, through: str = "") -> str:
+    """Say that none was open in time; ``through`` is the proxy, where there is one."""
+    if through:
+        return f"no connection to {where}: not open through {through} within {timeout_s:g} s; look at transport.proxy"
     return (
         f"no connection to {where}: not open within {timeout_s:g} s; "
         "look at base_url, the firewall, and whether a proxy is needed (transport.proxy)"

@@ -88,13 +88,18 @@ class Http1Connection(asyncio.BaseProtocol, Timed):
         self._is_resting = False
         self._has_lasted = False  # a second reply has come
         self._reuse = reuse
-        self._free_s = 0.0  # since when it was not in use, or its last reply was here
+        self._free_s = 0.0  # when its last reply was here
         self._idle_s: float | None = None  # how long it may be idle; None until its first reply says so
         self.is_gone = True
         self.has_room = False
 
     def __repr__(self) -> str:
-        state = "gone" if self.is_gone else "awaiting a reply" if self._reply is not None else "claimed or idle"
+        if self.is_gone:
+            state = "gone"
+        elif self._reply is not None:
+            state = "awaiting a reply"
+        else:
+            state = "resting" if self._is_resting else "claimed or idle"
         return f"<Http1Connection {state}>"
 
     # What the pool and an exchange need
@@ -118,12 +123,14 @@ class Http1Connection(asyncio.BaseProtocol, Timed):
         """Be idle, and offered, for as long as it may."""
         if self.is_gone:
             return
-        now_s = self._free_s = self._loop.time()
-        if self._reuse.is_wary and self._idle_s is not None:
-            self._is_resting = True
-            self.due_s = now_s + REST_S
-            self._wheel.file(self)
-            return
+        now_s = self._loop.time()
+        if self.due_s < inf:  # it was used, and not only claimed
+            self._free_s = now_s
+            if self._reuse.is_wary and self._idle_s is not None:
+                self._is_resting = True
+                self.due_s = now_s + REST_S
+                self._wheel.file(self)
+                return
         due_s = now_s + (IDLE_S if self._idle_s is None else self._idle_s)
         if due_s > self._until_s:
             if now_s >= self._until_s:

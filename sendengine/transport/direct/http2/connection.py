@@ -321,11 +321,12 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
     # Ends
 
     def _adapt(self) -> None:
-        """Take note of new settings, or of the server's GOAWAY."""
+        """Take note of new settings, of the server's GOAWAY, or that it wants HTTP/1.1."""
         self._control.is_changed = False
         if not self._greeted.done():
             self._greeted.set_result(None)
         if self._control.wants_http1:
+            self._control.wants_http1 = False
             self._outdated()
         if self._control.farewell is not None:
             self.retire()
