@@ -111,6 +111,8 @@ class Limiter:
         except asyncio.CancelledError:
             self._leave(waiter, is_counted=closings == self._closings)
             raise
+        finally:
+            del waiter  # the GateClosedError that it holds holds this frame: a cycle, left to the rare collections
         if closings != self._closings:  # between the grant and this line: nothing may be sent now
             raise GateClosedError
 

@@ -1,6 +1,7 @@
 """Who gets a permit, when, and what cancelling, closing and changing the rate do."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -50,6 +51,25 @@ def test_the_next_one_goes_in_the_millisecond_in_which_its_permit_is_there() -> 
             await limiter.permit()
             instants_ms.append(round((virtual_loop().time() - begun_s) * 1000, 3))
         assert instants_ms == [11, 21, 31, 41]
+
+    run_virtually(main())
+
+
+def test_a_gate_that_closes_leaves_nothing_to_the_collector() -> None:
+    async def main() -> None:
+        limiter = Limiter(ceiling=1)
+        await limiter.permit()
+        waiters = [asyncio.create_task(limiter.permit()) for _ in range(100)]
+        await settle()
+        gc.collect()
+        limiter.close_gate()
+        for waiter in waiters:
+            with pytest.raises(GateClosedError):
+                await waiter
+        waiters.clear()
+        del waiter
+        await settle()
+        assert gc.collect() < 100  # several for each of them before
 
     run_virtually(main())
 
