@@ -28,7 +28,7 @@ class ChangeSet(Generic[M]):
     ``maybe_received_at_s`` is when a request that held all of it may have been received; None where none was.
     """
 
-    __slots__ = ("_changes", "_most", "_updates", "_whole", "is_closed", "is_parted", "maybe_received_at_s")
+    __slots__ = ("_changes", "_most", "_updates", "_whole", "is_closed", "maybe_received_at_s")
 
     def __init__(
         self,
@@ -43,7 +43,6 @@ class ChangeSet(Generic[M]):
         self.maybe_received_at_s: float | None = None
         self._changes = changes
         self._updates = updates  # where nothing was parted: the changes are made of them when somebody asks
-        self.is_parted = not updates  # it may hold parts
         self._whole = whole
         self._most = sum([modifications(change) for change in self.changes]) if size is None else size
 
@@ -64,8 +63,8 @@ class ChangeSet(Generic[M]):
 
     @property
     def going_on(self) -> list[M]:
-        """The members of which a part follows in another set; none where nothing ``is_parted``."""
-        return [change.member for change in self.changes if not change.is_last] if self.is_parted else []
+        """The members of which a part follows in another set."""
+        return [] if self._updates else [change.member for change in self.changes if not change.is_last]
 
     @property
     def whole(self) -> Modifications:

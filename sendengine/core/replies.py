@@ -106,10 +106,7 @@ def _took(reply: Reply, request: Request) -> Took | None:
     replayed = mark is not None and mark.strip().lower() == "true"
     if isinstance(request, UserRequest):  # applied later, so the body is an echo that says nothing more
         return None if _is_page(reply) else Took(replayed=replayed)
-    try:  # as `_parsed`, once a request
-        document = orjson.loads(reply.body)
-    except orjson.JSONDecodeError:
-        return None
+    document = _parsed(reply.body)
     if not isinstance(document, dict):
         return None
     message_id, errors = document.get("id"), document.get("errors")

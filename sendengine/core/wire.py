@@ -54,7 +54,7 @@ def canonical(message: Mapping[str, Json]) -> bytes:
 
     Raises TypeError where it cannot be written as JSON; a job's message always can.
     """
-    return bytes(memoryview(orjson.dumps(message, option=orjson.OPT_SORT_KEYS)))  # as `_kept`, once a job
+    return _kept(orjson.dumps(message, option=orjson.OPT_SORT_KEYS))
 
 
 def canonical_body(request: NotificationRequest) -> bytes:

@@ -84,15 +84,9 @@ class Admissions:
         self._lone = journal if isinstance(journal, LoneJournal) else None
 
     async def submit(self, job: Job, *, timeout_s: float | None) -> Receipt:
-        """Admit a job, waiting for room and for the disk, as `sendengine.SendEngine.submit` says.
-
-        When it has its room, nothing is awaited any more before it is in, except for a journal. The steps before stand
-        in each way in: a method for all of them is a call and a tuple more, 4 % of taking a job in.
-        """
+        """Admit a job, waiting for room and for the disk, as `sendengine.SendEngine.submit` says."""
         until_s = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
-        lane = self._lane_of(job)
-        content = render(job)
-        size_bytes = weigh(job, content=content)
+        lane, content, size_bytes = self._prepare(job)
         if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
             await self._wait_for_room(job, lane, size_bytes, timeout_s=timeout_s)
         if self.journal is None:
@@ -111,9 +105,7 @@ class Admissions:
 
     async def submit_row(self, job: Job, *, row: int, past: Past | None, asks_key: bool) -> Receipt:
         """Admit the job of a row, waiting for room and not for the disk: its file is still there."""
-        lane = self._lane_of(job)
-        content = render(job)
-        size_bytes = weigh(job, content=content)
+        lane, content, size_bytes = self._prepare(job)
         if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
             await self._wait_for_room(job, lane, size_bytes, timeout_s=None)
         entry = self._entry(job, lane, content, size_bytes, row=row, past=past)
@@ -128,9 +120,7 @@ class Admissions:
         """Admit one of many jobs, waiting for room; for the disk only where that must be asked about its key."""
         if self.journal is not None and job.idempotency_key is not None:
             return await self.submit(job, timeout_s=None)
-        lane = self._lane_of(job)
-        content = render(job)
-        size_bytes = weigh(job, content=content)
+        lane, content, size_bytes = self._prepare(job)
         if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
             await self._wait_for_room(job, lane, size_bytes, timeout_s=None)
         receipt = self._hand_over(job, lane, content, size_bytes)
@@ -140,9 +130,7 @@ class Admissions:
 
     def submit_nowait(self, job: Job) -> Receipt:
         """Admit a job at once, or raise; it is put on disk afterwards, and goes when it is there."""
-        lane = self._lane_of(job)
-        content = render(job)
-        size_bytes = weigh(job, content=content)
+        lane, content, size_bytes = self._prepare(job)
         problem = None if self.journal is None else self.journal.problem
         if problem is not None:
             raise IntakeFullError(problem)
@@ -191,6 +179,15 @@ class Admissions:
         lane = self._lanes[f"{self.app_of(job).name}/{group_of(job).value}"]
         self._routes[job.app, job.__class__] = lane
         return lane
+
+    def _prepare(self, job: Job) -> tuple[Lane, bytes, int]:
+        """The lane for a job, what is rendered of it, and the room that it takes.
+
+        When it has that room nothing is awaited any more before it is in its lane, except for a journal.
+        """
+        lane = self._lane_of(job)
+        content = render(job)
+        return lane, content, weigh(job, content=content)
 
     async def _wait_for_room(self, job: Job, lane: Lane, size_bytes: int, *, timeout_s: float | None) -> None:
         high = job.urgency == "high"

@@ -108,10 +108,7 @@ class Lane:
         """Take a job whose room in the intake is paid for; ``content`` is what was rendered of it."""
         self.books.unsettled += 1
         self.source.add(receipt, content=content, now_s=now_s)
-        if receipt.deadline_s is not None or self._is_stopped:
-            self.added(receipt, now_s=now_s)
-        else:  # nearly always: 2 % of what taking an update in costs
-            self.kick()
+        self.added(receipt, now_s=now_s)
 
     def added(self, receipt: Receipt, *, now_s: float) -> None:
         """A job has been given to the source."""

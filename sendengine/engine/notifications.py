@@ -274,9 +274,9 @@ class NotificationSource:
     def _key_of(self, receipt: Receipt, job: CreateNotification, ids: tuple[str, ...]) -> str:
         if receipt.alone is not None:
             return receipt.alone[1]
-        if job.idempotency_key is None:
+        root = self._root_of(receipt)
+        if root is None:
             return self._new_key()
-        root = wire_key(self._app_id, job.idempotency_key)
         return root if not job.to.is_listed or len(ids) == len(job.to.ids) else portion_key(root, ids)
 
     def _root_of(self, receipt: Receipt) -> str | None:

@@ -303,7 +303,7 @@ class UserSource:
             shares.append((receipt, ids))
             if receipt.deadline_s is not None and not receipt.parts:
                 deadline_s = receipt.deadline_s if deadline_s is None else min(deadline_s, receipt.deadline_s)
-        self.waiting -= len(members) - (len(changes.going_on) if changes.is_parted else 0)
+        self.waiting -= len(members) - len(changes.going_on)
         sealed = Sealed.of(
             _request(self._app_id, user, changes),
             shares=shares,
@@ -318,9 +318,8 @@ class UserSource:
     def _finish(self, sealed: Sealed, settled: list[Settled], *, now_s: float) -> list[Settled]:
         """The request is over; a job that goes on in a later one is owed one portion more."""
         origin = _origin(sealed)
-        if origin.changes.is_parted and not origin.is_spent:
-            for receipt in origin.changes.going_on:
-                receipt.await_portion()
+        for receipt in () if origin.is_spent else origin.changes.going_on:
+            receipt.await_portion()
         self._release(origin, sealed, now_s=now_s)
         return [*origin.ambiguous, *settled] if origin.ambiguous else settled
 
