@@ -34,13 +34,7 @@ from sendengine.engine.past import Past, RecoveredReceipt
 from sendengine.engine.receipts import Receipt
 from sendengine.engine.shielding import shielded
 from sendengine.engine.unawaited import UnawaitedFailures
-from sendengine.errors import (
-    AppHeldError,
-    EngineClosedError,
-    InvalidJobError,
-    SendFailedError,
-    StorageError,
-)
+from sendengine.errors import AppHeldError, EngineClosedError, InvalidJobError, SendFailedError, StorageError
 from sendengine.journal.threads import on_a_thread
 from sendengine.journal.volume_ledger import open_volume_ledger
 from sendengine.ports import Journal, Observer, Transport

@@ -73,7 +73,7 @@ async def test_a_campaign_sent_from_two_state_directories_reaches_nobody_twice(t
             assert report_in(run_in(tmp_path / folder))["jobs"]["accepted"] == ROWS
 
 
-@pytest.mark.parametrize("bad", [1, 3])
+@pytest.mark.parametrize("bad", [1, pytest.param(3, marks=pytest.mark.slow)])
 async def test_whoever_is_refused_beside_others_makes_nobody_be_reached_twice_from_two_state_directories(
     tmp_path: Path, bad: int
 ) -> None:

@@ -20,7 +20,7 @@ OVER_HTTP2 = TransportSettings(protocol="h2")
 @pytest.mark.parametrize(
     ("loop_factory", "wire"),
     [
-        pytest.param(asyncio.SelectorEventLoop, None, id="asyncio"),
+        pytest.param(asyncio.SelectorEventLoop, None, id="asyncio", marks=pytest.mark.slow),
         pytest.param(uvloop.new_event_loop, None, id="uvloop"),  # whose timers count whole milliseconds
         pytest.param(uvloop.new_event_loop, OVER_HTTP2, id="uvloop-h2"),
     ],

@@ -152,9 +152,8 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
             return None
         reply = self._loop.create_future()
         sender = self._sender
-        is_first = not streams
         sender.open(self._blocks.block(request), request.body, reply, now_s + self._timeout_s)
-        if is_first:
+        if len(streams) == 1:
             self._liveness.heard_s = now_s
             self._look_again(now_s)
         if sender.is_starved:
