@@ -71,8 +71,7 @@ def read_blocks(
     file that is gzipped. With ``digest``, the whole file goes through it. With ``stamp``, what is given was read while
     the file was as it was then; another that took its name meanwhile makes no difference. Raises InputError.
     """
-    if stamp is not None:
-        _check_unchanged(path, file_stamp(path), stamp)
+    _check_unchanged(path, file_stamp(path), stamp)
     try:
         with path.open("rb") as raw:
             for block in _whole_lines(path, _opened(raw, digest), block_bytes, start):

@@ -21,6 +21,7 @@ from sendengine.core.onesignal import ALIAS_CAP, CHANNELS
 from sendengine.core.spelling import TARGET_SLIPS, mend
 from sendengine.core.targets import Target, TargetKind
 from sendengine.errors import InputError, InvalidJobError
+from sendengine.settings.kinds import NO_HOME
 
 Kind = Literal["create_notification", "update_user"]
 KINDS: Final = ("create_notification", "update_user")
@@ -34,6 +35,7 @@ NUMBER_PROPERTIES: Final[Mapping[str, type[int] | type[float]]] = {
 }
 """Properties of a user that OneSignal documents as numbers; a cell of a CSV file is made one."""
 
+_LONGEST_S: Final = 100 * 366 * 86_400  # what is added to a time has to stay within the calendar
 _FOR_NOTIFICATIONS: Final = ("channel", "message", "custom_data", "pack_custom_data", "dedupe")
 _FOR_UPDATES: Final = ("tags", "properties", "on_missing")
 
@@ -169,7 +171,7 @@ def _read_table(path: Path) -> Mapping[str, object]:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path}: is not TOML: {error}; texts stand in quotes, tables in [brackets]") from None
     unknown = [name for name in document if name != "campaign"]
     if unknown:
@@ -214,13 +216,16 @@ def _as_path(kind: type, value: object) -> object:
     """Convert what msgspec leaves to us: paths; and values of the message, which are looked at later."""
     if kind is object:
         return value
-    if isinstance(value, str) and value and "\0" not in value:
-        return Path(value)
-    raise ValueError("expected a file's path")
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("expected a file's path")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{NO_HOME}, got {value!r}") from None
 
 
 def _beside(path: Path, named: Path) -> Path:
-    return path.parent / named.expanduser()
+    return path.parent / named
 
 
 def _checked(raw: _Table, *, given: frozenset[str]) -> Campaign:
@@ -289,8 +294,8 @@ def _check_expiry(campaign: Campaign) -> None:
             raise _KeyError("expires_in_s", "give expires_at or expires_in_s, not both")
         if campaign.expires_at.tzinfo is None:
             raise _KeyError("expires_at", "a time with its zone, such as 2026-11-27T08:00:00Z")
-    if within is not None and not (isfinite(within) and within >= 1):
-        raise _KeyError("expires_in_s", f"seconds from 1 up, got {within}")
+    if within is not None and not 1 <= within <= _LONGEST_S:
+        raise _KeyError("expires_in_s", f"seconds from 1 up to {_LONGEST_S:,} (100 years), got {within}")
 
 
 def _check_notification(campaign: Campaign) -> None:

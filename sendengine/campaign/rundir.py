@@ -22,7 +22,7 @@ from typing import BinaryIO, Final, Self
 
 from sendengine.campaign.disk import as_storage_error, is_there, replace_whole, set_aside
 from sendengine.campaign.linefiles import LineFile
-from sendengine.errors import InputError
+from sendengine.errors import InputError, StorageError
 from sendengine.journal.whole_file import sync_directory
 
 REPORT: Final = "report.json"
@@ -118,6 +118,8 @@ class RunDir:
         """Read a file; raises StorageError."""
         path = self.path / file
         with as_storage_error(path):
+            if path.is_fifo():  # to open one that nobody writes into would wait for ever
+                raise StorageError(f"{path}: is a pipe, and no file of a run; put back what stood there")
             return path.read_bytes()
 
     def set_aside(self, file: str) -> Path:

@@ -93,6 +93,7 @@ class _FirstPass:
         self._ids = IdCheck(campaign.recipients.target, only_to=only_to)
         self._key_of = same_recipient_key(campaign.recipients.target)
         self._marks = Fingerprints(hash_of) if campaign.is_notification or campaign.exclude else None
+        self._exclude_stamp = None if campaign.exclude is None else file_stamp(campaign.exclude.file)
         self._ascent = Ascent() if campaign.exclude is None else None
         self._selection = Selection()
         self._faults: list[Fault] = []
@@ -169,7 +170,7 @@ class _FirstPass:
         exclude = self._campaign.exclude
         if exclude is None:
             return
-        for chunk in read_recipients(Reading(exclude.file, exclude.column)):
+        for chunk in read_recipients(Reading(exclude.file, exclude.column, stamp=self._exclude_stamp)):
             if chunk.faults:
                 faults = [str(fault) for fault in chunk.faults.values()]
                 raise InputError(

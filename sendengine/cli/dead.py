@@ -58,7 +58,7 @@ def export_command(*, config: Path, reasons: tuple[str, ...]) -> None:
     `sendengine send` takes those that were certainly not sent.
     """
     for line in run(lambda: _lines(load_settings(config), reasons)):
-        say(orjson.dumps(line).decode())
+        say(orjson.dumps(line))
 
 
 @dead_group.command("requeue")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from io import TextIOWrapper
 from types import FrameType
 from typing import NoReturn
 
@@ -25,6 +26,8 @@ def main() -> None:
         from sendengine.cli.commands import cli  # noqa: PLC0415 - it imports click, which may be missing
 
         _fill_standard_streams()
+        if isinstance(sys.stdout, TextIOWrapper):  # in a locale that lacks a character, it is written as \u2026
+            sys.stdout.reconfigure(errors="backslashreplace")
     cli(prog_name="sendengine")
 
 

@@ -21,8 +21,8 @@ _FAULTS_SHOWN: Final = 20
 _JSON: Final = orjson.OPT_NON_STR_KEYS
 
 
-def say(text: str = "") -> None:
-    """Write a line of the result; raises BrokenPipeError where nobody reads on, and StorageError."""
+def say(text: str | bytes = "") -> None:
+    """Write a line of the result, text or UTF-8; raises BrokenPipeError where nobody reads on, and StorageError."""
     try:
         click.echo(text)
     except OSError as error:
@@ -50,12 +50,12 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 def show_json(value: object) -> None:
     """Write the result as JSON, for programs."""
-    say(orjson.dumps(value, option=_JSON | orjson.OPT_INDENT_2, default=_plain).decode())
+    say(orjson.dumps(value, option=_JSON | orjson.OPT_INDENT_2, default=_plain))
 
 
 def show_json_line(value: object) -> None:
     """Write a result as one line of JSON, at once: more may follow."""
-    say(orjson.dumps(value, option=_JSON, default=_plain).decode())
+    say(orjson.dumps(value, option=_JSON, default=_plain))
 
 
 def show_error(error: SendEngineError) -> None:

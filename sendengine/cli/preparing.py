@@ -15,7 +15,7 @@ from sendengine.cli.asking import Expectation
 from sendengine.cli.loop import run
 from sendengine.cli.options import overrides_of
 from sendengine.cli.overview import Overview, known_limits, look_up_limits, overview
-from sendengine.cli.reading import read_input
+from sendengine.cli.reading import check_text, read_input
 from sendengine.cli.slower import slowed
 from sendengine.settings import Settings, load_settings
 
@@ -52,8 +52,11 @@ class RunPlace:
         self._lock = ExitStack()
 
     def get(self, name: str) -> RunDir:
-        """Return it; ``name`` becomes part of its name where it is made now. Raises StorageError."""
+        """Return it; ``name`` becomes part of its name where it is made now. Raises InputError and StorageError."""
         if self._made is None:
+            check_text(
+                str(self._runs_dir.absolute()), str(Path.cwd()), mend="the manifest has to hold it, so rename it"
+            )
             self._made = RunDir.make(self._runs_dir, name=name, now=datetime.now(UTC))
             self._lock.enter_context(self._made.locked())
         return self._made

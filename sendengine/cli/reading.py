@@ -23,7 +23,7 @@ def read_input(source: str, settings: Settings, *, name: str | None, spool: Call
 
     Raises InputError where it cannot be used at all, and StorageError where the copy cannot be written.
     """
-    _check_text(source, name)
+    check_text(source, name)
     path = Path(source)
     if source == STANDARD_INPUT:
         if sys.stdin is None:
@@ -34,13 +34,13 @@ def read_input(source: str, settings: Settings, *, name: str | None, spool: Call
         return load_input(path, settings, name=name, when_read=ticker)
 
 
-def _check_text(*texts: str | None) -> None:
+def check_text(*texts: str | None, mend: str = "rename the file, or give --name another one") -> None:
     """Raise InputError for a name that no report can hold: bytes of a command line that are no text."""
     for text in texts:
         try:
             (text or "").encode()
         except UnicodeEncodeError:
-            raise InputError(f"{text!a}: the name is not UTF-8; rename the file, or give --name another one") from None
+            raise InputError(f"{text!a}: the name is not UTF-8; {mend}") from None
 
 
 def read_for_a_look(source: str, settings: Settings) -> LoadedInput:

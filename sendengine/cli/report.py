@@ -55,12 +55,13 @@ def find_run(name: str, runs_dir: Path) -> RunDir:
 
     Raises InputError, and StorageError where the directory cannot be read.
     """
-    if any(RunDir(Path(name)).has(file) for file in (REPORT, MANIFEST)):
-        return RunDir(Path(name))
+    place = Path(name)
+    if any(RunDir(place).has(file) for file in (REPORT, MANIFEST)):
+        return RunDir(place.resolve() if place.name in {"", ".."} else place)  # "." has no name that a run could have
     runs = find_runs(runs_dir)
     if name == "latest" and runs:
         return runs[-1]
-    found = [run for run in runs if run.run == name] or [run for run in runs if run.run.startswith(name)]
+    found = [run for run in runs if run.run == name] or [run for run in runs if name and run.run.startswith(name)]
     how = "begin with" if found else "send"
     found = found or [run for run in runs if _sends(run) == name]
     if len(found) == 1:

@@ -15,7 +15,7 @@ from typing import Final
 
 from sendengine.errors import SettingsError
 from sendengine.settings.kinds import NO_HOME
-from sendengine.settings.model import AppSettings, key_variable
+from sendengine.settings.model import AppSettings, key_variable, unkeyed
 
 _COMMAND_TIMEOUT_S: Final = 30.0
 _LONGEST_KEY_BYTES: Final = 4096
@@ -52,9 +52,9 @@ def read_keys(apps: Mapping[str, AppSettings]) -> dict[str, str]:
 def key_source(app: AppSettings) -> str:
     """Say where the app's key comes from, for a person."""
     if (variable := key_variable(app)) is not None:
-        return f"api_key, the environment variable {variable},"
+        return f"api_key, the environment variable {unkeyed(variable)},"
     if app.api_key_file is not None:
-        return f"api_key_file, {app.api_key_file},"
+        return f"api_key_file, {unkeyed(app.api_key_file)},"
     return "api_key" if app.api_key is not None else "api_key_command"
 
 
@@ -63,7 +63,7 @@ def _key_and_source(app: AppSettings, environment: Mapping[str, str]) -> tuple[s
     if (variable := key_variable(app)) is not None:
         if variable not in environment:
             raise SettingsError(
-                f"api_key: the environment variable {variable} is not set; export it, or correct its name"
+                f"api_key: the environment variable {unkeyed(variable)} is not set; export it, or correct its name"
             )
         return environment[variable], source
     if app.api_key_file is not None:
@@ -78,9 +78,9 @@ def _from_file(name: str) -> str:
         with Path(name).expanduser().open(encoding="ascii", errors="replace") as file:
             return file.read(_LONGEST_KEY_BYTES)
     except OSError as error:
-        raise SettingsError(f"api_key_file: {name} cannot be read: {error.strerror}") from None
+        raise SettingsError(f"api_key_file: {unkeyed(name)} cannot be read: {error.strerror}") from None
     except RuntimeError:
-        raise SettingsError(f"api_key_file: {NO_HOME}, got {name!r}") from None
+        raise SettingsError(f"api_key_file: {NO_HOME}, got {unkeyed(name)!r}") from None
 
 
 def _from_command(command: str) -> str:
@@ -92,7 +92,7 @@ def _from_command(command: str) -> str:
     except ValueError:
         raise SettingsError("api_key_command: its quotes do not pair; write it as in a shell") from None
     except OSError as error:
-        raise SettingsError(f"api_key_command: {words[0]!r} cannot be run: {error.strerror}") from None
+        raise SettingsError(f"api_key_command: {unkeyed(words[0])!r} cannot be run: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise SettingsError(
             f"api_key_command: no answer within {_COMMAND_TIMEOUT_S:.0f} s; it cannot ask questions, so sign in first"

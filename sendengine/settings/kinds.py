@@ -73,6 +73,9 @@ SECRET: Final = frozenset({"api_key", "api_key_command", "app_id", "proxy"})
 """Fields whose wrong values no error shows: they hold a key, or are where one is pasted by mistake."""
 
 
+KEY_START: Final = "os_v2_"
+"""How OneSignal's keys begin: what holds it is not shown, wherever it was pasted."""
+
 NO_HOME: Final = "there is no home directory for its ~ here; write the whole path"
 
 
@@ -143,7 +146,7 @@ def parse(table: type[Struct], name: str, text: str) -> object:
 def wrong(name: str, value: object, kind: object) -> str:
     """Say what a field must be, and what it is where that can be shown."""
     words = f"must be {describe(kind)}"
-    if name in SECRET or "os_v2_" in str(value):
+    if name in SECRET or KEY_START in str(value):
         return f"{words}; what stands there is not shown"
     shown = repr(value)
     return f"{words}, got {shown[:_LONGEST_SHOWN]}{'…' if len(shown) > _LONGEST_SHOWN else ''}"

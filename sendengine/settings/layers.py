@@ -86,7 +86,7 @@ def _from_file(path: Path, *, is_needed: bool) -> Layers:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingsError(f"{path}: is not TOML: {error}; texts stand in quotes, tables in [brackets]") from None
     place, folder = f"in {path}", path.absolute().parent
     layers: Layers = {("state_dir",): Entry(folder / STATE_DIR, "default", "")}

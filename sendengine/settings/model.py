@@ -17,6 +17,7 @@ from msgspec.structs import force_setattr
 
 from sendengine.core.onesignal import BASE_URL, MAX_MODIFICATIONS, RECIPIENT_CAP, SERVER_LIMIT_S, Plan
 from sendengine.settings.kinds import (
+    KEY_START,
     Age,
     AppId,
     BenchAddress,
@@ -236,15 +237,23 @@ def masked(name: str, value: object) -> object:
         return value
     match name:
         case "api_key":
-            return value if _VARIABLE.fullmatch(value) else MASK
+            return unkeyed(value) if _VARIABLE.fullmatch(value) else MASK
+        case "api_key_file":
+            return unkeyed(value)
         case "api_key_command":
-            return f"{value.split()[0]} {MASK}" if len(value.split()) > 1 else value
+            program, *rest = value.split()
+            return f"{unkeyed(program)} {MASK}" if rest else unkeyed(program)
         case "proxy":
             url = urlsplit(value)
             return (
                 url._replace(netloc=f"{MASK}@{url.netloc.rpartition('@')[2]}").geturl() if "@" in url.netloc else value
             )
     return value
+
+
+def unkeyed(name: str) -> str:
+    """Return the name of where a key is, as it may be shown: not where the key itself was written in its place."""
+    return f"{MASK} (which looks like a key)" if KEY_START in name else name
 
 
 def key_variable(app: AppSettings) -> str | None:

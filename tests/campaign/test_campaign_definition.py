@@ -98,6 +98,11 @@ def test_times_in_the_message_become_text(tmp_path: Path) -> None:
         ('column = "external_id"', 'colum = "x"', "campaign.recipients.colum: there is no such key; did you mean"),
         ('column = "external_id"\n', "", "campaign.recipients.column: is missing"),
         ('file = "recipients.csv"', "file = 3", "campaign.recipients.file: expected a file's path"),
+        (
+            'file = "recipients.csv"',
+            'file = "~nobody-of-that-name/r.csv"',
+            "campaign.recipients.file: there is no home directory for its ~ here; write the whole path",
+        ),
         ('target = "external_id"', 'target = "external_ids"', "did you mean 'external_id'?"),
         ('target = "external_id"', 'target = "segments"', "segments have no file of recipients"),
         ('target = "external_id"', 'target = ""', "campaign.recipients.target: an alias label of 1 to 128"),
@@ -105,6 +110,8 @@ def test_times_in_the_message_become_text(tmp_path: Path) -> None:
         ('app = "shop"', "tags = { level = 'l' }", "campaign.tags: does not belong to a campaign of kind"),
         ('app = "shop"', "expires_at = 2026-11-27T08:00:00", "campaign.expires_at: a time with its zone"),
         ('app = "shop"', "expires_in_s = 0", "campaign.expires_in_s: seconds from 1 up"),
+        ('app = "shop"', "expires_in_s = 1e300", "campaign.expires_in_s: seconds from 1 up to 3,162,240,000"),
+        ('app = "shop"', "expires_in_s = nan", "campaign.expires_in_s: seconds from 1 up"),
         ('app = "shop"', "expires_in_s = 5\nexpires_at = 2026-11-27T08:00:00Z", "give expires_at or expires_in_s"),
         ('app = "shop"', 'urgency = "asap"', "campaign.urgency: got 'asap'"),
         ('app = "shop"', "message.ttl = inf", "campaign.message.ttl: has no JSON form"),
@@ -151,6 +158,7 @@ def test_packed_custom_data_is_found_by_external_id_only(tmp_path: Path) -> None
 
 def test_a_file_that_is_no_campaign_is_named(tmp_path: Path) -> None:
     assert "has no table [campaign]" in problem(tmp_path, "")
+    assert "is not TOML: maximum recursion depth exceeded" in problem(tmp_path, f"a = {'[' * 2000}")
     (tmp_path / "campaign.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="is not UTF-8"):
         load_campaign(tmp_path / "campaign.toml")

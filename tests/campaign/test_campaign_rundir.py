@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from sendengine.campaign.begun import Begun, Registry
+from sendengine.campaign.inventory import describe
 from sendengine.campaign.report import JobCounts, RecipientCounts, Report, parse, render
 from sendengine.campaign.rundir import RunDir, find_runs
 from sendengine.core.outcomes import Accepted, Ambiguous, Unreachable
@@ -136,6 +137,14 @@ def test_a_file_in_the_place_of_the_runs_is_a_storage_error(tmp_path: Path) -> N
         made(tmp_path)
     with pytest.raises(StorageError, match="nothing"):
         RunDir(tmp_path / "nothing").lines("requests.jsonl")
+
+
+def test_a_pipe_in_the_place_of_a_runs_file_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    run_dir = made(tmp_path)
+    os.mkfifo(run_dir.path / "manifest.json")
+    with pytest.raises(StorageError, match=r"manifest\.json: is a pipe"):
+        run_dir.read("manifest.json")
+    assert describe(run_dir).state == "damaged"
 
 
 # The report

@@ -1,6 +1,7 @@
 """The first pass: every row is counted once, and what is wrong with it is told with its line."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,27 @@ def test_an_opt_out_that_cannot_be_read_stops_the_campaign(tmp_path: Path) -> No
     with pytest.raises(InputError, match="whom they name would be sent to") as caught:
         survey_campaign(people(tmp_path, ["u1"], exclude=optout))
     assert caught.value.faults == ("line 3: holds bytes that are not UTF-8; save the file as UTF-8",)
+
+
+def test_an_opt_out_that_nobody_writes_into_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    optout = tmp_path / "optout.csv"
+    os.mkfifo(optout)
+    with pytest.raises(InputError, match="is a pipe"):
+        survey_campaign(people(tmp_path, ["u1"], exclude=optout))
+
+
+def test_an_opt_out_that_changes_between_its_two_readings_stops_the_campaign(tmp_path: Path) -> None:
+    optout = csv_file(tmp_path, "external_id", "u1", name="optout.csv")
+    hashed: list[str] = []
+
+    def hash_of(key: str) -> int:
+        hashed.append(key)
+        if hashed == ["u1", "u2", "u1"]:  # of the recipients, and of the opt-outs
+            optout.write_bytes(b"external_id\n")
+        return hash(key)
+
+    with pytest.raises(InputError, match=r"optout\.csv: has changed since it was checked"):
+        survey_campaign(people(tmp_path, ["u1", "u2"], exclude=optout), hash_of=hash_of)
 
 
 def test_addresses_are_the_same_whatever_their_case(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import orjson
 import pytest
 from click.testing import CliRunner
 
 from sendengine.cli.commands import cli
 from sendengine.cli.output import note
-from tests.cli.sending import PERSONAL, campaign, report
+from tests.cli.sending import CAMPAIGN, PERSONAL, campaign, report, run, runs
 from tests.support.programs import SENDENGINE, ended, line_of, started
 
 FULL = Path("/dev/full")
@@ -60,6 +61,22 @@ def test_standard_streams_may_be_closed_before_it_begins() -> None:
         assert (process.returncode, errors.partition(";")[0]) == (2, "sendengine: -: standard input is closed")
 
 
+@pytest.mark.usefixtures("sending_folder")
+def test_what_the_locale_cannot_write_ends_no_run_in_a_traceback_and_spoils_no_json() -> None:
+    campaign("u-1", text=CAMPAIGN.replace("black-friday", "Größe €"))
+    there = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    with started(
+        *SENDENGINE, "send", "campaign.toml", stdout=subprocess.PIPE, encoding="latin-1", env=there
+    ) as process:
+        output, _ = ended(process)
+        assert (process.returncode, output.partition("\n")[0]) == (0, "Größe \\u20ac: 1 of 1 accepted")
+    with started(
+        *SENDENGINE, "report", "latest", "--json", stdout=subprocess.PIPE, encoding="utf-8", env=there
+    ) as process:
+        output, _ = ended(process)
+        assert orjson.loads(output)["name"] == "Größe €"
+
+
 @needs_full
 @pytest.mark.usefixtures("sending_folder")
 def test_a_full_disk_under_the_log_stops_no_run() -> None:
@@ -87,3 +104,17 @@ def test_a_result_that_cannot_be_written_is_an_error_and_no_traceback(command: t
         _, errors = ended(process)
         assert errors == "sendengine: standard output cannot be written: No space left on device\n"
         assert process.returncode == 5
+
+
+@pytest.mark.usefixtures("sending_folder")
+def test_a_directory_whose_name_is_no_text_is_refused_before_anything_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unnamed = os.fsdecode(b"\xff")
+    result = run("send", "campaign.toml", "--runs-dir", unnamed)
+    assert (result.exit_code, "the name is not UTF-8; the manifest has to hold it" in result.stderr) == (2, True)
+    tmp_path.rename(tmp_path.parent / unnamed)
+    monkeypatch.chdir(tmp_path.parent / unnamed)
+    result = run("send", "campaign.toml")
+    assert (result.exit_code, "the name is not UTF-8; the manifest has to hold it" in result.stderr) == (2, True)
+    assert runs() == []

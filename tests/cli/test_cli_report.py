@@ -17,6 +17,22 @@ def test_a_report_is_found_by_name_by_the_start_of_it_by_directory_and_as_the_la
     assert orjson.loads(run("report", "latest", "--json").stdout)["jobs"]["accepted"] == 5
 
 
+def test_a_run_is_found_from_within_its_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    run("send", "campaign.toml")
+    (folder,) = runs()
+    monkeypatch.chdir(folder)
+    assert "black-friday: 5 of 5 accepted" in run("report", ".").stdout
+    assert f"{folder.name}: has finished, and nothing is left to send" in (
+        run("resume", ".", "--config", "../../sendengine.toml").stderr
+    )
+
+
+def test_an_empty_name_is_no_runs() -> None:
+    run("send", "campaign.toml")
+    result = run("report", "")
+    assert (result.exit_code, "there is no run ''; the last are: " in result.stderr) == (2, True)
+
+
 def test_a_report_that_is_not_there_says_what_there_is() -> None:
     assert "there is no run 'x'; it holds no runs" in run("report", "x").stderr
     run("send", "campaign.toml")

@@ -28,6 +28,11 @@ def test_a_file_that_is_not_text_or_no_file_says_so(tmp_path: Path) -> None:
     assert "cannot be read: Is a directory" in error_of(tmp_path)
 
 
+def test_a_file_that_no_reader_follows_to_its_bottom_says_so(tmp_path: Path) -> None:
+    file = written(tmp_path / "s.toml", f"a = {'[' * 2000}")
+    assert "is not TOML: maximum recursion depth exceeded" in error_of(file)
+
+
 def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
     file = tmp_path / "s.toml"
     file.write_text(SMALLEST, encoding="utf-8-sig")

@@ -73,6 +73,12 @@ def test_a_source_is_described_without_the_key() -> None:
         (app_with(api_key_file="/no/such/key"), "/no/such/key cannot be read: No such file or directory"),
         (app_with(api_key_file="~nobody-of-that-name/key"), "there is no home directory for its ~ here"),
         (app_with(api_key_command="no-such-program-at-all"), "'no-such-program-at-all' cannot be run: No such file"),
+        (
+            app_with(api_key=f"${CANARY}"),
+            "the environment variable •••• (which looks like a key) is not set; export it",
+        ),
+        (app_with(api_key_file=CANARY), "•••• (which looks like a key) cannot be read: No such file or directory"),
+        (app_with(api_key_command=CANARY), "'•••• (which looks like a key)' cannot be run: No such file"),
         (app_with(api_key_command="echo 'x"), "its quotes do not pair"),
         (app_with(api_key_command=python(f"print('{CANARY}'); raise SystemExit(3)")), "ended with status 3"),
         (app_with(api_key_command=python(f"print('{CANARY}'); print(2)")), "holds more than a key"),
@@ -103,6 +109,9 @@ def test_a_literal_key_shows_in_no_rendering_of_the_settings(tmp_path: Path) -> 
     file.write_text(
         f'[apps.shop]\napp_id = "{APP_ID}"\napi_key = "{CANARY}"\n'
         f'[apps.other]\napp_id = "{APP_ID}"\napi_key_command = "echo {CANARY}"\n'
+        f'[apps.a]\napp_id = "{APP_ID}"\napi_key = "${CANARY}"\n'
+        f'[apps.b]\napp_id = "{APP_ID}"\napi_key_command = "{CANARY}"\n'
+        f'[apps.c]\napp_id = "{APP_ID}"\napi_key_file = "{CANARY}"\n'
         f'[transport]\nproxy = "http://me:{CANARY}@proxy:3128"\n'
     )
     settings = load_settings(file, environment={})
