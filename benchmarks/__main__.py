@@ -142,8 +142,11 @@ def _run(name: str, benchmark: Benchmark, *, folder: Path) -> None:
         options=msgspec.structs.asdict(benchmark),
         report=report,
     )
-    print("\n".join(lines(report)), flush=True)
-    print(f"{result.took_s:.0f} s; {save(result, folder=folder)}\n", flush=True)
+    try:
+        print("\n".join(lines(report)), flush=True)
+    finally:  # where nobody reads on, or that disk is full, it is kept all the same
+        path = save(result, folder=folder)
+    print(f"{result.took_s:.0f} s; {path}\n", flush=True)
 
 
 if __name__ == "__main__":

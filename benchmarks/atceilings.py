@@ -9,7 +9,6 @@ from functools import partial
 from itertools import count
 from math import ceil, exp, log
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Final
@@ -22,6 +21,7 @@ from benchmarks.bare import open_session, send, send_all
 from benchmarks.benchmark import LoopKind
 from benchmarks.feeding import Filling, Meter
 from benchmarks.fresh import run_on
+from benchmarks.machine import peak_resident_bytes
 from benchmarks.stamps import StampingTransport, Stamps, measured_job, number_of
 from benchmarks.workload import (
     APP,
@@ -182,11 +182,7 @@ async def _engine(task: Task) -> Sent:
             await engine.abort()
             for filling in fillings:
                 filling.check("abandoned")
-            return Sent(requests, cpu_s, cores, pause_ms, bound_by, connections, _resident_mb())
-
-
-def _resident_mb() -> float:
-    return getrusage(RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # which is in KiB on Linux
+            return Sent(requests, cpu_s, cores, pause_ms, bound_by, connections, peak_resident_bytes() / 1e6)
 
 
 async def _bare(task: Task) -> Sent:
@@ -196,7 +192,7 @@ async def _bare(task: Task) -> Sent:
         lag.start()
         counts = await asyncio.gather(*(paced(session, task, group, meter) for group in DOCUMENTED))
         lag.stop()
-        return Sent(sum(counts), meter.cpu_s, meter.cores, lag.longest_s * 1e3, {}, None, _resident_mb())
+        return Sent(sum(counts), meter.cpu_s, meter.cores, lag.longest_s * 1e3, {}, None, peak_resident_bytes() / 1e6)
 
 
 async def paced(session: ClientSession, task: Task, group: EndpointGroup, meter: Meter) -> int:
@@ -254,7 +250,8 @@ class Watch:
     def timed(self) -> Timed:
         """Sum up."""
         figures = {f"total {name}": value for name, value in percentiles_ms(self._total_s).items()}
-        figures |= {f"added {name}": value for name, value in percentiles_ms(self._added_s).items()}
+        if self._added_s:  # by an engine: nobody knows what a bare loop has added
+            figures |= {f"added {name}": value for name, value in percentiles_ms(self._added_s).items()}
         figures["came late p50 ms"] = percentiles_ms(self._late_s)["p50 ms"]
         return Timed(figures, self.total, self.added if self.added.count else None)
 

@@ -26,17 +26,13 @@ async def in_fresh_process(function: Callable[[_Task], _Found], task: _Task) -> 
 
 
 async def in_fresh_processes(function: Callable[[_Task], _Found], tasks: Sequence[_Task]) -> list[_Found]:
-    """Call ``function`` for all tasks at once, each in a new interpreter."""
+    """Call ``function`` for all tasks at once, each in a new interpreter, whose allocator is the command line's."""
     loop = asyncio.get_running_loop()
-    with ProcessPoolExecutor(len(tasks), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(len(tasks), mp_context=get_context("spawn"), initializer=tune_allocator) as pool:
         return await asyncio.gather(*(loop.run_in_executor(pool, function, task) for task in tasks))
 
 
 def run_on(kind: LoopKind, main: Coroutine[object, object, _Found], *, within_s: float = WITHIN_S) -> _Found:
-    """Run a coroutine on an event loop of that kind, with the allocator as the command line has it.
-
-    Raises TimeoutError where it takes longer than ``within_s``.
-    """
-    tune_allocator()
+    """Run a coroutine on an event loop of that kind. Raises TimeoutError where it takes longer than ``within_s``."""
     with asyncio.Runner(loop_factory=fast_loop if kind == "uvloop" else asyncio.new_event_loop) as runner:
         return runner.run(asyncio.wait_for(main, within_s))

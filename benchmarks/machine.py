@@ -41,6 +41,15 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def peak_resident_bytes() -> int:
+    """Return the most resident memory that this process has had. Linux only (raises OSError).
+
+    What getrusage(2) calls the maximum also counts the process that started this one, until its program was loaded.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
 def _versions() -> dict[str, str]:
     found = {}
     for name in _PACKAGES:

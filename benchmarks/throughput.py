@@ -92,7 +92,8 @@ class Throughput(Benchmark, frozen=True, kw_only=True):
     loop: Loop = "uvloop"
 
     def __post_init__(self) -> None:
-        check_begin(self.only, CONTESTANTS)
+        has_tls = self.wire != "plain"
+        check_begin(self.only, [kind for kind, contestant in CONTESTANTS.items() if has_tls or not contestant.is_h2])
 
     async def run(self) -> Report:
         """Let the contestants send in turn, wire by wire and lane by lane."""

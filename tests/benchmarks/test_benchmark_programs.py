@@ -5,6 +5,7 @@ import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from errno import ENOSPC
+from operator import call
 from os import strerror
 from pathlib import Path
 from typing import TypeVar
@@ -35,7 +36,7 @@ from benchmarks.arrivals import arrive, instants, percentiles_ms
 from benchmarks.atceilings import BARE
 from benchmarks.benchmark import Benchmark, configured, options_of
 from benchmarks.fresh import in_fresh_process
-from benchmarks.machine import this_machine
+from benchmarks.machine import peak_resident_bytes, this_machine
 from benchmarks.mocked import MeasuredMock, Requests
 from benchmarks.report import (
     Report,
@@ -142,6 +143,11 @@ async def test_a_fresh_process_returns_what_it_found() -> None:
     assert await in_fresh_process(str.upper, "found") == "FOUND"
 
 
+async def test_a_fresh_process_does_not_count_the_memory_of_the_one_that_started_it() -> None:
+    ballast = bytearray(256 * 2**20)
+    assert 0 < await in_fresh_process(call, peak_resident_bytes) < len(ballast)
+
+
 @pytest.mark.usefixtures("in_this_process")
 def test_the_command_runs_one_and_leaves_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--small", "5", "--large", "10", "--warm", "5", "--rounds", "1"]
@@ -175,6 +181,7 @@ def test_every_option_says_what_it_is_and_its_default_is_possible(kind: type[Ben
         (["ceilings", "--scale", "nan"], "scale"),
         (["ceilings", "--case", "100", "--only", "h2"], "direct; aiohttp; bare aiohttp, paced"),
         (["throughput", "--only", "requests"], "official SDK"),
+        (["throughput", "--only", "direct, h2", "--wire", "plain"], "direct; direct, packed"),
         (["closed_at_once", "--only", "h2"], "direct; aiohttp"),
         (["soak", "--transport", "carrier pigeon"], "direct"),
     ],
@@ -206,6 +213,20 @@ def test_the_figures_are_printed_even_where_they_cannot_be_kept(
     said = capsys.readouterr()
     assert "coalesced, 10 waiting" in said.out
     assert said.err == f"{tmp_path}: cannot be written: No space left on device\n"
+
+
+def test_what_nobody_reads_is_kept_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def measured(_: Benchmark) -> Report:
+        monkeypatch.setattr(sys.stdout, "write", gone)
+        return Report(rows=[], checks=[])
+
+    def gone(_: str) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(limiter.Pacing, "run", measured)
+    with pytest.raises(BrokenPipeError):
+        main(["limiter", "--results", str(tmp_path)])
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
 
 
 def test_ctrl_c_ends_it_in_one_line(
