@@ -153,8 +153,9 @@ def latency_of(histogram: Histogram) -> Latency:
 
 def read_result(path: Path) -> Result:
     """Read a result from its file, or from the folder that holds it. Raises InputError, which says what is wrong."""
-    file = path / FILE if path.is_dir() else path
+    file = path
     try:
+        file = path / FILE if path.is_dir() else path
         content = file.read_bytes()
     except OSError as error:
         raise InputError(
@@ -162,7 +163,7 @@ def read_result(path: Path) -> Result:
         ) from None
     try:
         made_by = msgspec.json.decode(content, type=_Head)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):  # the latter where it is nested without end
         raise InputError(f"{file}: is no result of `{_PROGRAM}`; give the {FILE} of an earlier benchmark") from None
     if made_by.program == _PROGRAM and made_by.schema != SCHEMA:
         raise InputError(f"{file}: has format {made_by.schema}, and this sendengine reads {SCHEMA}; measure it anew")

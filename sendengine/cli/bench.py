@@ -153,14 +153,15 @@ def bench_command(  # noqa: PLR0913 - click hands each option over as an argumen
     with _made(results_dir) as folder, TemporaryDirectory(prefix="sendengine-bench-") as state:
         done = run(lambda: _measure(asked, load, state_dir=Path(state), command=_spelled(ctx)))
         comparison = None if old is None else compared(old, done.result)
-        if not is_json:  # before the disk may fail
-            with suppress(BrokenPipeError):  # nobody reads on, and the files are written all the same
-                _show(done.result, comparison)
         drawn = plots(done.result)
-        write_files(folder, [(FILE, rendered(done.result)), *drawn])
-    if is_json:
-        show_json({"directory": folder, "result": done.result, "comparison": comparison})
-    else:
+        try:
+            if is_json:
+                show_json({"directory": folder, "result": done.result, "comparison": comparison})
+            else:
+                _show(done.result, comparison)
+        finally:  # where nobody reads on, or that disk is full, the files are written all the same
+            write_files(folder, [(FILE, rendered(done.result)), *drawn])
+    if not is_json:
         say(f"\n{folder}:\n  {FILE}, {', '.join(name for name, _ in drawn)}")
     raise click.exceptions.Exit(done.exit_code)
 

@@ -19,6 +19,7 @@ from sendengine.core.onesignal import USER_INTERVAL_S, Plan
 from sendengine.errors import SettingsError
 from sendengine.mockserver import AppConfig, LaneLimit, MockConfig, MockProcess
 from sendengine.settings import AppSettings, CeilingSettings, Settings, TransportSettings, load_settings
+from sendengine.settings.kinds import FieldError
 from sendengine.settings.layers import PREFIX
 
 LATENCY_MS: Final = 100.0
@@ -65,6 +66,11 @@ class Asked(Struct, frozen=True, kw_only=True):
             )
         if self.is_named and not os.access(self.config, os.F_OK):
             raise SettingsError(f"{self.config}: there is no such file; correct --config, or leave it out")
+        if self.latency_p99_ms and not self.median_ms:
+            raise SettingsError(
+                "--latency-p99-ms: makes a latency lognormal, whose median is above 0; correct --latency-ms, or leave "
+                "--latency-p99-ms out"
+            )
         if self.latency_p99_ms and self.latency_p99_ms <= self.median_ms:
             raise SettingsError(
                 f"--latency-p99-ms {self.latency_p99_ms:g}: must be above the median, which --latency-ms says is "
@@ -159,7 +165,11 @@ def _named(asked: Asked) -> tuple[Settings, str]:
 
 
 def _at(settings: Settings, name: str, url: str) -> Settings:
-    return replace(settings, apps={name: replace(settings.apps[name], base_url=url)})
+    try:
+        app = replace(settings.apps[name], base_url=url)
+    except FieldError as error:  # the app's key would go there in the clear
+        raise SettingsError(f"{url}: {error.problem} for apps.{name}") from None
+    return replace(settings, apps={name: app})
 
 
 def _mock(asked: Asked) -> MockConfig:
@@ -184,6 +194,11 @@ def _allowed(asked: Asked) -> Sequence[str]:
 async def _check_answers(url: str, transport: TransportSettings) -> None:
     """Connect once, so that a wrong address is told before anything is offered."""
     failed = next((check for check in await check_connection(url, transport) if check.result == "fail"), None)
+    if failed is not None and failed.detail.startswith("the certificate"):
+        raise SettingsError(
+            f"{url}: {failed.detail}; set transport.ca_file in the settings to what signed it, and name an app of them "
+            "with --app"
+        )
     if failed is not None:
         raise SettingsError(
             f"{url}: nothing answers there: {failed.detail}; correct --address, start a server (`sendengine mock "

@@ -111,6 +111,7 @@ def test_a_result_comes_back_from_its_file_and_from_its_folder(tmp_path: Path) -
         ('{"program": "sendengine bench", "schema": 2}', "has format 2, and this sendengine reads 1"),
         ('{"program": "sendengine bench", "schema": 1}', "or a damaged one"),
         ('{"program": "another", "schema": 1}', "is no result"),
+        ('{"program": "sendengine bench", "schema": 1, "why": ' + "[" * 100_000, "is no result"),
         (rendered(RESULT)[:-40], "is no result"),
         (rendered(RESULT).replace('"seconds": 10.0', '"seconds": "ten"'), "damaged one: Expected `float`"),
     ],
@@ -127,6 +128,8 @@ def test_a_result_that_is_not_there_says_so(tmp_path: Path) -> None:
         read_result(tmp_path / "nix.json")
     with pytest.raises(InputError, match=r"bench\.json: cannot be read"):
         read_result(tmp_path)
+    with pytest.raises(InputError, match=r"cannot be read: File name too long"):
+        read_result(tmp_path / ("x" * 256))
 
 
 def test_files_that_cannot_be_written_say_so(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from sendengine.bench.result import read_result
+from sendengine.errors import StorageError
 from tests.cli.sending import APP_ID, admin, behave, requests_of, run
 from tests.support.programs import SENDENGINE, ended, mock_server, started, until
 
@@ -204,6 +205,7 @@ def unreachable(*_: object, **__: object) -> None:
         (("--config", "nix.toml"), "nix.toml: there is no such file; correct --config"),
         (("--latency-p99-ms", "100"), "--latency-p99-ms 100: must be above the median, which --latency-ms says is 100"),
         (("--latency-ms", "300", "--latency-p99-ms", "90"), "which --latency-ms says is 300"),
+        (("--latency-ms", "0", "--latency-p99-ms", "90"), "lognormal, whose median is above 0; correct --latency-ms"),
     ],
 )
 def test_bad_input_says_what_where_and_how_to_mend_it(arguments: tuple[str, ...], error: str) -> None:
@@ -231,6 +233,42 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_is_measured() -> N
     assert result.exit_code == 5
     assert "cannot be made" in result.stderr
     assert "choose another --results-dir" in result.stderr
+
+
+def test_what_one_disk_has_no_room_for_is_on_the_other(bench_mock: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    way = ("bench", "--rate", "50", "--seconds", "0.2", "--address", bench_mock)
+    with Path("/dev/full").open("wb") as full, started(*SENDENGINE, *way, stdout=full) as process:
+        ended(process)
+    assert process.returncode == 5
+    (left,) = folders()
+    assert read_result(left).lanes
+
+    def no_space(folder: Path, _: object) -> None:
+        raise StorageError(f"{folder}: cannot be written: No space left on device")
+
+    monkeypatch.setattr("sendengine.cli.bench.write_files", no_space)
+    result = run(*way, "--json")
+    assert result.exit_code == 5
+    assert "No space left on device" in result.stderr
+    assert orjson.loads(result.stdout)["result"]["lanes"]
+
+
+def test_an_apps_key_goes_nowhere_in_the_clear() -> None:
+    address = own_address()
+    Path("sendengine.toml").write_text(f'{APP}[bench]\naddresses = ["{address}"]\n')
+    with mock_server("--host", address) as base_url:
+        result = run("bench", "--app", "shop", "--address", base_url)
+    assert result.exit_code == 2
+    assert f"{base_url}: http:// would send the key to {address} in the clear" in result.stderr
+    assert "set allow_insecure = true for apps.shop" in result.stderr
+
+
+def test_a_certificate_that_is_not_trusted_is_named() -> None:
+    with mock_server("--tls") as base_url:
+        result = run("bench", "--address", base_url)
+    assert result.exit_code == 2
+    assert f"{base_url}: the certificate is not trusted" in result.stderr
+    assert "set transport.ca_file in the settings" in result.stderr
 
 
 # Stopping
