@@ -24,6 +24,7 @@ from sendengine.transport.encodings import decoded
 from sendengine.transport.lifetimes import IDLE_S, idle_s
 from sendengine.transport.writing import JOINED_BYTES, may_be_unsent
 
+_INTERIM: Final = 100  # and above
 _SWITCHING: Final = 101
 _FINAL: Final = 200  # and above
 
@@ -85,6 +86,8 @@ class Link:
         """
         message, payload = await self.protocol.read()
         while message.code < _FINAL and message.code != _SWITCHING:
+            if message.code < _INTERIM:
+                raise ValueError("the reply's status is below 100")
             message, payload = await self.protocol.read()
         headers = {name.lower(): value for name, value in message.headers.items()}
         if payload.is_eof() and payload.total_bytes <= max_bytes:

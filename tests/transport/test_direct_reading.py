@@ -154,6 +154,17 @@ def test_a_body_beyond_the_bound_is_cut_at_once() -> None:
     assert fed(ReplyReader(max_bytes=10), head + b"x" * 10) is None, "the bound itself is within it"
 
 
+@pytest.mark.parametrize("status", [b"000", b"099"])
+def test_a_status_below_100_is_no_reply_and_nothing_of_it_is_kept(status: bytes) -> None:
+    head = b"HTTP/1.1 " + status + b" None\r\nContent-Length: "
+    for pieces in ([head + b"0\r\n\r\n"], [head + b"1\r\n\r\nH" + PLAIN], [head + b"99\r\n\r\n", b"x" * 11]):
+        with pytest.raises(UnreadableError, match="status"):
+            fed(ReplyReader(max_bytes=10), *pieces)
+    reader = ReplyReader(max_bytes=10)
+    assert not reader.feed(b"HTTP/1.1 " + status + b" None\r\n\r\n")
+    assert not reader.finish()
+
+
 def test_a_head_beyond_the_bound_is_no_reply_in_whatever_pieces() -> None:
     start, end = b"HTTP/1.1 200 OK\r\nX: ", b"\r\nContent-Length: 0\r\n\r\n"
     for length, is_reply in ((MAX_HEAD_BYTES - len(start) - len(end) + 4, True), (MAX_HEAD_BYTES, False)):

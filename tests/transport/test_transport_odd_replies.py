@@ -73,6 +73,10 @@ CERTAIN: Final[dict[str, tuple[bytes, tuple[int, bytes] | None]]] = {
     "a request": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", None),
     "a version of one digit": (b"HTTP/1 200 OK\r\nContent-Length: 10\r\n\r\n" + WHOLE, None),
     "a status of two digits": (b"HTTP/1.1 20 OK\r\nContent-Length: 10\r\n\r\n" + WHOLE, None),
+    "a status below 100, and another reply": (
+        b"HTTP/1.1 099 None\r\nContent-Length: 1\r\n\r\nH" + reply(WHOLE),
+        None,
+    ),
     "a NUL in a header": (OK + b"X: a\0b\r\nContent-Length: 10\r\n\r\n" + WHOLE, None),
     "a name with a space": (OK + b"X Y: z\r\nContent-Length: 10\r\n\r\n" + WHOLE, None),
 }

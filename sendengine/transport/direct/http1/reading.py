@@ -8,7 +8,7 @@ passed over.
 
 Decided here: a body beyond the bound is cut and is the reply all the same, since its status and headers are known: a
 429 stays a 429. Interim replies (100, 103) are passed over. A 101 is a reply like any other, after which the
-connection is of no use.
+connection is of no use. A status below 100 is none, and what has one no reply.
 """
 
 from typing import Final
@@ -23,8 +23,10 @@ from sendengine.transport.failures import words
 MAX_HEAD_BYTES: Final = 65_536
 _END: Final = b"\r\n\r\n"
 _FIRST: Final = ord("H")  # llhttp has seen to the rest of "HTTP/", and passes over line ends before it
+_INTERIM: Final = 100  # and above
 _SWITCHING: Final = 101
 _FINAL: Final = 200  # and above
+_NO_STATUS: Final = 1  # for 000, as 0 says that the reply is not whole
 
 
 class UnreadableError(Exception):
@@ -123,7 +125,7 @@ class ReplyReader:
         size += len(body)
         self._size = size
         if size > self._max_bytes:
-            self._status = self._parser.get_status_code()
+            self._status = self._parser.get_status_code() or _NO_STATUS
             self.is_spent = self._is_odd = True
 
     def on_message_complete(self) -> None:
@@ -132,10 +134,11 @@ class ReplyReader:
             return
         status = self._parser.get_status_code()
         if status < _FINAL and status != _SWITCHING:
-            self._interim += 1
             self._is_odd = True
-            return
-        self._status = status
+            if status >= _INTERIM:
+                self._interim += 1
+                return
+        self._status = status or _NO_STATUS
         if not self._parser.should_keep_alive():
             self.is_spent = True
 
@@ -145,6 +148,8 @@ class ReplyReader:
         start, end = 0, len(raw) - self._size - len(_END)
         if self._is_odd or not raw.startswith(_END, end):  # a look costs half of a search
             start, end = self._find_head()
+            if self._status < _INTERIM:
+                raise UnreadableError("the reply's status is below 100")
             body = b"".join((body, *self._more))[: self._max_bytes]
             self._more.clear()
             self._interim = 0
