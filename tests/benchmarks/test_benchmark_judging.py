@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from time import perf_counter
+from typing import Self
 
 import pytest
 
-from benchmarks import atceilings, backlog, ceilings
+from benchmarks import atceilings, backlog, ceilings, throughput
 from benchmarks.mocked import Requests
+from benchmarks.throughput import BARE
+from benchmarks.workload import H2
 from sendengine.telemetry.histogram import Histogram
 from tests.benchmarks.local_servers import LocalMock
 
@@ -47,6 +50,45 @@ async def test_at_the_ceilings_nobody_is_drawn_where_nobody_had_a_turn(monkeypat
     drawn = (await ceilings.Ceilings(only="aiohttp").run()).plots
     assert [*drawn] == [f"{case}-{what}" for case in ("0", "100", "300", "lognormal") for what in ("rate", "latency")]
     assert [*(await ceilings.Ceilings(case="2000").run()).plots] == ["2000-rate"]
+
+
+@pytest.mark.parametrize(
+    ("server", "only", "answering"),
+    [
+        ("sink", "direct", "nginx, h2"),
+        ("nginx", "direct", "nginx, h2"),
+        ("mock", "direct", "mock"),
+        ("sink", "ai", "sink"),
+    ],
+)
+async def test_whom_http2_is_compared_with_asks_the_same_server(
+    server: throughput.ServerKind, only: str, answering: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, str] = {}
+
+    class Named:
+        def __init__(self, name: str) -> None:
+            self.base_url = name
+
+        async def __aenter__(self) -> Self:
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+    async def turn(_: throughput.Throughput, kind: str, __: object, server: Named) -> throughput.Figures:
+        asked[kind] = server.base_url
+        return {"jobs/CPU-s": 1.0}
+
+    monkeypatch.setattr(throughput.Throughput, "_turn", turn)
+    monkeypatch.setattr(throughput, "nginx_program", lambda: "nginx")
+    for name in ("Sink", "CountingMock"):
+        monkeypatch.setattr(throughput, name, lambda name=name, **_: Named(name.removeprefix("Counting").lower()))
+    monkeypatch.setattr(throughput, "Nginx", lambda *, is_h2=False, **_: Named("nginx, h2" if is_h2 else "nginx"))
+    await throughput.Throughput(wire="tls", server=server, only=only, rounds=1).run()
+    assert BARE in asked
+    assert (H2 in asked) == (only == "direct")
+    assert set(asked.values()) == {answering}
 
 
 async def test_of_all_backlogs_the_dearest_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
