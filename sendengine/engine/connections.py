@@ -74,10 +74,11 @@ class ConnectionBudget:
             self.left -= holder.cost
             return True
         if holder not in self.wanting and holder not in self._hoping:
-            is_coming = bool(self.idle) and any(other.retire_idle() for other in self._holders if self._is_rich(other))
-            if len(holder) * holder.cost < self.part:
+            is_poor = len(holder) * holder.cost < self.part
+            if is_poor:
                 self.wanting.append(holder)
-            elif is_coming:
+            is_coming = bool(self.idle) and any(other.retire_idle() for other in self._holders if self._is_rich(other))
+            if is_coming and not is_poor:
                 self._hoping.append(holder)
         return False
 
@@ -91,7 +92,11 @@ class ConnectionBudget:
         self._invite()
 
     def _is_rich(self, holder: Holder) -> bool:
-        return len(holder) * holder.cost > self.part
+        """Whether it has more than its part; with fewer connections than lanes any has, where another has none."""
+        held = len(holder) * holder.cost
+        if 0 < held <= self.part and len(self._holders) * WHOLE > self._total:
+            return any(not len(other) for other in self.wanting)
+        return held > self.part
 
     def _invite(self) -> None:
         waiting, self.wanting, self._hoping = [*self.wanting, *self._hoping], [], []

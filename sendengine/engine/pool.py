@@ -99,7 +99,7 @@ class WorkerPool:
     def must_shrink(self) -> bool:
         """Whether a worker that has finished must go, because another lane needs its connection.
 
-        Asked after each request, so it looks at the budget's numbers first, as `can_engage` does.
+        Asked after each request and before parking, so it looks at the budget's numbers first, as `can_engage` does.
         """
         budget = self._connections
         return (budget.left < 0 or bool(budget.wanting)) and budget.asks_back(self)

@@ -49,12 +49,14 @@ class Worker:
             if self._sealed is not None:
                 endings.interrupted(lane, self._sealed)
 
-    async def _work(self) -> None:
+    async def _work(self) -> None:  # noqa: C901 - parted in two it would cost each request a coroutine
         lane = self._lane
         custody, exchange, permit = lane.custody, lane.transport.exchange, self._permit
         while True:
             sealed = self._sealed = lane.take()
             if sealed is None:
+                if lane.pool.must_shrink:  # nobody asks those who are parked
+                    return
                 await self._park()
                 continue
             try:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sendengine import Accepted
+from sendengine import Accepted, Expired, UpdateUser, external_id
 from sendengine.engine.connections import WHOLE, ConnectionBudget
 from sendengine.settings import TransportSettings
-from tests.support.engines import CREATE, assert_nothing_leaked, make_engine, note, now_s, settled
+from tests.support.engines import CREATE, assert_nothing_leaked, make_engine, note, now_s, pass_turns, settled, within
 from tests.support.fake_transport import FakeTransport
 from tests.support.virtual_loop import run_virtually
 
@@ -126,6 +126,22 @@ def test_a_server_that_takes_fewer_at_once_than_before_is_left_by_as_many_worker
     assert one.held == 8
 
 
+def test_where_lanes_are_more_than_connections_each_has_its_turn() -> None:
+    one, other = two_lanes(1)
+    one.take()
+    assert not other.take()
+    assert one.budget.asks_back(one), "when it has finished"
+    one.end()
+    assert other.invited == 1
+    assert other.take()
+    other.rest(1)
+    assert not one.take()
+    assert other.idle == 0, "it was told to go"
+    other.end()
+    assert one.take()
+    assert not one.budget.asks_back(one), "nobody else wants it"
+
+
 @given(st.lists(st.tuples(st.sampled_from("tec"), st.integers(0, 3), st.integers(1, 500)), max_size=60))
 def test_there_are_never_more_than_the_connections_carry(steps: list[tuple[str, int, int]]) -> None:
     budget = ConnectionBudget(10)
@@ -165,3 +181,41 @@ def test_over_connections_with_streams_there_is_more_under_way_than_connections(
 
     run_virtually(main())
     assert transport.most_under_way == 150
+
+
+def test_all_lanes_of_all_apps_send_over_one_connection(tmp_path: Path) -> None:
+    transport = FakeTransport()
+    news = {"app_id": "0f6b0aa6-3b3a-4b5a-9b0a-0d4f3f1f7a11"}
+
+    async def main() -> None:
+        wire = TransportSettings(max_connections=1)
+        async with make_engine(tmp_path, transport, wire=wire, others={"news": news}) as engine:
+            receipts = []
+            for number in range(5):
+                for app in ("shop", "news"):
+                    receipts.append(await engine.submit(note("a", text=str(number), app=app)))
+                    receipts.append(await engine.submit(UpdateUser(external_id(f"u{number}"), {"a": "1"}, app=app)))
+            for receipt in receipts:
+                assert isinstance(await settled(receipt), Accepted)
+            assert_nothing_leaked(engine, transport)
+
+    run_virtually(main())
+    assert transport.most_under_way == 1
+
+
+def test_whoever_finds_nothing_to_do_gives_its_connection_to_a_lane_that_has_none(tmp_path: Path) -> None:
+    transport = FakeTransport(connect_s=1.0)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport, wire=TransportSettings(max_connections=4)) as engine:
+            await pass_turns()  # the application limit is known then
+            jobs = [note("a", text=str(number), urgency="high", expires_in_s=0.7) for number in range(8)]
+            late = [await engine.submit(job) for job in jobs]
+            await asyncio.sleep(0.5)  # four are connecting for them
+            begin_s = now_s()
+            assert isinstance(await within(engine.send(UpdateUser(external_id("u"), {"a": "1"}))), Accepted)
+            assert now_s() - begin_s < 3
+            assert [type(await settled(receipt)) for receipt in late] == [Expired] * 8
+            assert_nothing_leaked(engine, transport)
+
+    run_virtually(main())
