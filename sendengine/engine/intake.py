@@ -54,7 +54,7 @@ class Intake:
                 self._invited -= 1
                 self.leave(size_bytes, high=high)
             else:
-                self._let_in(high=high)  # whoever stood behind may be smaller
+                self._let_next_in()  # whoever stood behind may be smaller
             raise
         self._invited -= 1
 
@@ -73,12 +73,8 @@ class Intake:
         if high:
             self.high_jobs -= 1
             self._high_bytes -= size_bytes
-        if self._outside[True]:
-            self._let_in(high=True)
-        if (
-            self._outside[False] and not self._outside[True]
-        ):  # a high job too large for its quarter must not wait for ever
-            self._let_in(high=False)
+        if self._outside[True] or self._outside[False]:
+            self._let_next_in()
 
     def turn_away(self, error: SendEngineError) -> None:
         """Everybody outside gets ``error``: the app is held, or the engine stops."""
@@ -99,6 +95,12 @@ class Intake:
             return True
         normal_bytes = inside_bytes - self._high_bytes + size_bytes
         return normal_jobs < self._most_normal_jobs and normal_bytes <= self._most_normal_bytes
+
+    def _let_next_in(self) -> None:
+        """Let in who is next: high ones first, since one too large for its quarter must not wait for ever."""
+        self._let_in(high=True)
+        if not self._outside[True]:
+            self._let_in(high=False)
 
     def _let_in(self, *, high: bool) -> None:
         outside = self._outside[high]

@@ -112,6 +112,18 @@ async def test_whoever_is_cancelled_outside_takes_nothing_and_lets_a_smaller_one
     assert (intake.jobs, intake.size_bytes) == (2, 70)
 
 
+async def test_a_large_high_one_that_is_cancelled_outside_lets_normal_ones_in() -> None:
+    intake = Intake(max_jobs=100, max_bytes=100)
+    intake.try_enter(30, high=False)
+    large, normal = waiter(intake, 90, high=True), waiter(intake, 10)
+    await pass_turns()
+    assert (large.done(), normal.done()) == (False, False)
+    large.cancel()
+    await pass_turns()
+    assert normal.done()
+    assert (intake.jobs, intake.size_bytes) == (2, 40)
+
+
 async def test_whoever_is_cancelled_with_room_just_given_hands_it_on() -> None:
     intake = Intake(max_jobs=1, max_bytes=1000)
     intake.try_enter(1, high=False)
