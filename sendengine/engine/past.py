@@ -3,7 +3,7 @@
 Units: ``_s`` is seconds; ages are the wall clock's.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -14,6 +14,7 @@ from sendengine.core.jobs import CreateNotification, Job, UpdateUser
 from sendengine.core.onesignal import KEY_KEPT_DAYS
 from sendengine.core.outcomes import Ambiguous, Expired, GaveUp, Outcome
 from sendengine.engine.receipts import Receipt
+from sendengine.engine.source import OVERDUE
 from sendengine.ports import Part, RecoveredJob, RecoveredRequest
 
 MOST_DEATHS: Final = 5
@@ -26,7 +27,6 @@ KEY_AGE_S: Final = (KEY_KEPT_DAYS - 1) * 86_400.0
 """Older keys are not trusted: a day is left for the repeat itself."""
 
 _EVIDENCE: Final = "a process died while it was on the wire"
-_OVERDUE: Final = "its deadline passed before it could be repeated"
 
 
 class Past(Struct, frozen=True):
@@ -158,7 +158,7 @@ def _rest_of_update(recovered: RecoveredJob, job: UpdateUser, *, is_over: bool) 
         return Rest(others, (Part(ids, Ambiguous(_EVIDENCE, not_sent=ids)),), may_wait=recovered.was_begun)
     if is_left:
         return Rest(job, may_wait=recovered.was_begun)
-    return Rest(None, (Part(ids, GaveUp(_OVERDUE, maybe_sent=True, not_sent=ids)),))
+    return Rest(None, (Part(ids, GaveUp(OVERDUE, maybe_sent=True, not_sent=ids)),))
 
 
 def _unsealed(
@@ -169,10 +169,10 @@ def _unsealed(
         return job if sealed is None and not parts else None
     if sealed is None and not parts:
         return job
-    gone = set(sealed or ())
+    gone = Counter(sealed or ())  # a job may name a recipient twice
     for part in parts:
         gone.update(part.recipients)
-    left = tuple([item for item in job.to.ids if item not in gone])
+    left = tuple((Counter(job.to.ids) - gone).elements())
     return replace(job, to=replace(job.to, ids=left)) if left else None
 
 

@@ -442,3 +442,16 @@ def test_after_a_crash_between_reply_and_settlement_the_repeat_is_answered_from_
     assert isinstance(outcome, Accepted)
     assert outcome.replayed
     assert transport.arrivals[0].body == transport.arrivals[1].body
+
+
+@pytest.mark.parametrize("was", ["accepted", "sealed"])
+def test_a_job_that_names_somebody_twice_goes_on_with_the_second_time(tmp_path: Path, was: str) -> None:
+    disk = Disk()
+    parts = (Part(("a",), Accepted(("first",))),) if was == "accepted" else ()
+    (job,) = left(disk, note("a", "b", "a"), parts=parts)
+    if was == "sealed":
+        left_sealed(disk, seal_of((job, ("a",))))
+    transport = FakeTransport()
+    (outcome,), _ = recover(tmp_path, disk, transport)
+    assert isinstance(outcome, Accepted)
+    assert transport.deliveries == ({"a": 1, "b": 1} if was == "accepted" else {"a": 2, "b": 1})
