@@ -125,7 +125,7 @@ def _act(lane: "Lane", sealed: Sealed, verdict: Verdict, *, now_s: float) -> Non
         case KeyRefused():
             sealed.attempts -= 1
             lane.app.key_refused(sent_at_s=sealed.sent_at_s, status=verdict.status)
-            lane.returned(sealed)
+            lane.again(sealed, at_s=now_s)  # another key may be there at once, and its user's second is not over
         case ChannelRefused():
             _channel_refused(lane, sealed, verdict, now_s=now_s)
         case AppDisabled():

@@ -6,10 +6,11 @@ Units: seconds; instants are the running loop's ``time()``, except ``expires_at`
 import asyncio
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from math import ceil
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from msgspec import Struct
 
@@ -46,6 +47,7 @@ from sendengine.transport import bounded_connections, transport_opener
 TransportFactory = Callable[[AppSettings, str], Transport]
 """Makes an app's transport from its settings and its API key."""
 
+_LOOK_S: Final = 1.0
 _log = logging.getLogger("sendengine")
 
 
@@ -132,7 +134,7 @@ class SendEngine:
 
         Raises IntakeFullError after ``timeout_s``, InvalidJobError, KeyReusedError, AppHeldError, EngineClosedError or
         StorageError; then the job was not taken. Cancelling it while it waits takes nothing either, except that a job
-        that is just being written is taken all the same.
+        that is just being written, or has just been taken, is sent all the same.
         """
         return await self._admissions.submit(job, timeout_s=timeout_s)
 
@@ -219,7 +221,7 @@ class SendEngine:
     def limit_rate(self, rate: float | None) -> None:
         """Send at most ``rate`` requests a second in each lane, never above its ceiling; None: as the settings say.
 
-        Raises ValueError where ``rate`` is not above 0: `pause` sends nothing.
+        No limit is below one request a minute. Raises ValueError where ``rate`` is not above 0: `pause` sends nothing.
         """
         for lane in self._lanes.values():
             lane.pace.cap(rate)
@@ -374,10 +376,12 @@ class SendEngine:
             self._crashes.append(problem)
 
     async def _until(self, is_so: Callable[[], bool]) -> None:
-        """Wait until a condition holds that changes only when something settles or an app changes."""
+        """Wait until a condition holds: looked at when something settles or an app changes, and once a second."""
         while not is_so():
             self._idle.clear()
-            await self._idle.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):  # nobody tells when a held app's last request comes back
+                    await self._idle.wait()
 
     async def _close(self) -> None:
         for task in self._start_up:

@@ -49,16 +49,16 @@ class Leaving:
         await self._done.wait()
 
     def _settle(self) -> None:
-        room, is_done = TURN, False
+        is_done = False
         try:
+            left = self._take(TURN)  # first, what hangs on a request's answer too: its end must seal nothing any more
+            self._lane.books.book([(receipt, ids, Abandoned(receipt.is_begun, ids)) for receipt, ids in left])
+            room = TURN - len(left)
             while self._requests and room > 0:
                 sealed = self._requests.popleft()
                 room -= len(sealed.shares)
                 endings.abandon(self._lane, sealed)
-            if room > 0:
-                left = self._take(room)
-                is_done = len(left) < room
-                self._lane.books.book([(receipt, ids, Abandoned(receipt.is_begun, ids)) for receipt, ids in left])
+            is_done = room > 0
         finally:  # what an observer raises ends nobody else's booking
             if is_done:
                 self._next = None

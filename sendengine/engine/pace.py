@@ -110,7 +110,7 @@ class Pace:
             self._reopen(asyncio.get_running_loop().time())
 
     def cap(self, rate: float | None) -> None:
-        """Send at most ``rate`` requests a second, whatever the controller says; None: as it says.
+        """Send at most ``rate`` requests a second, or one a minute, whatever the controller says; None: as it says.
 
         Raises ValueError where ``rate`` is not above 0: `pause` is what sends nothing.
         """

@@ -88,8 +88,10 @@ class UserSource:
 
     @property
     def oldest_s(self) -> float | None:
-        """When the oldest job of the user who is ready longest came."""
-        return next((user.since_s for user in self._normal if user.is_ready), None)
+        """When the oldest job came, of the users who are first in their lines or within their second."""
+        first = (next((user for user in line if user.is_ready), None) for line in (self._high, self._normal))
+        waiting = (*first, *(user for _, _, user in self._cooling if user.waits))
+        return min((user.since_s for user in waiting if user is not None), default=None)
 
     def add(
         self,

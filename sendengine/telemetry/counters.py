@@ -67,10 +67,11 @@ class LaneCounters:
     """One lane's counts since its engine started.
 
     ``requests`` counts what was written, every attempt: it is what the server counts. ``replies`` counts what
-    came back, by status; the difference is in flight or ``lost``. ``not_sent`` attempts failed before anything was
-    written and are no requests. ``retries`` are the attempts that were not a request's first. ``epochs`` are bursts
-    of 429s, however many each held. The engine adds to these, and to ``held_s``, directly. ``failure`` is what the
-    latest attempt met, in words, where nothing has been answered since.
+    came back, by status. ``not_sent`` attempts were certainly not received: nearly all failed before anything was
+    written, and are no requests; the others are, and with those in flight and those ``lost`` they make the difference.
+    ``retries`` are repeats of attempts without an answer; what a 429 sent back is none. ``epochs`` are bursts of 429s,
+    however many each held. The engine adds to these, and to ``held_s``, directly. ``failure`` is what the latest
+    attempt met, in words, where nothing has been answered since.
     """
 
     __slots__ = (

@@ -19,6 +19,7 @@ from sendengine import (
     phone_number,
 )
 from sendengine.engine.app import CHANNEL_REFUSALS
+from sendengine.settings import StoppingSettings
 from tests.support.engines import (
     CREATE,
     UPDATE,
@@ -346,6 +347,22 @@ def test_a_held_app_in_a_drain_is_not_waited_for(tmp_path: Path) -> None:
     run_virtually(main())
 
 
+def test_a_held_apps_last_request_that_comes_back_in_a_drain_ends_it(tmp_path: Path) -> None:
+    transport = FakeTransport(lambda _: NO_KEY, latency_s=5)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport, stopping=StoppingSettings(drain_timeout_s=1000)) as engine:
+            await engine.submit(note("a", text="one"))
+            await asyncio.sleep(4)
+            await engine.submit(note("a", text="two"))
+            await asyncio.sleep(2)
+            assert engine.stats().apps["shop"].held is not None
+            begin_s = now_s()
+        assert now_s() - begin_s < 6
+
+    run_virtually(main())
+
+
 def test_pushes_without_a_channel_of_their_own_count_as_push(tmp_path: Path) -> None:
     transport = FakeTransport(lambda _: NO_PLAN)
 
@@ -394,3 +411,54 @@ def test_a_parked_request_expires_although_nothing_else_happens(tmp_path: Path) 
 
     run_virtually(main())
     assert not transport.arrivals
+
+
+def test_another_key_that_is_there_at_once_brings_a_users_requests_no_closer_together(tmp_path: Path) -> None:
+    transport = first([NO_KEY_FOR_USERS], latency_s=0.05)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport, app=in_file(tmp_path)) as engine:
+            in_file(tmp_path, "second-key")
+            assert isinstance(await engine.send(change("u", a=1)), Accepted)
+
+    run_virtually(main())
+    refused, again = transport.arrivals
+    assert again.at_s - refused.at_s == pytest.approx(1.05)
+
+
+def test_what_is_parked_is_among_the_oldest(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with make_engine(tmp_path, FakeTransport()) as engine:
+            await engine.submit(mail("x", expires_in_s=40))
+            for _ in range(CHANNEL_REFUSALS):
+                lane_of(engine).app.channel_refused("email")
+            await asyncio.sleep(30)
+            lane = engine.stats().lanes[CREATE]
+            assert lane.depth == 1
+            assert lane.oldest_age_s == pytest.approx(30, abs=1)
+
+    run_virtually(main())
+
+
+def test_the_backlog_of_a_held_channel_is_set_aside_a_part_in_each_turn(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with make_engine(tmp_path, FakeTransport()) as engine:
+            engine.pause()
+            for number in range(1000):
+                engine.submit_nowait(mail(str(number)))
+            await asyncio.sleep(1)  # they need not linger any more
+            lane = lane_of(engine)
+            for _ in range(CHANNEL_REFUSALS):
+                lane.app.channel_refused("email")
+            engine.unpause()
+            left, most = 1000, 0
+            while left:
+                await asyncio.sleep(0)
+                before, left = left, lane.source.waiting
+                most = max(most, before - left)
+            assert most < 200
+            assert lane.waiting == 1000
+            with pytest.raises(AppHeldError):
+                await engine.submit(mail("x"))
+
+    run_virtually(main())

@@ -12,8 +12,8 @@ from sendengine.core.outcomes import Outcome
 from sendengine.engine.leaving import TURN
 from sendengine.ports import Part, RequestRecord
 from sendengine.settings import CeilingSettings, RetrySettings, StoppingSettings
-from tests.support.engines import assert_nothing_leaked, change, make_engine, make_settings, note
-from tests.support.fake_transport import FakeTransport
+from tests.support.engines import assert_nothing_leaked, change, make_engine, make_settings, note, settled, until
+from tests.support.fake_transport import Answer, Arrival, FakeTransport, refuse, throttle
 from tests.support.virtual_loop import run_virtually
 
 MANY = 6 * TURN
@@ -68,6 +68,30 @@ def test_requests_that_wait_for_their_repeats_are_abandoned_in_turns_too(tmp_pat
             outcomes = Counter(receipt.outcome for receipt in receipts if isinstance(receipt.outcome, Abandoned))
             assert sum(outcomes.values()) == MANY
             assert any(outcome.maybe_sent for outcome in outcomes if isinstance(outcome, Abandoned))
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("where", ["on the wire", "in a trial that waits"])
+def test_a_large_pack_that_is_refused_for_no_reason_leaves_as_a_whole(tmp_path: Path, where: str) -> None:
+    def behave(arrival: Arrival) -> Answer:
+        return refuse() if len(arrival.ids) > 1 else throttle("3600")
+
+    transport = FakeTransport(behave, latency_s=1.0)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            receipt = await engine.submit(note(*[f"u{number}" for number in range(2000)]))
+            await until(lambda: len(transport.arrivals) == (1 if where == "on the wire" else 5))
+            if where != "on the wire":
+                await asyncio.sleep(2)
+            await engine.abort()
+            outcome = await settled(receipt)
+            assert isinstance(outcome, Abandoned)
+            assert not outcome.maybe_sent, "it was refused"
+            assert len(outcome.not_sent) == 2000
+            assert engine.health().is_alive
+            assert_nothing_leaked(engine, transport)
 
     run_virtually(main())
 

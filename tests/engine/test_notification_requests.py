@@ -35,7 +35,7 @@ from tests.support.engines import (
     outcomes_of,
     settled,
 )
-from tests.support.fake_transport import Answer, FakeTransport, first, json_reply, throttle
+from tests.support.fake_transport import Answer, FakeTransport, accept, first, json_reply, throttle
 from tests.support.virtual_loop import run_virtually
 
 TEXT = {"contents": {"en": "x"}}
@@ -279,3 +279,20 @@ def test_members_of_a_pack_with_a_later_deadline_go_on_without_those_that_expire
     refused, again = transport.arrivals
     assert (refused.ids, again.ids) == (["a", "b"], ["b"])
     assert refused.key != again.key
+
+
+def test_hundreds_of_packs_of_which_some_expire_in_one_instant_go_on_with_the_others(tmp_path: Path) -> None:
+    transport = FakeTransport(lambda arrival: throttle("5") if arrival.number <= 400 else accept(arrival), 0.2)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            receipts = []
+            for number in range(400):  # of each message two in the same minute; they share a request, which is refused
+                receipts.append(engine.submit_nowait(note("a", text=str(number), expires_in_s=3)))
+                receipts.append(engine.submit_nowait(note("b", text=str(number), expires_in_s=15)))
+            ended = [await settled(receipt) for receipt in receipts]
+            assert [type(outcome) for outcome in ended] == [Expired, Accepted] * 400
+            assert_nothing_leaked(engine, transport)
+
+    run_virtually(main())
+    assert [arrival.ids for arrival in transport.arrivals] == [["a", "b"]] * 400 + [["b"]] * 400

@@ -1,6 +1,9 @@
 """What a lane of user updates draws from: who may go, in which order, and what is remembered of whom."""
 
 from collections.abc import Sequence
+from typing import Literal
+
+import pytest
 
 from sendengine import Accepted, Ambiguous, Expired, Receipt, Rejected, UpdateUser, alias, external_id
 from sendengine.core.requests import UserRequest
@@ -350,6 +353,17 @@ def test_the_oldest_is_the_one_that_waits_longest() -> None:
     assert users.source.oldest_s == 1000.0
     users.must_pull()
     assert users.source.oldest_s == 1003.0
+
+
+@pytest.mark.parametrize("urgency", ["high", "normal"])
+def test_a_high_user_and_one_within_its_second_wait_too(urgency: Literal["high", "normal"]) -> None:
+    users = Users()
+    users.add(change("v", a=1))
+    users.took(users.must_pull())
+    users.add(UpdateUser(external_id("v" if urgency == "normal" else "u"), {"a": "1"}, urgency=urgency))
+    users.now_s += 0.5
+    users.add(change("w", a=1))
+    assert users.source.oldest_s == 1000.0
 
 
 def test_the_same_id_under_another_label_is_another_user() -> None:
