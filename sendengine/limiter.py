@@ -14,6 +14,7 @@ from typing import Final
 
 from sendengine.core.bound import COOLED_S, WARM_UP_S, Allowance, Audit, safe_rate, warm_share
 from sendengine.core.bucket import Bucket
+from sendengine.core.stalls import StallWatch
 
 SLOWEST_RATE: Final = 1 / 60
 NORMAL_EVERY: Final = 10  # while high ones wait too, each tenth permit is a normal one's
@@ -31,7 +32,7 @@ class Limiter:
     """Hands out permits at no more than ``safe_rate(ceiling)``; starts open, at that rate, with a full bucket.
 
     One that ``warms_up`` goes slower for a moment when somebody waits for the first time in COOLED_S: for whoever opens
-    connections then.
+    connections then. While ``stalls`` sees the server stall, those who wait get nothing, and nothing is made up for.
 
     Belongs to one event loop, and is not thread-safe. A permit that was granted and is not used stays spent.
     """
@@ -52,14 +53,16 @@ class Limiter:
         "_loop",
         "_queues",
         "_since_s",
+        "_stalls",
         "_timer",
         "_waited_s",
         "_waiting",
         "_warms_up",
     )
 
-    def __init__(self, *, ceiling: float, warms_up: bool = False) -> None:
+    def __init__(self, *, ceiling: float, warms_up: bool = False, stalls: StallWatch | None = None) -> None:
         self._ceiling = ceiling
+        self._stalls = stalls
         self._warms_up = warms_up and ceiling * WARM_UP_S > 1  # below, it would be over before the next permit
         self._is_warming_up = False
         self._begun_s = -inf  # when somebody waited for the first time in COOLED_S,
@@ -220,13 +223,17 @@ class Limiter:
         """Hand out every whole permit that is there, and look again later if anybody still waits."""
         self._timer = None
         now_s = self._bound_loop().time()
-        away_s = now_s - self._since_s
+        away_s, meant_s = now_s - self._since_s, self._due_s - self._since_s
+        if self._stalls is not None and self._stalls.has_stalled(min(meant_s, away_s), now_s=now_s):
+            self._replace_bucket(permits=0.0)
         count = min(self._waiting, self._bucket.whole_permits(now_s=now_s))
         if count:
             self._bucket.take(count, now_s=now_s)
             self._granted += count
             self._audit.record(count, now_s=now_s)
             self._waiting -= self._queues.hand_out(count)
+            if self._stalls is not None:
+                self._stalls.sent(now_s=now_s)
         self._waited_s = now_s
         if self._allowance.was_refitted(away_s, spare_s=1 / self._bucket.rate, now_s=now_s) or self._is_warming_up:
             self._is_warming_up = now_s - self._begun_s < WARM_UP_S

@@ -74,7 +74,11 @@ def make_lane(  # noqa: PLR0913 - what a lane shares with its engine, all named 
         source=_source(app, group, settings=settings, books=books),
         intake=intake,
         books=books,
-        pace=Pace(lane=name, limiter=Limiter(ceiling=ceiling, warms_up=True), controller=controller),
+        pace=Pace(
+            lane=name,
+            limiter=Limiter(ceiling=ceiling, warms_up=True, stalls=app.stalls),
+            controller=controller,
+        ),
         retries=Retries(
             lane=name, lost_reply_wait_s=settings.retry.lost_reply_wait_s, chance=random.random, now_s=now_s
         ),
