@@ -150,6 +150,26 @@ async def test_room_that_is_claimed_is_used_while_a_window_is_closed_for_a_momen
     assert held[2].send(large) is not None
 
 
+async def test_room_that_is_claimed_is_used_while_the_server_does_not_read_for_a_moment_and_not_after_that() -> None:
+    side = Side()
+    held = [await side.pool.obtain() for _ in range(3)]
+    requests = [WireRequest("POST", "/notifications", b"%d" % number) for number in range(3)]
+    side.connection.pause_writing()
+    assert (side.pool.take(), side.connection.has_room) == (None, False), "offered no more, at once"
+    assert held[0].send(requests[0]) is not None
+    await turns()
+    assert held[1].send(requests[1]) is not None
+    await turns()
+    assert side.requests() == [], "their bodies wait, and do not pile up behind what nobody reads"
+    jump(STUCK_S)
+    assert held[2].send(requests[2]) is None
+    side.connection.resume_writing()
+    await turns()
+    assert side.requests() == [b"0", b"1"]
+    assert side.pool.take() is side.connection
+    assert held[2].send(requests[2]) is not None
+
+
 async def test_a_window_that_opens_by_little_is_no_end_of_the_patience_unless_something_is_sent() -> None:
     side = Side()
     connection = await side.pool.obtain()

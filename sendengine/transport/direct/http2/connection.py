@@ -146,7 +146,7 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
         """
         streams = self._streams
         now_s = self._loop.time()
-        is_held = self._is_held and not self._liveness.is_well_but_for_a_window(now_s)
+        is_held = self._is_held and not self._liveness.will_soon_be_well(now_s)
         if is_held or len(streams) >= self.room or self._transport.is_closing():
             self._is_lost()
             return None
@@ -254,12 +254,12 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
 
     def pause_writing(self) -> None:
         """Take nothing new while the server does not read."""
-        self._liveness.is_paused = True
+        self._sender.is_paused = True
         self._weigh()
 
     def resume_writing(self) -> None:
         """Go on."""
-        self._liveness.is_paused = False
+        self._sender.is_paused = False
         self._weigh()
         self._flush_soon()
 
@@ -369,7 +369,7 @@ class Http2Connection(asyncio.BufferedProtocol, Timed):
             return
         sender = self._sender
         has_waited = has_more = sender.is_blocked
-        while has_more and not self._liveness.is_paused and not self.is_gone:
+        while has_more and not sender.is_paused and not self.is_gone:
             has_more = sender.pump()
             self._write(sender.take())
         self._write(sender.take())

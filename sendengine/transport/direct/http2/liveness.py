@@ -13,7 +13,7 @@ from sendengine.transport.direct.http2.sending import Sender
 SILENT_S: Final = 5.0  # without a byte while replies are awaited, before a ping
 IDLE_PING_S: Final = 20.0  # without a byte while none is
 PONG_S: Final = 10.0  # for the answer to a ping
-STUCK_S: Final = 1.0  # without a window, before what has room on the connection and is not sent goes elsewhere
+STUCK_S: Final = 1.0  # in which no body went on, before what has room on the connection and is not sent goes elsewhere
 
 
 class Liveness:
@@ -29,7 +29,6 @@ class Liveness:
         "_sender",
         "_stuck_since_s",
         "heard_s",
-        "is_paused",
         "until_s",
     )
 
@@ -37,7 +36,6 @@ class Liveness:
         """``patience_s`` is for how long the server may allow no streams at all, or leave bodies without a window."""
         self.heard_s = 0.0
         self.until_s = inf  # when it is too old
-        self.is_paused = False  # the server does not read
         self._control = control
         self._sender = sender
         self._pings = 0
@@ -75,11 +73,11 @@ class Liveness:
     @property
     def is_well(self) -> bool:
         """Whether the server answers, reads, and leaves a window: else nothing new is for this connection."""
-        return not self.is_asking and not self.is_paused and not self._sender.is_starved
+        return not self.is_asking and not self._sender.is_paused and not self._sender.is_starved
 
-    def is_well_but_for_a_window(self, now_s: float) -> bool:
-        """Whether all that it lacks is a window, and not for longer than the way to the server and back takes."""
-        return not self.is_asking and not self.is_paused and now_s < self._stuck_since_s + STUCK_S
+    def will_soon_be_well(self, now_s: float) -> bool:
+        """Whether it lacks a window or the server's reading alone, for no longer than the way there and back takes."""
+        return not self.is_asking and now_s < self._stuck_since_s + STUCK_S
 
     def retire(self) -> None:
         """It takes nothing new any more, so that it need not be looked at for that."""

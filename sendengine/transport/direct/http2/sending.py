@@ -52,6 +52,7 @@ class Sender:
         "_out",
         "_window",
         "has_failed",
+        "is_paused",
         "is_starved",
         "max_frame",
         "moved",
@@ -68,6 +69,7 @@ class Sender:
         self.max_frame = LEAST_MAX_FRAME
         self.size = 0  # of what waits for `take`, about
         self.is_starved = False  # a body waits, for which the connection's window is closed or too small
+        self.is_paused = False  # the server does not read what was written, so bodies wait
         self.has_failed = False
         self.moved = 0  # bytes of bodies that had to wait, and wait no more
         self._out: list[bytes] = []
@@ -94,7 +96,13 @@ class Sender:
                 self._wait(stream, body)
         elif not size:
             self._out += (_pack(len(block) << 8 | HEADERS, END_HEADERS | END_STREAM, number), block)
-        elif size <= self._window and size <= stream.window and size <= self.max_frame and not self._blocked:
+        elif (
+            size <= self._window
+            and size <= stream.window
+            and size <= self.max_frame
+            and not self._blocked
+            and not self.is_paused
+        ):
             self._out += (
                 _pack(len(block) << 8 | HEADERS, END_HEADERS, number),
                 block,
