@@ -69,7 +69,7 @@ def settings_for(manifest: Manifest, settings: Settings) -> Settings:
     """Return the settings with what decides the requests as it was; raises InputError where an app is another one."""
     for name, app_id in manifest.app_ids.items():
         now = settings.apps.get(name)
-        if now is None or now.app_id != app_id:
+        if now is None or now.app_id != app_id.lower():
             what = "is not configured any more" if now is None else f"has app_id {now.app_id} now"
             raise InputError(f"app {name!r} {what}; the run was begun with {app_id}: put it back into the settings")
     if manifest.plan is None:

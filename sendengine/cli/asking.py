@@ -48,9 +48,9 @@ def confirm(*, name: str, recipients: int | None, is_sure: bool) -> bool:
     if not is_terminal():
         if not is_many:
             return True
-        many = "an unknown number of" if recipients is None else f"{recipients:,}"
+        many = "an unknown number of recipients may be" if recipients is None else f"{recipients:,} recipients are"
         raise InputError(
-            f"{name}: {many} recipients are more than {CAREFUL_ABOVE:,}, and nobody can be asked here; "
+            f"{name}: {many} more than {CAREFUL_ABOVE:,}, and nobody can be asked here; "
             "add --yes to send all the same. Nothing was sent"
         )
     if not is_many:

@@ -19,6 +19,7 @@ from sendengine.campaign.saved import identity_of, manifest_of
 from sendengine.cli.carrying import command_line, resume_line
 from sendengine.cli.output import note
 from sendengine.cli.overview import Overview
+from sendengine.cli.reading import RENAME, check_text
 from sendengine.errors import InputError, StorageError
 from sendengine.settings import Settings
 
@@ -32,6 +33,7 @@ class Beginning:
         self._shown = shown
         self._edition = edition
         self._manifest = manifest_of(shown.loaded, shown.work, shown.settings, edition=edition)
+        check_text(self._manifest.input.path, mend=RENAME)  # the directory's part of it
         self._identity = identity_of(self._manifest, shown.loaded)
         self._manifest = replace(self._manifest, identity=self._identity)
         self._registry = Registry(shown.settings.state_dir)

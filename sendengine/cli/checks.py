@@ -52,8 +52,10 @@ def check_descriptors(transport: TransportSettings) -> Check:
 
 def check_disk(name: str, folder: Path) -> Check:
     """See whether a directory can be written to, and how much room there is."""
-    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if os.access(parent, os.F_OK))
+    existing = folder
     try:
+        whole = folder.absolute()
+        existing = next(parent for parent in (whole, *whole.parents) if os.access(parent, os.F_OK))
         with tempfile.TemporaryFile(dir=existing):
             pass
         free_bytes = shutil.disk_usage(existing).free

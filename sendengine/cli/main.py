@@ -28,6 +28,8 @@ def main() -> None:
         _fill_standard_streams()
         if isinstance(sys.stdout, TextIOWrapper):  # in a locale that lacks a character, it is written as \u2026
             sys.stdout.reconfigure(errors="backslashreplace")
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # it tidies up as Ctrl-C does where nothing is sent yet
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     cli(prog_name="sendengine")
 
 

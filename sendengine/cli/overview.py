@@ -84,7 +84,7 @@ def as_json(shown: Overview) -> dict[str, object]:
 
 def _limit(limit: Limit) -> str:
     if limit.most is None:
-        return "not known: OneSignal did not say how many users are subscribed"
+        return "not known: OneSignal could not be asked, or did not say, how many users are subscribed"
     if limit.deliveries is None:
         return f"{limit.most:,} deliveries in 15 minutes; how many these are is known only to OneSignal"
     share = f" ({limit.deliveries / limit.most:.1%})" if limit.most else ""

@@ -9,13 +9,14 @@ from pathlib import Path
 import click
 from msgspec import Struct
 
+from sendengine.campaign.disk import as_storage_error
 from sendengine.campaign.rundir import RunDir
 from sendengine.campaign.work import CampaignInput, LoadedInput, Work, refuse_faults
 from sendengine.cli.asking import Expectation
 from sendengine.cli.loop import run
 from sendengine.cli.options import overrides_of
 from sendengine.cli.overview import Overview, known_limits, look_up_limits, overview
-from sendengine.cli.reading import check_text, read_input
+from sendengine.cli.reading import RENAME, check_text, read_input
 from sendengine.cli.slower import slowed
 from sendengine.settings import Settings, load_settings
 
@@ -54,9 +55,9 @@ class RunPlace:
     def get(self, name: str) -> RunDir:
         """Return it; ``name`` becomes part of its name where it is made now. Raises InputError and StorageError."""
         if self._made is None:
-            check_text(
-                str(self._runs_dir.absolute()), str(Path.cwd()), mend="the manifest has to hold it, so rename it"
-            )
+            with as_storage_error(self._runs_dir):  # the working directory may be gone
+                place = self._runs_dir.absolute()
+            check_text(str(place), mend=RENAME)
             self._made = RunDir.make(self._runs_dir, name=name, now=datetime.now(UTC))
             self._lock.enter_context(self._made.locked())
         return self._made

@@ -15,6 +15,7 @@ from sendengine.cli.output import is_terminal
 from sendengine.errors import InputError
 from sendengine.settings import Settings
 
+RENAME: Final = "the manifest has to hold it, so rename it"
 _EVERY_S: Final = 0.5
 
 

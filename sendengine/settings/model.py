@@ -64,7 +64,7 @@ class AppSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """One OneSignal app. Where the key comes from is kept; `read_key` reads it.
 
     Exactly one of ``api_key``, ``api_key_file`` and ``api_key_command`` is given. ``base_url`` is kept without a
-    slash at its end.
+    slash at its end, ``app_id`` in small letters.
     """
 
     app_id: AppId
@@ -85,6 +85,7 @@ class AppSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         check_fields(self)
+        force_setattr(self, "app_id", self.app_id.lower())  # keys, ledgers and what was begun go by its text
         _check_key_source(self)
         force_setattr(self, "base_url", checked_base_url(self.base_url, is_insecure_allowed=self.allow_insecure))
 

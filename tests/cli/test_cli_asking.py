@@ -61,13 +61,15 @@ def test_what_it_takes_to_send(
     assert asked(monkeypatch, recipients, typed=typed, is_sure=is_sure)[0] == came_of_it
 
 
-@pytest.mark.parametrize(("recipients", "count"), [(1001, "1,001"), (None, "an unknown number of")])
+@pytest.mark.parametrize(
+    ("recipients", "count"), [(1001, "1,001 recipients are"), (None, "an unknown number of recipients may be")]
+)
 def test_where_nobody_can_be_asked_many_recipients_need_yes(
     monkeypatch: pytest.MonkeyPatch, recipients: int | None, count: str
 ) -> None:
     came_of_it, _ = asked(monkeypatch, recipients, typed=None)
     assert came_of_it == (
-        f"refused: black-friday: {count} recipients are more than 1,000, and nobody can be asked here; "
+        f"refused: black-friday: {count} more than 1,000, and nobody can be asked here; "
         "add --yes to send all the same. Nothing was sent"
     )
 

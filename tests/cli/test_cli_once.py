@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from sendengine.cli.preparing import RunPlace
-from tests.cli.sending import admin, campaign, jobs, report, run, runs
+from tests.cli.sending import APP_ID, admin, campaign, jobs, report, run, runs
 
 pytestmark = pytest.mark.usefixtures("sending_folder")
 
@@ -37,6 +37,16 @@ def test_the_same_campaign_sent_again_by_mistake_is_refused(sending_mock: str) -
     assert admin(sending_mock, "ledger")["recipients"] == 5
     campaign("u-1", "u-2", "u-3", "u-4", "u-5")
     assert run("send", "campaign.toml", "--edition", "2").exit_code == 0
+    assert admin(sending_mock, "ledger")["recipients"] == 10
+
+
+def test_an_app_is_the_same_in_capitals_and_small_letters(sending_mock: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("send", "campaign.toml").exit_code == 0
+    monkeypatch.setenv("SENDENGINE_APPS__SHOP__APP_ID", APP_ID.upper())
+    result = run("send", "campaign.toml")
+    assert (result.exit_code, "was begun before" in result.stderr) == (2, True)
+    assert run("send", "campaign.toml", "--edition", "2").exit_code == 0
+    assert len(list(Path(".sendengine").glob("volume-*.json"))) == 1
     assert admin(sending_mock, "ledger")["recipients"] == 10
 
 

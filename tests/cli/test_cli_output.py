@@ -118,3 +118,18 @@ def test_a_directory_whose_name_is_no_text_is_refused_before_anything_is_begun(
     result = run("send", "campaign.toml")
     assert (result.exit_code, "the name is not UTF-8; the manifest has to hold it" in result.stderr) == (2, True)
     assert runs() == []
+    result = run("send", "campaign.toml", "--runs-dir", str(tmp_path / "runs"))
+    assert (result.exit_code, "the name is not UTF-8; the manifest has to hold it" in result.stderr) == (2, True)
+    assert not tmp_path.exists()
+
+
+@pytest.mark.usefixtures("sending_folder")
+def test_a_working_directory_that_is_gone_is_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    given = (str(tmp_path / "campaign.toml"), "--config", str(tmp_path / "sendengine.toml"))
+    result = run("send", *given)
+    assert (result.exit_code, "sendengine: runs: cannot be written or read: No such" in result.stderr) == (5, True)
+    assert run("send", *given, "--runs-dir", str(tmp_path / "runs")).exit_code == 0
+    assert "runs cannot be written to: No such file or directory" in run("doctor", *given[1:]).stdout

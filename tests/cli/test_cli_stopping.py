@@ -51,3 +51,14 @@ def test_two_signals_end_in_130(slow_url: str) -> None:
     assert code == 130
     assert any(line.startswith("Aborting") for line in said)
     assert cast("int", report()["exit_code"]) == 130
+
+
+@pytest.mark.usefixtures("sending_folder")
+def test_a_signal_before_anything_is_sent_ends_in_130_and_leaves_nothing() -> None:
+    with started(*SENDENGINE, "send", "-", stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        until(lambda: any(Path().glob("runs/*/input.jsonl")), process)
+        process.terminate()
+        assert process.wait(LIMIT_S) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == "sendengine: stopped\n"
+    assert runs() == []
