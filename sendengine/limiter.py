@@ -223,8 +223,8 @@ class Limiter:
         """Hand out every whole permit that is there, and look again later if anybody still waits."""
         self._timer = None
         now_s = self._bound_loop().time()
-        away_s, meant_s = now_s - self._since_s, self._due_s - self._since_s
-        if self._stalls is not None and self._stalls.has_stalled(min(meant_s, away_s), now_s=now_s):
+        away_s = now_s - self._since_s
+        if self._stalls is not None and self._stalls.has_stalled(now_s=now_s):
             self._replace_bucket(permits=0.0)
         count = min(self._waiting, self._bucket.whole_permits(now_s=now_s))
         if count:

@@ -1,13 +1,15 @@
 """Sees that a server has stalled: for a while nothing is answered, although answers are due.
 
-Units: ``_s`` is seconds on a monotonic clock, handed in; waits are those of one who looks on time.
+Units: ``_s`` is seconds on a monotonic clock, handed in as ``now_s``.
 
 Method: what is sent into a stall (of the server, or of the way there) arrives in one instant at its end, on top of what
 is sent in the second after it. There is room for 9 ms of sends (`sendengine.core.bound`: S + J), so nothing more is
-sent from 6 ms of silence on, and a look of 2 ms or two; and what was not sent is not made up for. Silence counts only
-from when the earliest request after the last one that was answered should have been answered too: a gap between sends
-makes a gap between replies, one latency later. It takes a silence in which DUE replies were to be expected, so that
-chance has no part in it. Where that is longer than 6 ms, what went out in the rest of it is held back after the stall.
+sent from 4 ms of silence on, which take two looks of 2 ms more to be known; and nothing is made up for. Silence counts
+only from when the earliest request after the last one that was answered should have been answered too: a gap between
+sends makes a gap between replies, one latency later. And it counts only up to the look before this one: what had come
+by then has been read since, however long the loop was away. It takes a silence in which DUE replies were to be
+expected, so that chance has no part in it. Where that is longer, what went out in the rest of it is held back after
+the stall.
 
 A server that answers by fits and starts all the time looks as if it stalled, so stalls have a credit: when it is used
 up, nothing is called a stall for a while, longer each time.
@@ -17,26 +19,27 @@ from collections import deque
 from math import inf
 from typing import Final
 
-SILENCE_S: Final = 0.006  # and a look before it and one after it
+SILENCE_S: Final = 0.0035  # two looks, and a hair less: instants are floats
 DUE: Final = 20  # replies: that none of so many comes by chance has a probability of 2e-9
 LONGEST_SILENCE_S: Final = 0.1  # so fewer than 200 replies a second say nothing
-CREDIT_S: Final = 0.5  # of stalls in a row,
+CREDIT_S: Final = 1.0  # of stalls in a row,
 EARNED: Final = 0.05  # and this part of all other time
 REST_S: Final = 10.0  # without stalls, when the credit is used up; twice as long the next time
 LONGEST_REST_S: Final = 600.0
 _LOOKS_S: Final = 0.004  # two looks: a silence begins between them
 _COUNTED_S: Final = 0.25  # so long are replies counted to know their rate
-_BREAK_S: Final = 0.05  # nobody looked: what was sent and answered meanwhile says nothing
+_BREAK_S: Final = 0.5  # nobody looked: what was sent and answered meanwhile says nothing
 
 
 class StallWatch:
-    """Is told what is sent and answered, and looked at again and again while somebody waits to send."""
+    """Is told what is sent and answered, and looked at each two milliseconds or so while somebody waits to send."""
 
     __slots__ = (
         "_answers",
         "_counted",
         "_counted_s",
         "_credit_s",
+        "_heard_s",
         "_is_stall",
         "_latency_s",
         "_looked_s",
@@ -45,7 +48,6 @@ class StallWatch:
         "_rests_until_s",
         "_sent_s",
         "_silence_s",
-        "_silent_s",
         "_unanswered",
     )
 
@@ -53,11 +55,11 @@ class StallWatch:
         self._sent_s = -inf  # when the latest request was sent of those that have been answered,
         self._latency_s = 0.0  # how long its answer took,
         self._unanswered: deque[float] = deque()  # and when others were sent after it
-        self._answers = 0  # since the last look
-        self._looked_s = -inf
-        self._silent_s = 0.0  # for so long nothing has been answered
+        self._answers = 0  # since the last look,
+        self._looked_s = -inf  # which was then
+        self._heard_s = -inf  # the last look that found answers
+        self._silence_s = inf  # from so long a silence on it is a stall
         self._is_stall = False
-        self._silence_s = inf  # and from so long on that is a stall
         self._counted = 0
         self._counted_s = 0.0
         self._owed_s = 0.0  # for so long nothing is to be sent after a stall
@@ -66,7 +68,8 @@ class StallWatch:
         self._rests_until_s = -inf
 
     def __repr__(self) -> str:
-        return f"<StallWatch silent for {self._silent_s * 1e3:.0f} of {self._silence_s * 1e3:.0f} ms>"
+        state = "stalled" if self._is_stall else "no stall"
+        return f"<StallWatch {state}, silence is one from {self._silence_s * 1e3:.0f} ms on>"
 
     def sent(self, *, now_s: float) -> None:
         """Take note that requests go out now; of those that go together once is enough."""
@@ -83,43 +86,41 @@ class StallWatch:
         """Expect no reply to what has been sent: connections have ended."""
         self._unanswered.clear()
 
-    def has_stalled(self, waited_s: float, *, now_s: float) -> bool:
-        """Look: return whether nothing should be sent now; one meant to wait ``waited_s`` for this look.
-
-        It may have become longer, where the loop was away: then nothing could be read either. Several may look in turn.
-        """
-        since_s, self._looked_s = now_s - self._looked_s, now_s
-        has_watched = since_s <= waited_s + _BREAK_S
-        waited_s = min(waited_s, since_s)
-        if not has_watched:
+    def has_stalled(self, *, now_s: float) -> bool:
+        """Look: return whether nothing should be sent now. Several may look in turn."""
+        looked_s, self._looked_s = self._looked_s, now_s
+        since_s = now_s - looked_s
+        if since_s > _BREAK_S:
             self._unanswered.clear()  # a gate has closed, perhaps, in front of some that had their permits
+            since_s, self._answers = 0.0, min(self._answers, 1)
         if self._answers:
-            self._hear(now_s, is_counted=has_watched)
-        elif self._unanswered and now_s >= self._unanswered[0] + self._latency_s:
-            self._silent_s += waited_s
-        else:
-            self._silent_s = 0.0
-        self._is_stall = self._silent_s >= self._silence_s and now_s >= self._rests_until_s
+            self._hear(now_s)
+        is_silent = looked_s - self._silent_from_s() >= self._silence_s
+        self._is_stall = is_silent and now_s >= self._rests_until_s
         if self._is_stall or self._owed_s > 0:
-            self._owed_s -= 0.0 if self._is_stall else waited_s
-            self._spend(waited_s, now_s=now_s)
+            self._owed_s -= 0.0 if self._is_stall else since_s
+            self._spend(since_s, now_s=now_s)
             return True
-        self._earn(waited_s)
+        self._earn(since_s)
         return False
 
-    def _hear(self, now_s: float, *, is_counted: bool) -> None:
+    def _silent_from_s(self) -> float:
+        """From when on there has been silence where there should be none; inf where nothing is due."""
+        return max(self._heard_s, self._unanswered[0] + self._latency_s) if self._unanswered else inf
+
+    def _hear(self, now_s: float) -> None:
         """There are replies again, or still."""
         unanswered = self._unanswered
         if self._is_stall:
-            began_s = now_s - self._silent_s - _LOOKS_S
+            began_s = self._heard_s - _LOOKS_S
             while unanswered and unanswered[-1] > began_s:
                 unanswered.pop()
             unanswered.append(now_s)  # when all that was sent into the stall arrived
             self._owed_s = self._silence_s - SILENCE_S
-        self._silent_s = 0.0
         while unanswered and unanswered[0] <= self._sent_s:
             unanswered.popleft()
-        self._counted += self._answers if is_counted else 0
+        self._heard_s = now_s
+        self._counted += self._answers
         self._answers = 0
 
     def _spend(self, seconds: float, *, now_s: float) -> None:
