@@ -3,7 +3,7 @@
 import os
 from typing import NamedTuple
 
-KILLS = int(os.environ.get("CRASH_KILLS", "36"))
+KILLS = int(os.environ.get("CRASH_KILLS", "28"))
 """How many processes are killed, about."""
 BYTES_CASES = int(os.environ.get("CRASH_BYTES", "80"))
 """How many times bytes of a journal's files are damaged."""

@@ -138,6 +138,7 @@ async def test_a_campaign_whose_file_has_changed_is_not_resumed(tmp_path: Path) 
         assert_everybody_once(scene)
 
 
+@pytest.mark.slow
 async def test_an_outage_that_lasts_too_long_stops_a_run_and_resume_reaches_everybody_once(tmp_path: Path) -> None:
     async with scene_in(tmp_path) as scene:
         write_settings(tmp_path, scene.server.base_url, max_outage_s=1)
@@ -150,6 +151,7 @@ async def test_an_outage_that_lasts_too_long_stops_a_run_and_resume_reaches_ever
         judge_report(run_in(tmp_path), scene.server)
 
 
+@pytest.mark.slow
 async def test_after_an_outage_in_the_middle_of_a_campaign_retry_reaches_everybody_once(tmp_path: Path) -> None:
     """What was given up was carried out, or was not; who retries cannot know, and is killed on the way too."""
     async with scene_in(tmp_path) as scene:

@@ -128,7 +128,10 @@ async def greet_and_go(peer: H2Peer) -> None:
 
 
 @h2_only
-@pytest.mark.parametrize("then", [goodbye, goodbye_to_come, hang_up, greet_and_go])
+@pytest.mark.parametrize(
+    "then",
+    [goodbye, hang_up, *(pytest.param(then, marks=pytest.mark.slow) for then in (goodbye_to_come, greet_and_go))],
+)
 async def test_an_edge_that_greets_further_connections_and_dismisses_them(
     open_transport: TransportMaker, then: Callable[[H2Peer], "asyncio.Future[None]"]
 ) -> None:
