@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from sendengine.core.stalls import StallWatch
+from sendengine.core.stalls import Replies
 from sendengine.engine.events import announce
 from sendengine.engine.guard import Guard
 from sendengine.errors import AppHeldError, SettingsError
@@ -39,7 +39,7 @@ class App:
         self.settings = settings
         self.transport = transport
         self.guard = guard
-        self.stalls = StallWatch()  # of the server, which answers all lanes: where there is silence, it is all of them
+        self.replies = Replies()
         self.workers = 0
         self.is_paused = False  # nothing may be sent now: it is held, or its key is being looked at
         self.refuses_some = False  # held, or a channel of it is

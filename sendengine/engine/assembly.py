@@ -11,6 +11,7 @@ import msgspec
 from sendengine.core.backoff import BackoffController, Learned
 from sendengine.core.onesignal import CREATE_CEILING, UPDATE_CEILING, EndpointGroup
 from sendengine.core.packing import Packer
+from sendengine.core.stalls import StallWatch
 from sendengine.engine.app import App
 from sendengine.engine.books import Books
 from sendengine.engine.connections import ConnectionBudget
@@ -67,6 +68,7 @@ def make_lane(  # noqa: PLR0913 - what a lane shares with its engine, all named 
         now_s=now_s,
         learned=_learned(learned, app=app.settings, group=group),
     )
+    stalls = StallWatch(app.replies)
     return Lane(
         name=name,
         group=group,
@@ -76,9 +78,10 @@ def make_lane(  # noqa: PLR0913 - what a lane shares with its engine, all named 
         books=books,
         pace=Pace(
             lane=name,
-            limiter=Limiter(ceiling=ceiling, warms_up=True, stalls=app.stalls),
+            limiter=Limiter(ceiling=ceiling, warms_up=True, stalls=stalls),
             controller=controller,
         ),
+        stalls=stalls,
         retries=Retries(
             lane=name, lost_reply_wait_s=settings.retry.lost_reply_wait_s, chance=random.random, now_s=now_s
         ),

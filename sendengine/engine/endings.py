@@ -46,7 +46,7 @@ def answered(lane: "Lane", sealed: Sealed, reply: Reply) -> None:
     sealed.status = reply.status
     sealed.headers = reply.headers
     verdict = classify(reply, sealed.request)
-    lane.app.stalls.answered(sealed.sent_at_s, now_s=now_s)
+    lane.stalls.answered(sealed.sent_at_s, now_s=now_s)
     lane.counters.replied(reply.status, latency_s=now_s - sealed.sent_at_s)
     lane.land(sealed)
     _act(lane, sealed, verdict, now_s=now_s)
@@ -54,7 +54,7 @@ def answered(lane: "Lane", sealed: Sealed, reply: Reply) -> None:
 
 def unanswered(lane: "Lane", sealed: Sealed, error: NotSentError | ReplyLostError) -> None:
     """There is no reply."""
-    lane.app.stalls.lost()
+    lane.stalls.lost()
     if isinstance(error, NotSentError):
         _not_sent(lane, sealed, error)
     else:

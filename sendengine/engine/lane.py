@@ -15,6 +15,7 @@ from typing import Final
 
 from sendengine.core.onesignal import EndpointGroup
 from sendengine.core.outcomes import Expired, Outcome
+from sendengine.core.stalls import StallWatch
 from sendengine.core.verdicts import Took
 from sendengine.engine import endings
 from sendengine.engine.alarm import Alarm, earliest
@@ -55,6 +56,7 @@ class Lane:
         intake: Intake,
         books: Books,
         pace: Pace,
+        stalls: StallWatch,
         retries: Retries,
         counters: LaneCounters,
         custody: Custody | None,
@@ -69,6 +71,7 @@ class Lane:
         self.intake = intake
         self.books = books
         self.pace = pace
+        self.stalls = stalls
         self.retries = retries
         self.counters = counters
         self.custody = custody

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sendengine.core.stalls import CREDIT_S, EARNED, REST_S, StallWatch
+from sendengine.core.stalls import CREDIT_S, EARNED, REST_S, Replies, StallWatch
 
 LOOK_S = 0.002
 
@@ -13,7 +13,7 @@ class Bench:
     """A watch that is looked at each 2 ms; each look sends, and what was sent a latency before is answered."""
 
     def __init__(self, *, latency_s: float = 0.1, each: int = 12) -> None:
-        self.watch = StallWatch()
+        self.watch = StallWatch(Replies())
         self.now_s = 0.0
         self.stalled_s = 0.0
         self._latency_s = latency_s
@@ -38,7 +38,7 @@ class Bench:
 
 
 def test_silence_is_a_stall_from_8_ms_on_and_the_next_reply_ends_it() -> None:
-    bench = Bench()
+    bench = Bench(each=30)
     for seconds, is_silent, stalled_ms in [
         (1.0, False, 0),
         (0.006, True, 0),
@@ -71,7 +71,7 @@ def test_fewer_replies_take_a_longer_silence_which_is_held_back_afterwards() -> 
 
 
 def test_fewer_than_200_a_second_say_nothing() -> None:
-    watch = StallWatch()
+    watch = StallWatch(Replies())
     for number in range(500):
         now_s = number * LOOK_S
         watch.sent(now_s=now_s)
@@ -85,6 +85,39 @@ def test_nothing_is_due_where_connections_have_ended() -> None:
     bench.run(1.0)
     bench.watch.lost()
     assert bench.run(0.05, is_silent=True, sends=False) == 0
+
+
+def test_what_another_lane_hears_breaks_a_silence_and_does_not_make_one() -> None:
+    replies = Replies()
+    quick, slow = StallWatch(replies), StallWatch(replies)
+    for number in range(1000):  # 2 s, and nobody has answered the slow one yet
+        now_s = number * LOOK_S
+        slow.sent(now_s=now_s)
+        if now_s < 1:
+            quick.sent(now_s=now_s)
+            for _ in range(12):
+                quick.answered(now_s, now_s=now_s)
+        assert not slow.has_stalled(now_s=now_s)
+        assert not quick.has_stalled(now_s=now_s)
+    for number in range(1000, 1200):
+        now_s = number * LOOK_S
+        quick.sent(now_s=now_s)
+        slow.answered(now_s - 2, now_s=now_s)
+        assert not quick.has_stalled(now_s=now_s)
+
+
+def test_two_lanes_that_look_in_one_turn_after_the_loop_was_away_hear_no_silence() -> None:
+    replies = Replies()
+    lanes = [StallWatch(replies), StallWatch(replies)]
+    now_s = 0.0
+    for number in range(1000):
+        now_s += LOOK_S if number % 100 else 0.04
+        for lane in lanes:
+            assert not lane.has_stalled(now_s=now_s)  # timers come before what is read
+        for lane in lanes:
+            lane.sent(now_s=now_s)
+            for _ in range(6):
+                lane.answered(now_s - 0.004, now_s=now_s)
 
 
 def test_while_the_loop_was_away_nothing_could_be_heard() -> None:

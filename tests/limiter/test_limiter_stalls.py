@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sendengine.core.bound import safe_rate
-from sendengine.core.stalls import DUE, StallWatch
+from sendengine.core.stalls import DUE, Replies, StallWatch
 from sendengine.limiter import GateClosedError, Limiter
 from tests.limiter.permit_takers import most_in_one_second, stall, virtual_loop
 from tests.support.virtual_loop import run_virtually
@@ -45,9 +45,13 @@ async def sending(
     ceilings: Sequence[float], *, latency_s: float, stalls: Stalls = (), is_watched: bool = True
 ) -> AsyncIterator[list[Server]]:
     """Use each ceiling up, in a lane of its own, before one server whose lanes stall together."""
-    watch = StallWatch()
-    servers = [Server(watch, latency_s=latency_s, stalls=stalls) for _ in ceilings]
-    limiters = [Limiter(ceiling=ceiling, stalls=watch if is_watched else None) for ceiling in ceilings]
+    replies = Replies()
+    watches = [StallWatch(replies) for _ in ceilings]
+    servers = [Server(watch, latency_s=latency_s, stalls=stalls) for watch in watches]
+    limiters = [
+        Limiter(ceiling=ceiling, stalls=watch if is_watched else None)
+        for ceiling, watch in zip(ceilings, watches, strict=True)
+    ]
 
     async def work(limiter: Limiter, send: Callable[[], None]) -> None:
         while True:
@@ -130,7 +134,7 @@ def test_a_server_that_answers_by_fits_and_starts_costs_less_and_less() -> None:
 @pytest.mark.parametrize("closed_s", [0.02, 1.0])
 def test_a_gate_that_was_closed_is_no_stall(closed_s: float) -> None:
     async def main() -> None:
-        watch = StallWatch()
+        watch = StallWatch(Replies())
         limiter = Limiter(ceiling=6000, stalls=watch)
         loop, granted = virtual_loop(), 0
 
