@@ -40,7 +40,8 @@ laws: $(READY)
 
 # Processes killed a thousand times, and a journal's files damaged ten thousand times; some minutes.
 crash: $(READY)
-	CRASH_KILLS=1000 CRASH_BYTES=10000 $(BIN)/python -m pytest tests/crash --numprocesses auto --dist worksteal
+	CRASH_KILLS=1000 CRASH_BYTES=10000 $(BIN)/python -m pytest tests/crash --numprocesses auto --dist worksteal \
+	  --override-ini timeout=900
 
 # All benchmarks but the soak, one after another; an hour and a half, on a machine that does nothing else.
 bench: $(READY)
