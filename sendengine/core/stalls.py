@@ -18,7 +18,7 @@ from collections import deque
 from math import inf
 from typing import Final
 
-SILENCE_S: Final = 0.0015  # of a look; instants are floats
+SILENCE_S: Final = 0.0015  # less than a look of 2 ms, by more than instants are rounded
 DUE: Final = 20  # replies: that none of so many comes by chance has a probability of 2e-9
 LONGEST_SILENCE_S: Final = 0.1  # so fewer than 200 replies a second say nothing
 CREDIT_S: Final = 1.0  # of stalls in a row,

@@ -26,16 +26,19 @@ class StallingTransport(FakeTransport):
     async def exchange(self, request: WireRequest, permit: Permit) -> Reply:
         async def permit_and_way() -> None:
             await permit()
-            left_s = self.stalls_at_s + STALLED_S - now_s()
-            if 0 < left_s <= STALLED_S:
-                self.sent_meanwhile += 1
-                await asyncio.sleep(left_s)
+            self.sent_meanwhile += await self._sat_out()
 
         reply = await super().exchange(request, permit_and_way)
-        left_s = self.stalls_at_s + STALLED_S - now_s()
-        if 0 < left_s <= STALLED_S:
-            await asyncio.sleep(left_s)
+        await self._sat_out()
         return reply
+
+    async def _sat_out(self) -> bool:
+        """Wait for the end of the stall, if it is on; return whether it was."""
+        left_s = self.stalls_at_s + STALLED_S - now_s()
+        is_on = 0 < left_s <= STALLED_S
+        if is_on:
+            await asyncio.sleep(left_s)
+        return is_on
 
 
 def test_nothing_more_is_sent_into_a_stall_and_no_second_at_the_server_is_too_full(tmp_path: Path) -> None:

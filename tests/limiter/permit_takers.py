@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import cast
 
 from sendengine.limiter import GateClosedError, Limiter
@@ -15,8 +15,10 @@ def virtual_loop() -> VirtualLoop:
 
 
 @contextlib.asynccontextmanager
-async def contended(limiter: Limiter, *, workers: int = 60) -> AsyncIterator[list[float]]:
-    """Let workers take permits without a pause between; yields the instants of their permits."""
+async def contended(
+    limiter: Limiter, *, workers: int = 60, send: Callable[[], object] = lambda: None
+) -> AsyncIterator[list[float]]:
+    """Let workers take permits without a pause between, each of which they ``send``; yields the permits' instants."""
     loop = virtual_loop()
     instants: list[float] = []
 
@@ -28,6 +30,7 @@ async def contended(limiter: Limiter, *, workers: int = 60) -> AsyncIterator[lis
                 await asyncio.sleep(0.001)
             else:
                 instants.append(loop.time())
+                send()
 
     tasks = [asyncio.create_task(work()) for _ in range(workers)]
     try:

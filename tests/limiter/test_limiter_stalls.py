@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sendengine.core.bound import safe_rate
 from sendengine.core.stalls import DUE, Replies, StallWatch
-from sendengine.limiter import GateClosedError, Limiter
-from tests.limiter.permit_takers import most_in_one_second, stall, virtual_loop
+from sendengine.limiter import Limiter
+from tests.limiter.permit_takers import contended, most_in_one_second, stall, virtual_loop
 from tests.support.virtual_loop import run_virtually
 
 Stalls = Sequence[tuple[float, float]]
@@ -48,27 +48,11 @@ async def sending(
     replies = Replies()
     watches = [StallWatch(replies) for _ in ceilings]
     servers = [Server(watch, latency_s=latency_s, stalls=stalls) for watch in watches]
-    limiters = [
-        Limiter(ceiling=ceiling, stalls=watch if is_watched else None)
-        for ceiling, watch in zip(ceilings, watches, strict=True)
-    ]
-
-    async def work(limiter: Limiter, send: Callable[[], None]) -> None:
-        while True:
-            await limiter.permit()
-            send()
-
-    tasks = [
-        asyncio.create_task(work(limiter, server.send))
-        for limiter, server in zip(limiters, servers, strict=True)
-        for _ in range(60)
-    ]
-    yield servers
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    for limiter in limiters:
-        await limiter.aclose()
+    async with contextlib.AsyncExitStack() as lanes:
+        for ceiling, watch, server in zip(ceilings, watches, servers, strict=True):
+            limiter = Limiter(ceiling=ceiling, stalls=watch if is_watched else None)
+            await lanes.enter_async_context(contended(limiter, send=server.send))
+        yield servers
 
 
 @pytest.mark.parametrize(("stalled_s", "latency_s"), [(0.02, 0.1), (0.1, 0.0), (0.1, 0.1), (0.4, 1.0)])
@@ -136,34 +120,15 @@ def test_a_gate_that_was_closed_is_no_stall(closed_s: float) -> None:
     async def main() -> None:
         watch = StallWatch(Replies())
         limiter = Limiter(ceiling=6000, stalls=watch)
-        loop, granted = virtual_loop(), 0
-
-        def answer(sent_at_s: float) -> None:
-            watch.answered(sent_at_s, now_s=loop.now_s)
-
-        async def work() -> None:
-            nonlocal granted
-            while True:
-                try:
-                    await limiter.permit()
-                except GateClosedError:
-                    await asyncio.sleep(0.001)
-                else:
-                    granted += 1
-                    loop.call_later(0.1, answer, loop.now_s)
-
-        tasks = [asyncio.create_task(work()) for _ in range(60)]
-        await asyncio.sleep(1)
-        watch.sent(now_s=loop.now_s)  # these were sent away with their permits, and get no answer
-        limiter.close_gate()
-        await asyncio.sleep(closed_s)
-        limiter.open_gate(rate=6000)
-        granted = 0
-        await asyncio.sleep(0.5)
-        assert granted >= 0.97 * 0.5 * safe_rate(6000)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await limiter.aclose()
+        server = Server(watch, latency_s=0.1, stalls=())
+        async with contended(limiter, send=server.send) as instants:
+            await asyncio.sleep(1)
+            watch.sent(now_s=virtual_loop().now_s)  # these were sent away with their permits, and get no answer
+            limiter.close_gate()
+            await asyncio.sleep(closed_s)
+            limiter.open_gate(rate=6000)
+            before = len(instants)
+            await asyncio.sleep(0.5)
+            assert len(instants) - before >= 0.97 * 0.5 * safe_rate(6000)
 
     run_virtually(main())
