@@ -205,7 +205,7 @@ def _check_channel(to: Target, channel: str | None) -> None:
 
 
 def _check_message(message: Mapping[str, Json], channel: str | None) -> None:
-    if not isinstance(message, Mapping) or not message:
+    if not isinstance(message, (dict, Mapping)) or not message:  # what is a dict is told at once
         raise InvalidJobError("message", "an object of OneSignal's fields, such as {'contents': {'en': '…'}}")
     if not _SPECIAL.isdisjoint(message):
         _check_special(message)

@@ -85,7 +85,7 @@ class Queues(Generic[M]):
 
     def next_due_s(self) -> float | None:
         """Return when `next` may have one, in the past where it would now; None where none waits."""
-        takable = _front(self._high) or _front(self._alone) or self._first_early()
+        takable = (_front(self._high) if self._high else None) or _front(self._alone) or self._first_early()
         if takable is not None:
             return takable.opened_at_s
         while self._near and self._near[0][2].is_gone:

@@ -127,7 +127,7 @@ class Lane:
         """Put a worker to work if there is something that may go; that one will put the next to work."""
         pool, lookahead = self.pool, self.pace.lookahead
         if self._is_stopped or (self.approaching + pool.waking >= lookahead and not self.intake.high_jobs):
-            return  # as at the ceiling, most of the time: asked three times a request, so it comes without a call
+            return  # as at the ceiling, most of the time: asked for each request, so it comes without a call
         if not pool.can_engage:
             return
         waiting = self.source.waiting + self.returns.count
@@ -221,13 +221,17 @@ class Lane:
         if sealed.deadline_s is not None and now_s >= sealed.deadline_s:
             raise StaleRequestError
         sealed.launch(now_s=now_s)
+        # It put the next one to work when it took this, so there is more to do only where that was too early, or slow.
+        pool = self.pool
+        may_do_more = pool.connecting or self.approaching + pool.waking >= self.pace.lookahead
         self.approaching -= 1
         self.in_flight += 1
         self.counters.sent(now_s=now_s)
         self.pace.sent(now_s=now_s)
         if sealed.attempts == 1:
             self._budget.earn(now_s=now_s)
-        self.kick()
+        if may_do_more:
+            self.kick()
 
     def land(self, sealed: Sealed) -> None:
         """The attempt is over, however it went; or it ended before it was on the wire."""
