@@ -16,6 +16,7 @@ from sendengine.campaign.tables import Fault
 from sendengine.core.joblines import read_job
 from sendengine.core.jobs import CreateNotification, Job
 from sendengine.core.spelling import mend
+from sendengine.core.targets import IMPLIED_CHANNEL
 from sendengine.errors import InvalidJobError
 
 
@@ -156,7 +157,7 @@ class _Judge:
 
     def _count(self, app: str, job: Job) -> None:
         if isinstance(job, CreateNotification):
-            channel = job.channel or {"email": "email", "phone_number": "sms"}.get(job.to.kind, "")
+            channel = job.channel or IMPLIED_CHANNEL.get(job.to.kind, "")
             audience = Audience(app, "create_notification", channel)
             size = self.audiences.setdefault(audience, AudienceSize())
             listed = len(job.to.ids) if job.to.is_listed else job.expected_recipients

@@ -22,6 +22,7 @@ from sendengine.campaign.survey import Survey, survey_campaign
 from sendengine.campaign.tables import START, Mark
 from sendengine.core.jobs import CreateNotification, Job
 from sendengine.core.spelling import mend
+from sendengine.core.targets import IMPLIED_CHANNEL
 from sendengine.errors import InputError, InvalidJobError
 from sendengine.settings import Settings
 
@@ -29,7 +30,6 @@ STANDARD_INPUT: Final = "-"
 _JOB_BYTES: Final = 500  # of a job in a jobs file, roughly, and of each recipient that it names
 _ID_BYTES: Final = 30
 _NEARLY: Final = timedelta(seconds=1)
-_CHANNEL_OF: Final = {"email": "email", "phone_number": "sms"}
 
 
 class Item(Struct, frozen=True):
@@ -97,7 +97,7 @@ class CampaignInput(Struct, frozen=True):
     def audiences(self) -> Mapping[Audience, AudienceSize]:
         """Whom it goes to."""
         campaign, count = self.campaign, self.survey.to_send
-        channel = campaign.channel or _CHANNEL_OF.get(campaign.recipients.target, "")
+        channel = campaign.channel or IMPLIED_CHANNEL.get(campaign.recipients.target, "")
         size = AudienceSize(jobs=count, recipients=count if campaign.is_notification else 0)
         return {Audience(self.app, campaign.kind, channel): size}
 

@@ -26,7 +26,7 @@ from sendengine.core.onesignal import (
     PUSH_PAYLOAD_CAP_BYTES,
     TTL_MAX_S,
 )
-from sendengine.core.targets import Target
+from sendengine.core.targets import IMPLIED_CHANNEL, Target
 from sendengine.errors import InvalidJobError
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -51,7 +51,6 @@ _TEXT_CAPS: Final = {"name": NAME_CAP, "collapse_id": COLLAPSE_ID_CAP}
 _SPECIAL: Final = frozenset({*_TARGETING, *_OWNED, *_TEXT_CAPS, *LIST_CAPS, "ttl"})
 _DELTAS: Final = ("session_time", "session_count", "purchases")
 _DELTA_MAX: Final = 2**40  # more of them than ever wait for one user still add up to less than JSON's 64 bits
-_CHANNEL_OF: Final = {"email": "email", "phone_number": "sms"}
 
 
 # gc=False: what a job holds is JSON, which never holds the job; a million that wait need not be walked.
@@ -199,7 +198,7 @@ def _check_channel(to: Target, channel: str | None) -> None:
         raise InvalidJobError("channel", f"one of {', '.join(CHANNELS)}, got {channel!r}")
     if to.kind == "alias" and channel is None:
         raise InvalidJobError("channel", f"missing; an alias target needs one of {', '.join(CHANNELS)}")
-    implied = _CHANNEL_OF.get(to.kind)
+    implied = IMPLIED_CHANNEL.get(to.kind)
     if implied and channel not in {None, implied}:
         raise InvalidJobError("channel", f"a target of kind {to.kind} goes by {implied}, not {channel!r}")
 

@@ -16,6 +16,9 @@ from sendengine.errors import InvalidJobError
 TargetKind = Literal["alias", "subscription_id", "email", "phone_number", "segments", "filters"]
 Rule = Mapping[str, str | int | float | bool]
 
+IMPLIED_CHANNEL: Final = {"email": "email", "phone_number": "sms"}
+"""The channel of a target that names the addresses of one."""
+
 _OWN_LABELS: Final = frozenset({"external_id", "onesignal_id"})  # nothing about these need be checked
 
 

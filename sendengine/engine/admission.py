@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import orjson
 
 from sendengine.core.jobs import CreateNotification, Job
+from sendengine.core.targets import IMPLIED_CHANNEL
 from sendengine.core.wire import canonical
-from sendengine.engine.sealed import IMPLIED_CHANNEL
 from sendengine.errors import InvalidJobError
 
 _OVERHEAD_BYTES = 64  # quotes, commas, and the fields that every request has

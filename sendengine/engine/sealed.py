@@ -1,21 +1,19 @@
 """A request on its way: sealed once, repeated unchanged, settled once.
 
-Units: ``_s`` are seconds on the running loop's clock, except ``sealed_epoch_s``, which is the wall clock's.
+Units: ``_s`` are seconds on the running loop's clock.
 """
 
 from collections.abc import Mapping, Sequence
 from math import inf
-from typing import Final
 
 from msgspec import Struct
 
 from sendengine.core.requests import NotificationRequest, Request
 from sendengine.core.retry import Tries
+from sendengine.core.targets import IMPLIED_CHANNEL
 from sendengine.core.wire import WireRequest, encode
 from sendengine.engine.receipts import Receipt
 from sendengine.ports import Journal
-
-IMPLIED_CHANNEL: Final = {"email": "email", "phone_number": "sms"}
 
 Share = tuple[Receipt, tuple[str, ...]]
 """A job and those of its recipients that ride in one request; for a user's change, its id."""
