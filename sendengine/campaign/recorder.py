@@ -24,7 +24,7 @@ from sendengine.campaign.rundir import FAILURE_SUMS, FAILURES, INVALID, REQUESTS
 from sendengine.campaign.tables import Fault
 from sendengine.campaign.work import Item, Work
 from sendengine.core.joblines import job_fields
-from sendengine.core.jobs import CreateNotification, Job, UpdateUser
+from sendengine.core.jobs import CreateNotification, Job, UpdateUser, target_of
 from sendengine.core.outcomes import (
     OUTCOME_NAMES,
     Abandoned,
@@ -305,7 +305,7 @@ def _share_of(job: Job, outcome: Outcome) -> Job:
 
 
 def _ids(job: Job) -> tuple[str, ...]:
-    target = job.to if isinstance(job, CreateNotification) else job.user
+    target = target_of(job)
     return target.ids if target.is_listed else ()
 
 

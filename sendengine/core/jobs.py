@@ -143,6 +143,11 @@ class UpdateUser(Struct, frozen=True, gc=False):
 Job = CreateNotification | UpdateUser
 
 
+def target_of(job: Job) -> Target:
+    """Whom a job is for, whatever it is."""
+    return job.to if isinstance(job, CreateNotification) else job.user
+
+
 class Modifications(Protocol):
     """What a request changes, or a part of it."""
 

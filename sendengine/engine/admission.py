@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import orjson
 
-from sendengine.core.jobs import CreateNotification, Job
+from sendengine.core.jobs import CreateNotification, Job, target_of
 from sendengine.core.targets import IMPLIED_CHANNEL
 from sendengine.core.wire import canonical
 from sendengine.errors import InvalidJobError
@@ -28,7 +28,7 @@ def check_fence(job: Job, only_to: Sequence[str]) -> None:
 
 def first_outside(job: Job, only_to: Sequence[str]) -> str | None:
     """Name the first whom a job is for and ``only_to`` does not let through; None where there is nobody."""
-    target = job.to if isinstance(job, CreateNotification) else job.user
+    target = target_of(job)
     if not target.is_listed:
         return target.kind
     named = (f"{target.name}:{item}" for item in target.ids)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TypeAlias
 
-from sendengine.core.jobs import CreateNotification
+from sendengine.core.jobs import CreateNotification, target_of
 from sendengine.core.outcomes import Abandoned
 from sendengine.engine import endings
 from sendengine.engine.lane import Lane
@@ -83,8 +83,7 @@ def _abandon_rest(lane: Lane, receipt: Receipt, *, maybe_sent: bool) -> None:
     if receipt.is_complete:  # that process died before it could say so
         lane.books.book([(receipt, (), receipt.parts[-1].outcome)])
         return
-    job = receipt.job
-    ids = job.to.ids if isinstance(job, CreateNotification) else job.user.ids
+    ids = target_of(receipt.job).ids
     booked = {each for part in receipt.parts for each in part.recipients}
     left = tuple([each for each in ids if each not in booked])
     lane.books.book([(receipt, left, Abandoned(maybe_sent, left))])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 
 from msgspec import Struct
 
-from sendengine.core.jobs import CreateNotification, Job
+from sendengine.core.jobs import CreateNotification, Job, target_of
 from sendengine.core.outcomes import OUTCOME_NAMES, Abandoned, Outcome, merge
 from sendengine.ports import Journal, LoneJournal, Part
 
@@ -117,7 +117,7 @@ class Receipt(Struct, eq=False):
 
     def turn_back(self) -> None:
         """It was not taken after all: whoever joined it is told so."""
-        ids = self.job.to.ids if isinstance(self.job, CreateNotification) else self.job.user.ids
+        ids = target_of(self.job).ids
         self._parts = (Part(ids, Abandoned(maybe_sent=False, not_sent=ids)),)
         self.settle()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sendengine import Ambiguous, CreateNotification, GaveUp, Rejected, UpdateUser, external_id
 from sendengine.campaign.deadletters import Requeued, Slot, _batches, is_chosen, open_slot, requeue, slots_of
-from sendengine.core.jobs import Job
+from sendengine.core.jobs import Job, target_of
 from sendengine.core.outcomes import Accepted, Outcome
 from sendengine.journal.letters import DeadLetter
 from sendengine.journal.outbox import Outbox
@@ -165,7 +165,7 @@ async def test_whenever_a_requeue_is_killed_a_letter_is_there_or_what_is_put_bac
     for copy in copies:
         recovered, letters = await found(copy)
         assert len(recovered.jobs) + letters == 452
-        whom = [each.job.to if isinstance(each.job, CreateNotification) else each.job.user for each in recovered.jobs]
+        whom = [target_of(each.job) for each in recovered.jobs]
         assert len({target.ids for target in whom}) == len(whom)
         assert sum(len(request.seal.members) for request in recovered.requests) in {0, 2}
 

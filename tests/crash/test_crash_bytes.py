@@ -20,6 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sendengine import Accepted, CreateNotification, Job, Rejected, UpdateUser, external_id
+from sendengine.core.jobs import target_of
 from sendengine.core.wire import WireRequest
 from sendengine.errors import StorageError
 from sendengine.journal.connection import Connection
@@ -61,9 +62,7 @@ def change(number: int) -> UpdateUser:
 
 def seal_of(jobs: list[tuple[int, Job]], *, key: str | None) -> Seal:
     body = b"{" + b",".join(b'"%d":%d' % (number, number) for number, _ in jobs) + b"}"
-    members = tuple(
-        (number, job.to.ids if isinstance(job, CreateNotification) else job.user.ids) for number, job in jobs
-    )
+    members = tuple((number, target_of(job).ids) for number, job in jobs)
     return Seal("shop/create_notification", key, None, WireRequest("POST", "/notifications", body), members)
 
 
@@ -110,7 +109,7 @@ async def a_life(path: Path, *, steps: int, seen: Callable[[], None]) -> None:
 def _settle(outbox: Outbox, request: int, jobs: list[tuple[int, Job]]) -> None:
     portions = []
     for place, (number, job) in enumerate(jobs):
-        ids = job.to.ids if isinstance(job, CreateNotification) else job.user.ids
+        ids = target_of(job).ids
         outcome = Accepted(("m",), 0, ()) if place else Rejected(400, ("no",), attempts=1, not_sent=ids)
         portions.append(Portion(number, ids[:1], outcome, is_last=place != 1 or len(ids) == 1))
     outbox.settle(portions, request=request)

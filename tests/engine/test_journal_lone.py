@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sendengine import Abandoned, Accepted, CreateNotification, Expired, GaveUp, Job, segments
+from sendengine.core.jobs import target_of
 from sendengine.errors import ReplyLostError, StorageError
 from sendengine.journal.outbox import Outbox
 from sendengine.ports import RecoveredJob
@@ -23,10 +24,6 @@ HIGH_WAIT_S = 2.0
 
 def alone(name: str, **options: object) -> CreateNotification:
     return note(name, text=name, pack=False, **options)
-
-
-def ids_of(job: Job) -> tuple[str, ...]:
-    return job.to.ids if isinstance(job, CreateNotification) else job.user.ids
 
 
 async def opened(path: Path, **options: object) -> Outbox:
@@ -78,7 +75,7 @@ def test_a_job_that_goes_alone_may_have_been_sent_by_the_time_it_is_and_no_reque
         for arrival, copy in crash.copies:
             outbox = await opened(copy)
             found = await outbox.recover(when_failed=_refuse)
-            (job,) = [each for each in found.jobs if ids_of(each.job) == tuple(arrival.ids)]
+            (job,) = [each for each in found.jobs if target_of(each.job).ids == tuple(arrival.ids)]
             assert (job.was_begun, job.request_key) == (True, arrival.key)
             assert found.requests == ()
             await outbox.aclose()
