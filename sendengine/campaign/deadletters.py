@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from sendengine.campaign.disk import as_storage_error
 from sendengine.core.jobs import CreateNotification, Job, UpdateUser
-from sendengine.core.outcomes import OUTCOME_NAMES, Accepted, Ambiguous, Outcome
+from sendengine.core.outcomes import Accepted, may_have_been_sent
 from sendengine.engine.past import KEY_AGE_S
 from sendengine.journal.letters import DeadLetter, KeptRequest
 from sendengine.journal.outbox import Outbox
@@ -76,17 +76,6 @@ def slots_of(state_dir: Path) -> Sequence[Path]:
     """Return the journals of a state directory; raises StorageError."""
     with as_storage_error(state_dir):
         return sorted(state_dir.glob("engine-*.db"))
-
-
-def may_have_been_sent(outcome: Outcome) -> bool:
-    """Whether an attempt of a job may have taken effect."""
-    return isinstance(outcome, Ambiguous) or bool(getattr(outcome, "maybe_sent", False))
-
-
-def is_chosen(letter: DeadLetter, reasons: Sequence[str]) -> bool:
-    """Whether a letter ended in one of these outcomes, or says one of these texts; no reasons choose all."""
-    name, text = OUTCOME_NAMES[type(letter.outcome)], str(letter.outcome).lower()
-    return not reasons or any(reason == name or reason.lower() in text for reason in reasons)
 
 
 async def requeue(slot: Slot, letters: Iterable[DeadLetter], *, repeat_deltas: bool) -> Requeued:

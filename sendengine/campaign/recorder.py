@@ -12,7 +12,7 @@ from copy import copy
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain
-from typing import Final, assert_never
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -30,11 +30,11 @@ from sendengine.core.outcomes import (
     Abandoned,
     Accepted,
     Ambiguous,
-    Expired,
-    GaveUp,
     Outcome,
     Rejected,
     Unreachable,
+    may_have_been_sent,
+    reason_of,
 )
 from sendengine.errors import StorageError
 from sendengine.ports import Part, RequestRecord
@@ -151,7 +151,7 @@ class Recorder:
             self._count(each.item, outcome, parts)
         if self._goes_on(outcome, parts):
             self._left_joined += [each.item.first_row for each in joined]
-            if self.when_spared is not None and not _may_have_been_sent(outcome, parts):
+            if self.when_spared is not None and not _was_tried(outcome, parts):
                 self.when_spared(ticket.item)
             return
         keys = {id(part): key for part, key in ticket.parts}
@@ -265,8 +265,8 @@ class Recorder:
         line = {
             "job": job_fields(job, only=part.recipients),
             "outcome": OUTCOME_NAMES[type(outcome)],
-            "reason": _reason(outcome),
-            "maybe_sent": isinstance(outcome, Ambiguous) or getattr(outcome, "maybe_sent", False),
+            "reason": reason_of(outcome),
+            "maybe_sent": may_have_been_sent(outcome),
             "key": key,
         }
         if isinstance(outcome, Unreachable):
@@ -293,7 +293,7 @@ class Recorder:
         return [by_id[recipient] for recipient in recipients]
 
 
-def _may_have_been_sent(outcome: Outcome, parts: Sequence[Part]) -> bool:
+def _was_tried(outcome: Outcome, parts: Sequence[Part]) -> bool:
     outcomes = (outcome, *(part.outcome for part in parts))
     return any(not isinstance(each, Abandoned) or each.maybe_sent for each in outcomes)
 
@@ -320,27 +320,6 @@ def _ranges(rows: Sequence[int]) -> list[list[int]]:
         else:
             ranges.append([row + 1, row + 1])
     return ranges
-
-
-def _reason(outcome: Outcome) -> str:
-    match outcome:
-        case Rejected():
-            reason = "; ".join(outcome.errors) or f"status {outcome.status}"
-        case Unreachable():
-            reason = "; ".join(outcome.errors) or "nobody is subscribed"
-        case GaveUp():
-            reason = outcome.last
-        case Ambiguous():
-            reason = outcome.evidence
-        case Expired():
-            reason = "its deadline passed before it was sent"
-        case Abandoned():
-            reason = "the run was stopped first"
-        case Accepted():
-            reason = ""
-        case _:
-            assert_never(outcome)
-    return reason
 
 
 def _moment(epoch_s: float) -> str:

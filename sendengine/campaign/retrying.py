@@ -26,6 +26,7 @@ from sendengine.campaign.rundir import FAILURE_SUMS, FAILURES, RunDir
 from sendengine.core.joblines import read_job
 from sendengine.core.jobs import CreateNotification, Job, UpdateUser
 from sendengine.core.onesignal import EndpointGroup
+from sendengine.core.outcomes import is_chosen
 from sendengine.core.requests import NotificationRequest
 from sendengine.core.wire import canonical, encode
 from sendengine.errors import InvalidJobError
@@ -120,7 +121,7 @@ def plan_retry(
         failure, job = known
         if number in retried:
             left[RETRIED] += 1
-        elif reasons and not _is_chosen(failure, reasons):
+        elif not is_chosen(reasons, outcome=failure.outcome, reason=failure.reason):
             left[OTHER] += 1
         elif failure.maybe_sent and failure.key is not None and isinstance(job, CreateNotification):
             by_key.setdefault(failure.key, []).append((number, job))
@@ -175,10 +176,6 @@ def seal_of(replay: Replay, *, first: int) -> Seal:
     """The request of a replay; its jobs are known by their numbers, from ``first`` on."""
     members = tuple((number, _recipients(job)) for number, job in enumerate(replay.jobs, first))
     return replace(replay.seal, members=members)
-
-
-def _is_chosen(failure: Failure, reasons: Sequence[str]) -> bool:
-    return any(reason == failure.outcome or reason.lower() in failure.reason.lower() for reason in reasons)
 
 
 def _anew(job: Job, number: int, manifest: Manifest) -> Job:

@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 import orjson
 
-from sendengine.campaign.deadletters import Slot, is_chosen, may_have_been_sent, open_slot, requeue, slots_of
+from sendengine.campaign.deadletters import Slot, open_slot, requeue, slots_of
 from sendengine.cli.loop import run
 from sendengine.cli.options import config_option, json_option
 from sendengine.cli.output import counted, note, say, show_json
 from sendengine.core.joblines import job_fields
-from sendengine.core.outcomes import OUTCOME_NAMES, Accepted
+from sendengine.core.outcomes import OUTCOME_NAMES, Accepted, is_chosen, may_have_been_sent, reason_of
 from sendengine.journal.letters import DeadLetter
 from sendengine.settings import JournalSettings, Settings, load_settings
 
@@ -81,7 +81,7 @@ async def _lines(settings: Settings, reasons: Sequence[str]) -> list[dict[str, o
     lines: list[dict[str, object]] = []
     for path in slots_of(settings.state_dir):
         async with open_slot(path, _journal_of(settings)) as slot:
-            lines += [_line(slot, letter) for letter in await _letters(slot) if is_chosen(letter, reasons)]
+            lines += [_line(slot, letter) for letter in await _letters(slot, reasons)]
     return lines
 
 
@@ -89,7 +89,7 @@ async def _requeue_all(settings: Settings, reasons: Sequence[str], *, repeat_del
     back = 0
     for path in slots_of(settings.state_dir):
         async with open_slot(path, _journal_of(settings)) as slot:
-            chosen = [letter for letter in await _letters(slot) if is_chosen(letter, reasons)]
+            chosen = await _letters(slot, reasons)
             if not chosen:
                 continue
             done = await requeue(slot, chosen, repeat_deltas=repeat_deltas)
@@ -106,11 +106,16 @@ async def _requeue_all(settings: Settings, reasons: Sequence[str], *, repeat_del
     return back
 
 
-async def _letters(slot: Slot) -> Sequence[DeadLetter]:
+async def _letters(slot: Slot, reasons: Sequence[str]) -> Sequence[DeadLetter]:
     if slot.outbox is None:
         note(f"{slot.path}: is held by a live engine, and is left alone")
         return ()
-    return await slot.outbox.dead_letters()
+    letters = await slot.outbox.dead_letters()
+    return [
+        letter
+        for letter in letters
+        if is_chosen(reasons, outcome=OUTCOME_NAMES[type(letter.outcome)], reason=reason_of(letter.outcome))
+    ]
 
 
 def _line(slot: Slot, letter: DeadLetter) -> dict[str, object]:
@@ -122,16 +127,10 @@ def _line(slot: Slot, letter: DeadLetter) -> dict[str, object]:
         "id": letter.name,
         "job": job_fields(letter.entry.job, only=missed or None),
         "outcome": OUTCOME_NAMES[type(outcome)],
-        "reason": _reason(letter),
+        "reason": reason_of(outcome),
         "maybe_sent": may_have_been_sent(outcome),
         "key": letter.entry.key,
     }
-
-
-def _reason(letter: DeadLetter) -> str:
-    outcome = letter.outcome
-    errors = getattr(outcome, "errors", ())
-    return "; ".join(errors) or getattr(outcome, "last", "") or getattr(outcome, "evidence", "")
 
 
 def _journal_of(settings: Settings) -> JournalSettings:

@@ -5,6 +5,7 @@ have reached. A job that needed several requests ends with the worst of their ou
 """
 
 from collections.abc import Sequence
+from typing import assert_never
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -92,6 +93,38 @@ _FROM_BEST_TO_WORST = (Accepted, Unreachable, Expired, Rejected, Abandoned, Gave
 def severity(outcome: Outcome) -> int:
     """How bad an outcome is, for choosing the worst of several; 0 is best."""
     return _FROM_BEST_TO_WORST.index(type(outcome))
+
+
+def may_have_been_sent(outcome: Outcome) -> bool:
+    """Whether an attempt of what was not accepted may have taken effect."""
+    return isinstance(outcome, Ambiguous) or (isinstance(outcome, GaveUp | Abandoned) and outcome.maybe_sent)
+
+
+def reason_of(outcome: Outcome) -> str:
+    """Why it was not accepted, in words for a report; empty where it was."""
+    match outcome:
+        case Rejected():
+            reason = "; ".join(outcome.errors) or f"status {outcome.status}"
+        case Unreachable():
+            reason = "; ".join(outcome.errors) or "nobody is subscribed"
+        case GaveUp():
+            reason = outcome.last
+        case Ambiguous():
+            reason = outcome.evidence
+        case Expired():
+            reason = "its deadline passed before it was sent"
+        case Abandoned():
+            reason = "the run was stopped first"
+        case Accepted():
+            reason = ""
+        case _:
+            assert_never(outcome)
+    return reason
+
+
+def is_chosen(reasons: Sequence[str], *, outcome: str, reason: str) -> bool:
+    """Whether any of ``reasons`` is the name of a failure's outcome or stands in its reason; none choose all."""
+    return not reasons or any(each == outcome or each.lower() in reason.lower() for each in reasons)
 
 
 def merge(portions: Sequence[tuple[tuple[str, ...], Outcome]]) -> Outcome:

@@ -21,7 +21,10 @@ from sendengine.core.jobs import CreateNotification, Job
 from sendengine.errors import StorageError
 from sendengine.journal.connection import afresh
 from sendengine.journal.frontier import Frontier
+from sendengine.journal.letters import is_to_be_kept
 from sendengine.journal.records import (
+    PART,
+    REQUEST,
     RequestEntry,
     UnreadableRecordError,
     read_part,
@@ -33,8 +36,6 @@ from sendengine.journal.store import Collector, Contents, Store
 from sendengine.journal.stretches import Stretches
 from sendengine.ports import KeyRecall, Part, Portion, Recovered, RecoveredRequest, Seal
 
-REQUEST: Final = 2
-PART: Final = 3
 MOST_BOUNDARIES: Final = 10_000
 NOTHING_STORED: Final = 0
 """The id of a seal that was only waited for."""
@@ -252,7 +253,7 @@ class CampaignLedger:
             else:
                 record = self._store.put(PART, write_part(portion.job, Part(portion.recipients, portion.outcome)))
                 item.parts = (*item.parts, record)
-        if request and not any(_is_kept(portion) for portion in portions):
+        if request and not is_to_be_kept(portions):
             self._store.remove(request)
         self._store.stir()
 
@@ -378,11 +379,6 @@ class CampaignLedger:
 
 
 _ALL: Final = 2**62
-
-
-def _is_kept(portion: Portion) -> bool:
-    """Whether the request of a portion may have been received, and was given up."""
-    return bool(getattr(portion.outcome, "maybe_sent", False))
 
 
 def _resolve(waiter: "asyncio.Future[None]", error: StorageError | None) -> None:

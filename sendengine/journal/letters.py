@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from sendengine.core.outcomes import Accepted, Ambiguous, Outcome
+from sendengine.core.outcomes import Accepted, Outcome, may_have_been_sent
 from sendengine.journal.database import ArchivedRow
 from sendengine.journal.group import ArchiveName
 from sendengine.journal.records import JobEntry, UnreadableRecordError, read_dead, read_request
@@ -66,12 +66,10 @@ def kept_request(row: ArchivedRow) -> KeptRequest | None:
     return KeptRequest(row.name, found.seal, found.sealed_at_s)
 
 
-def may_have_been_sent(portions: Sequence[Portion]) -> bool:
+def is_to_be_kept(portions: Sequence[Portion]) -> bool:
     """Whether any of them was given up after an attempt that may have been received."""
     for portion in portions:
         outcome = portion.outcome
-        if not isinstance(outcome, Accepted) and (
-            isinstance(outcome, Ambiguous) or getattr(outcome, "maybe_sent", False)
-        ):
+        if not isinstance(outcome, Accepted) and may_have_been_sent(outcome):
             return True
     return False

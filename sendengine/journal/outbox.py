@@ -28,8 +28,8 @@ from sendengine.journal.letters import (
     DeadLetter,
     KeptRequest,
     dead_letter,
+    is_to_be_kept,
     kept_request,
-    may_have_been_sent,
     names_of,
 )
 from sendengine.journal.lone import LoneRequests
@@ -272,7 +272,7 @@ class Outbox:
         gone: list[int] = []
         if request is not None and (entry := self._requests.pop(request, None)) is not None:
             gone.append(request)
-            if entry.seal.key is not None and may_have_been_sent(portions):
+            if entry.seal.key is not None and is_to_be_kept(portions):
                 self._kept.note(self._keep(request, entry), entry.seal, jobs=self._jobs)
         for portion in portions:
             job = portion.job

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sendengine import Ambiguous, CreateNotification, GaveUp, Rejected, UpdateUser, external_id
-from sendengine.campaign.deadletters import Requeued, Slot, _batches, is_chosen, open_slot, requeue, slots_of
+from sendengine.campaign.deadletters import Requeued, Slot, _batches, open_slot, requeue, slots_of
 from sendengine.core.jobs import Job, target_of
 from sendengine.core.outcomes import Accepted, Outcome
 from sendengine.journal.letters import DeadLetter
@@ -244,18 +244,6 @@ def test_letters_that_share_requests_are_put_back_together_whatever_comes_betwee
     assert sum(map(len, batches)) == 1000
     assert sum(bool(batch & {"1"}) for batch in batches) == 1
     assert {f"{n}" for n in range(1, 1000, 2)} <= next(batch for batch in batches if "1" in batch)
-
-
-async def test_letters_are_chosen_by_outcome_or_by_what_they_say(tmp_path: Path) -> None:
-    path = tmp_path / "engine-1.db"
-    refused = Rejected(400, ("Unknown Template",), not_sent=("u1",))
-    await ended(path, hello("u1"), (("u1",), refused, False), outcome=refused)
-    async with open_slot(path, SETTINGS) as slot:
-        assert slot.outbox is not None
-        (letter,) = await slot.outbox.dead_letters()
-    chosen = {reason: is_chosen(letter, [reason]) for reason in ("rejected", "template", "gave_up")}
-    assert chosen == {"rejected": True, "template": True, "gave_up": False}
-    assert is_chosen(letter, [])
 
 
 async def test_the_journal_of_a_live_engine_is_left_alone(tmp_path: Path) -> None:
