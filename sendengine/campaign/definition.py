@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from math import isfinite
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from msgspec import Struct, ValidationError, convert, field
 from msgspec.structs import fields, replace
@@ -24,7 +24,7 @@ from sendengine.errors import InputError, InvalidJobError
 from sendengine.settings.kinds import NO_HOME
 
 Kind = Literal["create_notification", "update_user"]
-KINDS: Final = ("create_notification", "update_user")
+_KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 LISTED_KINDS: Final[tuple[TargetKind, ...]] = ("subscription_id", "email", "phone_number")
 
 NUMBER_PROPERTIES: Final[Mapping[str, type[int] | type[float]]] = {
@@ -231,7 +231,7 @@ def _beside(path: Path, named: Path) -> Path:
 def _checked(raw: _Table, *, given: frozenset[str]) -> Campaign:
     if not raw.name or raw.name.isspace() or not raw.name.isprintable():
         raise _KeyError("name", f"a printable text that is not empty, got {raw.name!r}")
-    kind = _one_of("kind", raw.kind, KINDS)
+    kind = _one_of("kind", raw.kind, _KINDS)
     campaign = Campaign(
         name=raw.name,
         recipients=_checked_recipients(raw.recipients),

@@ -5,15 +5,15 @@ Units: rates are requests per second and app; sizes are bytes or counts, as name
 Sources, all read 2026-11-21: *rate limits* is documentation.onesignal.com/reference/rate-limits,
 *create message* …/reference/create-message, *users* …/reference/update-user and …/docs/users,
 *tags* …/docs/add-user-data-tags, *overview* …/reference/rest-api-overview,
-*idempotency* …/docs/idempotent-notification-requests.
+*idempotency* …/docs/idempotent-notification-requests, *keys* …/docs/keys-and-ids.
 """
 
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 BASE_URL: Final = "https://api.onesignal.com"  # overview
-AUTH_SCHEME: Final = "Key"  # keys-and-ids: "Authorization: Key <token>"
+AUTH_SCHEME: Final = "Key"  # keys: "Authorization: Key <token>"
 
 
 class EndpointGroup(StrEnum):
@@ -25,7 +25,7 @@ class EndpointGroup(StrEnum):
 
 Plan = Literal["free", "paid"]
 Channel = Literal["push", "email", "sms"]
-CHANNELS: Final[tuple[Channel, ...]] = ("push", "email", "sms")
+CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
 
 CREATE_CEILING: Final = MappingProxyType({"free": 150, "paid": 6000})  # rate limits
 UPDATE_CEILING: Final = 1000  # rate limits: create, update and delete user or subscription, together

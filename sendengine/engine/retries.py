@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sendengine.core.answers import AnswerWindow
-from sendengine.core.breaker import Breaker
+from sendengine.core.breaker import OPENS_AFTER, Breaker
 from sendengine.core.budget import RetryBudget
 from sendengine.core.retry import LOST_HIGH_S, Again, Attempt, Failure, NotSent, RetryPolicy
 from sendengine.engine.events import announce
@@ -74,7 +74,8 @@ class Retries:
         if not self._is_goodbye(failure, now_s=now_s) and self.breaker.fail(sent_at_s=sent_at_s, now_s=now_s):
             announce(
                 "outage",
-                f"{self._lane}: 20 attempts in a row without an answer; until one comes only probes are sent: {why}",
+                f"{self._lane}: {OPENS_AFTER} attempts in a row without an answer; "
+                f"until one comes only probes are sent: {why}",
                 level=logging.WARNING,
                 lane=self._lane,
                 failure=why,

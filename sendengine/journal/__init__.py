@@ -1,1 +1,1 @@
-"""What survives a crash: the volume ledger, and what the lanes learned."""
+"""What survives a crash: jobs and requests until they settle, the volume ledger, and what the lanes learned."""

@@ -7,7 +7,7 @@ Where OneSignal's documents disagree or say nothing there is a switch, and its d
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -24,7 +24,7 @@ from sendengine.core.onesignal import (
 from sendengine.errors import SettingsError
 
 Lane = Literal["create_notification", "update_user", "view"]
-LANES: tuple[Lane, ...] = ("create_notification", "update_user", "view")
+LANES: Final[tuple[Lane, ...]] = get_args(Lane)
 CounterKind = Literal["sliding_second", "fixed_second", "two_windows", "bucket", "off"]
 FaultKind = Literal[
     "503", "503_text", "503_empty", "502_html", "524", "500", "408", "403_html", "400", "404", "409", "429",

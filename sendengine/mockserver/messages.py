@@ -24,7 +24,7 @@ class Message(Struct, frozen=True, gc=False):
     """One notification that took effect. ``kind`` is an alias label, ``subscription_id``, ``email``, … or ``segments``.
 
     ``content`` is a checksum of app, channel, kind and everything in the body but recipients, key and ttl.
-    ``recipients`` are the packed ids of those it was delivered to (`MessageLog.recipients` unpacks them); ``count``
+    ``recipients`` are the packed ids of those it was delivered to (`recipients` unpacks them); ``count``
     says how many, segments included.
     """
 

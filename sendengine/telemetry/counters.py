@@ -6,7 +6,7 @@ Units: ``_s`` is seconds; instants are the running loop's ``time()``; ``rate`` i
 """
 
 from collections import Counter
-from typing import Final, Literal, TypedDict
+from typing import Final, Literal, TypedDict, get_args
 
 from msgspec import Struct
 
@@ -16,7 +16,7 @@ Cause = Literal["rate", "connections", "input", "hold", "user", "guard", "journa
 """What a lane waits for: a permit of its rate, a connection, jobs to send, the end of a 429's hold or of an open
 breaker, its users' seconds, room under the application limit, the disk."""
 
-CAUSES: Final[tuple[Cause, ...]] = ("rate", "connections", "input", "hold", "user", "guard", "journal")
+CAUSES: Final[tuple[Cause, ...]] = get_args(Cause)
 
 _SHORTEST_S: Final = 1.0  # a lane that was busy for less has no rate worth telling
 
