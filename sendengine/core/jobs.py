@@ -7,8 +7,8 @@ Units: ``expires_in_s`` is seconds from `submit`; ``expires_at`` is an aware dat
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from math import isfinite
+from datetime import datetime, timedelta
+from sys import float_info
 from typing import Final, Literal, Protocol, TypeAlias
 
 import orjson
@@ -26,6 +26,7 @@ from sendengine.core.onesignal import (
     PUSH_PAYLOAD_CAP_BYTES,
     TTL_MAX_S,
 )
+from sendengine.core.rendering import rendered
 from sendengine.core.targets import IMPLIED_CHANNEL, Target
 from sendengine.errors import InvalidJobError
 
@@ -51,6 +52,8 @@ _TEXT_CAPS: Final = {"name": NAME_CAP, "collapse_id": COLLAPSE_ID_CAP}
 _SPECIAL: Final = frozenset({*_TARGETING, *_OWNED, *_TEXT_CAPS, *LIST_CAPS, "ttl"})
 _DELTAS: Final = ("session_time", "session_count", "purchases")
 _DELTA_MAX: Final = 2**40  # more of them than ever wait for one user still add up to less than JSON's 64 bits
+_RECIPIENTS_MAX: Final = 2**53  # more than there are, and still exact where it is multiplied
+_MINUTE: Final = timedelta(minutes=1)
 
 
 # gc=False: what a job holds is JSON, which never holds the job; a million that wait need not be walked.
@@ -84,7 +87,7 @@ class CreateNotification(Struct, frozen=True, kw_only=True, gc=False):
         _check_channel(self.to, self.channel)
         _check_message(self.message, self.channel)
         expected = self.expected_recipients
-        if expected is not None and (self.to.is_listed or not isinstance(expected, int) or expected < 0):
+        if expected is not None and (self.to.is_listed or not _is_count(expected)):
             raise InvalidJobError("expected_recipients", "a whole number from 0 up, only for segments or filters")
 
 
@@ -118,16 +121,18 @@ class UpdateUser(Struct, frozen=True, gc=False):
         _check_options(self)
         if self.on_missing not in {"fail", "retry"}:
             raise InvalidJobError("on_missing", f"'fail' or 'retry', got {self.on_missing!r}")
+        if not isinstance(self.coalesce, bool):
+            raise InvalidJobError("coalesce", f"True or False, got {self.coalesce!r}")
         for name in ("tags", "properties", "deltas"):
             if not isinstance(getattr(self, name), Mapping):
                 raise InvalidJobError(name, f"an object, got {type(getattr(self, name)).__name__}")
         force_setattr(self, "tags", {key: _tag(key, value) for key, value in self.tags.items()})
         if "tags" in self.properties:
             raise InvalidJobError("properties.tags", "tags stand in the job's own 'tags'")
-        _check_json("tags", self.tags)
+        rendered("tags", self.tags)
         for name in ("properties", "deltas"):  # copies: they are rendered when their user's turn comes
             value = getattr(self, name)
-            force_setattr(self, name, orjson.loads(_check_json(name, value)) if value else {})
+            force_setattr(self, name, orjson.loads(rendered(name, value)) if value else {})
         _check_deltas(self.deltas)
         count = modifications(self)
         if not count:
@@ -187,15 +192,23 @@ def _check_options(job: Job) -> None:
     if job.expires_at is not None:
         if job.expires_in_s is not None:
             raise InvalidJobError("expires_in_s", "give expires_at or expires_in_s, not both")
-        if not isinstance(job.expires_at, datetime) or job.expires_at.tzinfo is None:
+        offset = job.expires_at.utcoffset() if isinstance(job.expires_at, datetime) else None
+        if offset is None or offset % _MINUTE:  # such as no file holds
             raise InvalidJobError("expires_at", "a time with its zone, such as 2026-11-27T08:00:00Z")
     within = job.expires_in_s
-    if within is not None and not (_is_number(within) and within > 0):
-        raise InvalidJobError("expires_in_s", f"seconds above 0, got {within!r}")
+    if within is not None:
+        if isinstance(within, bool) or not (_is_number(within) and within > 0):
+            raise InvalidJobError("expires_in_s", f"seconds above 0, got {within!r}")
+        force_setattr(job, "expires_in_s", float(within))  # no subclass of it, which JSON has none of
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+    """Whether a value is a finite number, and no larger than a float may be."""
+    return isinstance(value, (int, float)) and abs(value) <= float_info.max
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _RECIPIENTS_MAX
 
 
 def _check_channel(to: Target, channel: str | None) -> None:
@@ -213,7 +226,7 @@ def _check_message(message: Mapping[str, Json], channel: str | None) -> None:
         raise InvalidJobError("message", "an object of OneSignal's fields, such as {'contents': {'en': '…'}}")
     if not _SPECIAL.isdisjoint(message):
         _check_special(message)
-    _check_sizes(message, channel, len(_check_json("message", message)))
+    _check_sizes(message, channel, len(rendered("message", message)))
 
 
 def _check_special(message: Mapping[str, Json]) -> None:
@@ -275,31 +288,11 @@ def _tag(key: str, value: TagValue) -> str:
             return "true" if value else "false"
         case str():
             return value
-        case int() | float() if isfinite(value):
+        case int() | float() if _is_number(value):
             return str(value)
     raise InvalidJobError(
         f"tags.{key}", f"a string, number or boolean, or null to delete it; OneSignal has no such tags as {value!r}"
     )
-
-
-def _check_json(name: str, value: Mapping[str, Json]) -> bytes:
-    """Render a value as JSON, and say what keeps it from being any."""
-    try:
-        rendered = orjson.dumps(value)
-    except TypeError as error:
-        raise InvalidJobError(name, f"cannot be written as JSON: {error}") from None
-    if b"null" in rendered and _holds_no_number(value):
-        raise InvalidJobError(name, "JSON has no infinity and no NaN, and orjson would write null")
-    return rendered
-
-
-def _holds_no_number(value: object) -> bool:
-    """Whether a float that is infinite, or none, stands anywhere within a value."""
-    if isinstance(value, Mapping):
-        return any(map(_holds_no_number, value.values()))
-    if isinstance(value, (list, tuple)):
-        return any(map(_holds_no_number, value))
-    return isinstance(value, float) and not isfinite(value)
 
 
 def _check_deltas(deltas: Mapping[str, Json]) -> None:

@@ -11,6 +11,7 @@ import orjson
 from msgspec import Struct
 
 from sendengine.core.onesignal import ALIAS_CAP, FILTER_CAP, PLACEHOLDER_IDS
+from sendengine.core.rendering import rendered
 from sendengine.errors import InvalidJobError
 
 TargetKind = Literal["alias", "subscription_id", "email", "phone_number", "segments", "filters"]
@@ -97,6 +98,8 @@ def phone_number(*numbers: str) -> Target:
 
 def segments(*names: str, excluded: Sequence[str] = ()) -> Target:
     """Everyone in any of the named segments, less those in an excluded one."""
+    if isinstance(excluded, str):
+        raise InvalidJobError("to.excluded_segments", f"give a list of names, got the text {excluded!r}")
     left_out = tuple(excluded)
     if left_out:
         _check("excluded_segments", left_out)
@@ -105,16 +108,12 @@ def segments(*names: str, excluded: Sequence[str] = ()) -> Target:
 
 
 def filters(rules: Sequence[Rule]) -> Target:
-    """Everyone that OneSignal's filters select; entries are OneSignal's own, operators included."""
+    """Everyone that OneSignal's filters select; entries are OneSignal's own, operators included, and are copied."""
     if isinstance(rules, (str, Mapping)) or not rules or not all(isinstance(rule, Mapping) for rule in rules):
         raise InvalidJobError("to.filters", "give a non-empty list of filter objects")
     if len(rules) > FILTER_CAP:
         raise InvalidJobError("to.filters", f"at most {FILTER_CAP} entries with operators, got {len(rules)}")
-    try:
-        orjson.dumps([dict(rule) for rule in rules])
-    except TypeError as error:
-        raise InvalidJobError("to.filters", f"cannot be written as JSON: {error}") from None
-    return Target("filters", rules=tuple(rules))
+    return Target("filters", rules=tuple(orjson.loads(rendered("to.filters", [dict(rule) for rule in rules]))))
 
 
 def _listed(kind: TargetKind, ids: tuple[str, ...], label: str = "", *, cap: int | None = None) -> Target:

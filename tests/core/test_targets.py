@@ -1,5 +1,6 @@
 """Whom a job can be for: what each way of naming recipients refuses, and what it knows of them."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ from sendengine.core.targets import (
     alias,
     email,
     external_id,
+    filters,
     onesignal_id,
     phone_number,
     segments,
@@ -42,7 +44,9 @@ HALF = "\ud800"
         (lambda: email(" "), "to.email: every id"),
         (phone_number, "to.phone_number: names nobody"),
         (lambda: segments("a", excluded=[""]), "to.excluded_segments: every id"),
+        (lambda: segments("a", excluded="Beta"), "to.excluded_segments: give a list of names, got the text 'Beta'"),
         (segments, "to.segments: names nobody"),
+        (lambda: filters([{"field": "session_count", "value": math.nan}]), "to.filters: JSON has no infinity"),
     ],
 )
 def test_what_can_be_no_id_is_refused_alone_and_among_others(make: Callable[[], Target], complaint: str) -> None:
@@ -81,3 +85,10 @@ def test_what_is_known_of_the_ids_makes_no_difference_between_targets() -> None:
     assert looked_at != external_id("b", "a")
     assert looked_at != alias("crm_id", "a", "b")
     assert looked_at != ("a", "b")
+
+
+def test_filters_are_what_they_were_when_they_were_given() -> None:
+    rule: dict[str, str | int | float | bool] = {"field": "tag", "key": "level", "relation": "=", "value": "10"}
+    target = filters([rule])
+    rule["value"] = "11"
+    assert target.rules == ({"field": "tag", "key": "level", "relation": "=", "value": "10"},)
