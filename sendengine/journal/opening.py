@@ -1,22 +1,25 @@
 """Opens a store's file: makes it, brings it to the present version, reads it, sets aside what is damaged in it.
 
 A damaged record goes into ``NAME.damaged.jsonl``, and the rest is served. A file that SQLite cannot read any more is
-kept as ``NAME.damaged``, and what can still be read of it goes into a new one. Everything here blocks, and belongs on
-the store's thread.
+kept as ``NAME.damaged``, and what can still be read of it goes into a new one. Everything here but `open_on` blocks,
+and belongs on the store's thread.
 
 Units: sizes are bytes.
 """
 
+import asyncio
 import os
 import time
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import orjson
 from msgspec import Struct
 
+from sendengine.errors import StorageError
 from sendengine.journal.connection import (
     OURS_ALONE,
     Connect,
@@ -36,6 +39,7 @@ from sendengine.journal.salvage import finish_salvage, salvage
 from sendengine.journal.schema import migrate
 from sendengine.journal.values import ValueIds
 from sendengine.journal.wal import survey_log
+from sendengine.journal.writer import Writer
 
 _CHECKED_BYTES: Final = 1_073_741_824  # a larger file is not checked as a whole: it would take minutes
 
@@ -59,6 +63,29 @@ class Opened(Struct, frozen=True):
     value_ids: ValueIds
     values: Mapping[str, bytes]
     records: tuple[Record, ...]
+
+    def close(self) -> None:
+        """Give the file back unused; the room first, since it never outlives the write-ahead log: see `lost_log`."""
+        self.reserve.give()
+        with suppress(StorageError):
+            self.database.close()
+
+
+async def open_on(writer: Writer, path: Path, *, durability: Durability, connect: Connect) -> Opened:
+    """Do `open_whole` on a thread, which ends where that fails. Cancelling it gives the file back all the same."""
+    done: list[Opened] = []
+
+    def close_all() -> None:
+        for opened in done:
+            opened.close()
+
+    try:
+        await writer.run(lambda: done.append(open_whole(path, durability=durability, connect=connect)))
+    except BaseException:
+        closing = asyncio.gather(writer.run(close_all), writer.aclose())
+        await asyncio.shield(closing)
+        raise
+    return done.pop()
 
 
 def open_whole(path: Path, *, durability: Durability, connect: Connect) -> Opened:

@@ -24,7 +24,7 @@ from sendengine.journal.flushing import GROUP_BYTES, GROUP_RECORDS, Flusher
 from sendengine.journal.frames import Record, framed
 from sendengine.journal.group import Archived, ArchiveName, Done, Group, Put
 from sendengine.journal.lookups import Lookups
-from sendengine.journal.opening import Opened, open_whole, set_aside
+from sendengine.journal.opening import Opened, open_on, set_aside
 from sendengine.journal.values import VALUE, value_payload
 from sendengine.journal.writer import Writer
 
@@ -104,14 +104,10 @@ class Store:
         """Open the file; it is made where it is missing, with its directory, and nobody else may read either.
 
         Raises StorageError where it cannot be had, another process has it, or a newer version wrote it. What is
-        damaged is set aside, named in `contents` and logged.
+        damaged is set aside, named in `contents` and logged. Cancelling it gives the file back.
         """
         writer = Writer(f"sendengine {path.name}")
-        try:
-            opened = await writer.run(partial(open_whole, path, durability=durability, connect=connect))
-        except BaseException:
-            await asyncio.shield(writer.aclose())
-            raise
+        opened = await open_on(writer, path, durability=durability, connect=connect)
         for damage in opened.found.damaged:
             _log.warning("%s", damage)
         return cls(opened, writer=writer, now_s=now_s)

@@ -1,7 +1,9 @@
 """Opening a store: versions, damage, and what an interrupted repair left."""
 
+import asyncio
 import os
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,10 +11,12 @@ import orjson
 import pytest
 
 from sendengine import StorageError
+from sendengine.journal.connection import Connection, connect_sqlite
 from sendengine.journal.making import make_file
+from sendengine.journal.reserve import Reserve
 from sendengine.journal.schema import MIGRATIONS
 from sendengine.journal.store import Store
-from tests.support.stores import copied, held, put
+from tests.support.stores import PATIENCE_S, copied, held, put
 from tests.support.virtual_loop import run_virtually
 
 
@@ -48,6 +52,27 @@ def changed(path: Path, *statements: str) -> None:
         connection.execute(statement)
     connection.commit()
     connection.close()
+
+
+async def test_an_opening_that_is_cancelled_gives_the_file_back(path: Path) -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    def connect(file: Path) -> Connection:
+        begun.set()
+        assert gate.wait(PATIENCE_S)
+        return connect_sqlite(file)
+
+    opening = asyncio.ensure_future(Store.open(path, connect=connect))
+    assert await asyncio.to_thread(begun.wait, PATIENCE_S)
+    opening.cancel()
+    await asyncio.sleep(0)
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert not Reserve(path).is_kept, "it would tell of a process that was killed"
+    store = await Store.open(path)  # nobody else has it
+    assert len(store.contents().records) == len(IDS)
+    await store.aclose()
 
 
 async def test_a_new_file_has_the_present_version(tmp_path: Path) -> None:
