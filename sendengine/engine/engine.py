@@ -86,7 +86,7 @@ class SendEngine:
         self._journals = Journals(settings, given=journal)
         self._custody = Custody(self._storage_failed) if self._journals.are_wanted else None
         self._monitor = Monitor(self._lanes, self._apps)
-        self._is_open = False
+        self._is_entered = self._is_open = False
         self._admissions = Admissions(
             apps=self._apps, lanes=self._lanes, when_admitted=self._monitor.wake, when_turned_back=self._settled
         )
@@ -105,8 +105,9 @@ class SendEngine:
 
     async def __aenter__(self) -> Self:
         """Open transports and lanes. Raises SettingsError where an app's key or certificate cannot be used."""
-        if self._is_open or self._ending is not None:
+        if self._is_entered:
             raise EngineClosedError("an engine is entered once; make another one")
+        self._is_entered = True
         rates = await on_a_thread(partial(recall, self._settings.state_dir))
         keys = await on_a_thread(partial(read_keys, self._settings.apps))
         connections = ConnectionBudget(bounded_connections(self._settings.transport.max_connections))
@@ -118,7 +119,7 @@ class SendEngine:
             self._admissions.is_open = self._admissions.failure is None
         finally:
             if not self._is_open:  # one of several could not be opened
-                await self._close()
+                await shielded(self._close())
         return self
 
     async def __aexit__(
@@ -207,7 +208,7 @@ class SendEngine:
     # Slowing down
 
     def pause(self) -> None:
-        """Put nothing new on the wire until `unpause`; jobs are taken all the same."""
+        """Put nothing new on the wire until `unpause`; jobs are taken all the same. Needs an open engine."""
         for lane in self._lanes.values():
             lane.pace.pause()
         announce("paused", "nothing new is sent until somebody says so")

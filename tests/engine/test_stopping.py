@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from sendengine import (
     Receipt,
     SendEngine,
     SettingsError,
+    StorageError,
 )
+from sendengine.ports import Recovered
 from sendengine.settings import CeilingSettings, StoppingSettings
 from tests.support.engines import (
     APP_ID,
@@ -33,10 +36,31 @@ from tests.support.engines import (
     within,
 )
 from tests.support.events import listening
+from tests.support.fake_journal import Disk, FakeJournal
 from tests.support.fake_transport import FakeTransport, first, refuse, throttle
+from tests.support.journalled import durable
 from tests.support.virtual_loop import run_virtually
 
 SLOW = {"ceilings": CeilingSettings(create_notification=10)}
+
+
+class SlowJournal(FakeJournal):
+    """One that is never open, and not closed at once."""
+
+    def __init__(self, disk: Disk) -> None:
+        super().__init__(disk)
+        self.is_opening, self.may_close = asyncio.Event(), asyncio.Event()
+        self.is_closed = False
+
+    async def recover(self, *, when_failed: Callable[[StorageError], None]) -> Recovered:
+        self.is_opening.set()
+        await asyncio.Event().wait()
+        return await super().recover(when_failed=when_failed)
+
+    async def aclose(self) -> None:
+        await self.may_close.wait()
+        await super().aclose()
+        self.is_closed = True
 
 
 def test_an_engine_that_was_not_entered_takes_nothing(tmp_path: Path) -> None:
@@ -288,8 +312,42 @@ def test_a_transport_that_cannot_be_made_leaves_those_of_other_apps_closed(tmp_p
             async with engine:
                 pass
         assert asyncio.all_tasks() == {asyncio.current_task()}
+        with pytest.raises(EngineClosedError, match="once"):
+            await engine.__aenter__()  # parts of it are closed
 
     run_virtually(main())
+    assert transport.is_closed
+
+
+def test_of_two_who_enter_an_engine_at_once_one_is_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        engine = make_engine(tmp_path, FakeTransport())
+        first, second = await asyncio.gather(engine.__aenter__(), engine.__aenter__(), return_exceptions=True)
+        assert first is engine
+        assert isinstance(second, EngineClosedError)
+        await engine.abort()
+
+    run_virtually(main())
+
+
+def test_an_entering_that_is_cancelled_twice_closes_all_the_same(tmp_path: Path) -> None:
+    journal = SlowJournal(Disk())
+    transport = FakeTransport()
+
+    async def main() -> None:
+        entering = asyncio.ensure_future(durable(tmp_path, transport, journal).__aenter__())
+        await within(journal.is_opening.wait())
+        for _ in range(2):
+            entering.cancel()
+            await pass_turns(3)
+        journal.may_close.set()
+        with pytest.raises(asyncio.CancelledError):
+            await within(entering)
+        await pass_turns()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run_virtually(main())
+    assert journal.is_closed
     assert transport.is_closed
 
 
