@@ -105,13 +105,14 @@ class App:
         self._held = None
         self.hold(reason, cause="outside_only_to")
 
-    def disabled(self) -> None:
-        """OneSignal answers as it does for an app that went over its application limit."""
-        self.hold(
-            "OneSignal answers as for a disabled app; an administrator re-enables it in OneSignal's dashboard "
-            f"(Settings > Keys & IDs shows the state); then {self._way_on}",
-            cause="app_disabled",
-        )
+    def disabled(self, *, sent_at_s: float) -> None:
+        """OneSignal answers a request as it does for an app that went over its application limit."""
+        if self._is_news(sent_at_s):
+            self.hold(
+                "OneSignal answers as for a disabled app; an administrator re-enables it in OneSignal's dashboard "
+                f"(Settings > Keys & IDs shows the state); then {self._way_on}",
+                cause="app_disabled",
+            )
 
     def resume(self) -> None:
         """Go on: forget what was held, read the key again beside the loop, and then let everything that waits go."""
@@ -123,13 +124,15 @@ class App:
 
     def key_refused(self, *, sent_at_s: float, status: int) -> None:
         """A request came back with 401, or a 403 that blames the key."""
-        if sent_at_s < self.key_changed_at_s or self._checking is not None or self._held is not None:
+        if self._held is not None or not self._is_news(sent_at_s):
             return
         self._checking = asyncio.get_running_loop().create_task(self._check_key(status))
         self.is_paused = True
 
-    def channel_refused(self, channel: str) -> None:
+    def channel_refused(self, channel: str, *, sent_at_s: float) -> None:
         """A 403 for this channel; after `CHANNEL_REFUSALS` without a success between, the channel is held."""
+        if not self._is_news(sent_at_s):
+            return
         self._refusals[channel] = self._refusals.get(channel, 0) + 1
         self.has_refusals = True
         if self._refusals[channel] == CHANNEL_REFUSALS:
@@ -160,6 +163,13 @@ class App:
             await asyncio.gather(self._checking, return_exceptions=True)
         await self.guard.aclose()
         await self.transport.aclose()
+
+    def _is_news(self, sent_at_s: float) -> bool:
+        """Whether the answer to a request tells of the app as it is; not where its key was looked at meanwhile.
+
+        A person who resumes it has mended what the answers to earlier requests tell of, which are still under way.
+        """
+        return sent_at_s >= self.key_changed_at_s and self._checking is None
 
     async def _check_key(self, status: int) -> None:
         """Read the key again; where it is the same, hold the app and watch for another."""

@@ -132,7 +132,7 @@ def _act(lane: "Lane", sealed: Sealed, verdict: Verdict, *, now_s: float) -> Non
             _channel_refused(lane, sealed, verdict, now_s=now_s)
         case AppDisabled():
             sealed.attempts -= 1
-            lane.app.disabled()
+            lane.app.disabled(sent_at_s=sealed.sent_at_s)
             lane.returned(sealed)
         case _:
             assert_never(verdict)
@@ -159,8 +159,10 @@ def _throttled(lane: "Lane", sealed: Sealed, verdict: Throttled, *, now_s: float
         return
     lane.pace.throttled(sent_at_s=sealed.sent_at_s, retry_after_s=verdict.retry_after_s)
     since_s = lane.pace.fruitless_since_s(least_epochs=_DISABLED_AFTER_EPOCHS)
-    if since_s is not None and now_s - since_s >= _DISABLED_AFTER_S and lane.app.accepted_at_s < since_s:
-        lane.app.disabled()
+    if since_s is not None and lane.app.accepted_at_s < since_s:
+        was_open_s = now_s - max(since_s, lane.app.key_changed_at_s)
+        if was_open_s >= _DISABLED_AFTER_S:
+            lane.app.disabled(sent_at_s=sealed.sent_at_s)
     lane.returned(sealed)
 
 
@@ -168,7 +170,7 @@ def _channel_refused(lane: "Lane", sealed: Sealed, verdict: ChannelRefused, *, n
     if _must_wait(lane, sealed, now_s=now_s):
         return
     if sealed.channel is not None:
-        lane.app.channel_refused(sealed.channel)
+        lane.app.channel_refused(sealed.channel, sent_at_s=sealed.sent_at_s)
     reject(lane, sealed, status=verdict.status, errors=verdict.errors, now_s=now_s)
 
 

@@ -236,7 +236,34 @@ def test_five_minutes_of_refusals_are_taken_for_a_disabled_app(tmp_path: Path) -
             await engine.submit(note("a"))
             await until(lambda: engine.stats().apps["shop"].held is not None, step_s=1)
             assert 300 <= now_s() - begin_s <= 310
+            engine.resume_app("shop")
+            await asyncio.sleep(299)
+            assert engine.stats().apps["shop"].held is None, "who resumes it has five minutes more"
+            await until(lambda: engine.stats().apps["shop"].held is not None, step_s=1)
             await engine.abort()
+
+    run_virtually(main())
+
+
+def test_what_is_answered_to_requests_from_before_somebody_resumed_it_holds_neither_app_nor_channel_again(
+    tmp_path: Path,
+) -> None:
+    transport = first([DISABLED, *[NO_PLAN] * CHANNEL_REFUSALS, DISABLED], latency_s=1)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            held = await engine.submit(note("a"))
+            await asyncio.sleep(0.5)
+            refused = [await engine.submit(mail(str(number))) for number in range(CHANNEL_REFUSALS)]
+            late = await engine.submit(note("b", text="late"))
+            await until(lambda: engine.stats().apps["shop"].held is not None)
+            assert len(transport.arrivals) == CHANNEL_REFUSALS + 2
+            engine.resume_app("shop")
+            await until(lambda: all(receipt.is_settled for receipt in refused))
+            await until(lambda: len(transport.arrivals) == CHANNEL_REFUSALS + 4)
+            assert (engine.stats().apps["shop"].held, engine.stats().apps["shop"].held_channels) == (None, ())
+            for receipt in (held, late, await engine.submit(mail("at once"))):
+                assert isinstance(await settled(receipt), Accepted)
 
     run_virtually(main())
 
@@ -301,7 +328,7 @@ def test_what_waits_for_a_held_channel_stays_and_does_not_stop_the_others(tmp_pa
         async with make_engine(tmp_path, transport) as engine:
             lane = lane_of(engine)
             for _ in range(20):
-                lane.app.channel_refused("email")
+                lane.app.channel_refused("email", sent_at_s=now_s())
             lane.app._refusals.clear()
             lane.app._held_channels.clear()
             mails = [await engine.submit(mail(str(number))) for number in range(50)]
@@ -325,7 +352,7 @@ def test_a_drain_does_not_wait_for_what_only_a_person_can_release(tmp_path: Path
         async with make_engine(tmp_path, transport) as engine:
             mails = [await engine.submit(mail(str(number))) for number in range(10)]
             for _ in range(CHANNEL_REFUSALS):
-                lane_of(engine).app.channel_refused("email")
+                lane_of(engine).app.channel_refused("email", sent_at_s=now_s())
             await asyncio.sleep(1)
             begin_s = now_s()
             await engine.drain()
@@ -403,7 +430,7 @@ def test_a_parked_request_expires_although_nothing_else_happens(tmp_path: Path) 
         async with make_engine(tmp_path, transport) as engine:
             receipt = await engine.submit(mail("x", expires_in_s=40))
             for _ in range(CHANNEL_REFUSALS):
-                lane_of(engine).app.channel_refused("email")
+                lane_of(engine).app.channel_refused("email", sent_at_s=now_s())
             begin_s = now_s()
             assert isinstance(await settled(receipt), Expired)
             assert now_s() == pytest.approx(begin_s + 40, abs=1)
@@ -431,7 +458,7 @@ def test_what_is_parked_is_among_the_oldest(tmp_path: Path) -> None:
         async with make_engine(tmp_path, FakeTransport()) as engine:
             await engine.submit(mail("x", expires_in_s=40))
             for _ in range(CHANNEL_REFUSALS):
-                lane_of(engine).app.channel_refused("email")
+                lane_of(engine).app.channel_refused("email", sent_at_s=now_s())
             await asyncio.sleep(30)
             lane = engine.stats().lanes[CREATE]
             assert lane.depth == 1
@@ -449,7 +476,7 @@ def test_the_backlog_of_a_held_channel_is_set_aside_a_part_in_each_turn(tmp_path
             await asyncio.sleep(1)  # they need not linger any more
             lane = lane_of(engine)
             for _ in range(CHANNEL_REFUSALS):
-                lane.app.channel_refused("email")
+                lane.app.channel_refused("email", sent_at_s=now_s())
             engine.unpause()
             left, most = 1000, 0
             while left:

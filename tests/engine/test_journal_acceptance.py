@@ -264,7 +264,7 @@ def test_a_job_whose_key_was_looked_up_while_the_door_closed_is_not_taken(tmp_pa
             submitting = asyncio.ensure_future(engine.submit(note("a", idempotency_key="k")))
             await asyncio.sleep(0.5)
             if is_held:
-                lane_of(engine).app.disabled()
+                lane_of(engine).app.disabled(sent_at_s=now_s())
             else:
                 engine.begin_drain()
             with pytest.raises(AppHeldError if is_held else EngineClosedError):
