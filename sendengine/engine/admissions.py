@@ -86,15 +86,15 @@ class Admissions:
     async def submit(self, job: Job, *, timeout_s: float | None) -> Receipt:
         """Admit a job, waiting for room and for the disk, as `sendengine.SendEngine.submit` says."""
         until_s = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
-        lane, content, size_bytes = self._prepare(job)
+        lane, content, size_bytes, deadline_s = self._prepare(job)
         if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
             await self._wait_for_room(job, lane, size_bytes, timeout_s=timeout_s)
         if self.journal is None:
-            receipt = self._hand_over(job, lane, content, size_bytes)
+            receipt = self._hand_over(job, lane, content, size_bytes, deadline_s)
             if self._owes_a_turn(lane):
                 await asyncio.sleep(0)
             return receipt
-        entry = self._entry(job, lane, content, size_bytes)
+        entry = self._entry(job, lane, content, size_bytes, deadline_s)
         if entry.key is not None:
             await self._recall(entry, entry.key, self.journal, until_s=until_s)
         known = self._join(entry)
@@ -105,10 +105,10 @@ class Admissions:
 
     async def submit_row(self, job: Job, *, row: int, past: Past | None, asks_key: bool) -> Receipt:
         """Admit the job of a row, waiting for room and not for the disk: its file is still there."""
-        lane, content, size_bytes = self._prepare(job)
+        lane, content, size_bytes, deadline_s = self._prepare(job)
         if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
             await self._wait_for_room(job, lane, size_bytes, timeout_s=None)
-        entry = self._entry(job, lane, content, size_bytes, row=row, past=past)
+        entry = self._entry(job, lane, content, size_bytes, deadline_s, row=row, past=past)
         if asks_key and entry.key is not None and self.journal is not None:
             await self._recall(entry, entry.key, self.journal, until_s=None)
         receipt = self._admit(entry)
@@ -120,23 +120,23 @@ class Admissions:
         """Admit one of many jobs, waiting for room; for the disk only where that must be asked about its key."""
         if self.journal is not None and job.idempotency_key is not None:
             return await self.submit(job, timeout_s=None)
-        lane, content, size_bytes = self._prepare(job)
+        lane, content, size_bytes, deadline_s = self._prepare(job)
         if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
             await self._wait_for_room(job, lane, size_bytes, timeout_s=None)
-        receipt = self._hand_over(job, lane, content, size_bytes)
+        receipt = self._hand_over(job, lane, content, size_bytes, deadline_s)
         if self._owes_a_turn(lane):
             await asyncio.sleep(0)
         return receipt
 
     def submit_nowait(self, job: Job) -> Receipt:
         """Admit a job at once, or raise; it is put on disk afterwards, and goes when it is there."""
-        lane, content, size_bytes = self._prepare(job)
+        lane, content, size_bytes, deadline_s = self._prepare(job)
         problem = None if self.journal is None else self.journal.problem
         if problem is not None:
             raise IntakeFullError(problem)
         if not lane.intake.try_enter(size_bytes, high=job.urgency == "high"):
             raise IntakeFullError(f"{lane.name} has no room: {lane.intake.jobs} jobs wait or are in flight")
-        return self._hand_over(job, lane, content, size_bytes)
+        return self._hand_over(job, lane, content, size_bytes, deadline_s)
 
     def readmit(self, job: Job, receipt: Receipt, lane: Lane) -> None:
         """An earlier process let this job in: its room and its key are its own, whatever others hold."""
@@ -180,14 +180,17 @@ class Admissions:
         self._routes[job.app, job.__class__] = lane
         return lane
 
-    def _prepare(self, job: Job) -> tuple[Lane, bytes, int]:
-        """The lane for a job, what is rendered of it, and the room that it takes.
+    def _prepare(self, job: Job) -> tuple[Lane, bytes, int, float | None]:
+        """The lane for a job, what is rendered of it, the room that it takes, and its deadline.
 
-        When it has that room nothing is awaited any more before it is in its lane, except for a journal.
+        When it has that room nothing is awaited any more before it is in its lane, except for a journal. Its time runs
+        while it waits for room.
         """
         lane = self._lane_of(job)
         content = render(job)
-        return lane, content, weigh(job, content=content)
+        has_deadline = job.expires_in_s is not None or job.expires_at is not None
+        deadline_s = deadline_of(job, now_s=lane.time()) if has_deadline else None
+        return lane, content, weigh(job, content=content), deadline_s
 
     async def _wait_for_room(self, job: Job, lane: Lane, size_bytes: int, *, timeout_s: float | None) -> None:
         high = job.urgency == "high"
@@ -234,15 +237,14 @@ class Admissions:
         self._submits = 0
         return True
 
-    def _hand_over(self, job: Job, lane: Lane, content: bytes, size_bytes: int) -> Receipt:
+    def _hand_over(self, job: Job, lane: Lane, content: bytes, size_bytes: int, deadline_s: float | None) -> Receipt:
         """Take a job whose caller does not wait for the disk."""
         if self.journal is not None or job.idempotency_key is not None:
-            return self._admit(self._entry(job, lane, content, size_bytes))
-        now_s = lane.time()
-        receipt = Receipt(job, deadline_of(job, now_s=now_s), size_bytes, lane.loop)
+            return self._admit(self._entry(job, lane, content, size_bytes, deadline_s))
+        receipt = Receipt(job, deadline_s, size_bytes, lane.loop)
         if not lane.books.unsettled:
             self._when_admitted()
-        lane.admit(receipt, content=content, now_s=now_s)
+        lane.admit(receipt, content=content, now_s=lane.time())
         return receipt
 
     def _admit(self, entry: _Entry) -> Receipt:
@@ -262,11 +264,12 @@ class Admissions:
         lane: Lane,
         content: bytes,
         size_bytes: int,
+        deadline_s: float | None,
         *,
         row: int | None = None,
         past: Past | None = None,
     ) -> _Entry:
-        receipt = Receipt(job, deadline_of(job, now_s=lane.time()), size_bytes, lane.loop)
+        receipt = Receipt(job, deadline_s, size_bytes, lane.loop)
         if job.idempotency_key is None:
             return _Entry(receipt, lane, content, None, b"", row, past)
         key = wire_key(lane.app.settings.app_id, job.idempotency_key)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sendengine import Accepted, AppHeldError, EngineClosedError, IntakeFullError
+from sendengine import Accepted, AppHeldError, EngineClosedError, Expired, IntakeFullError
 from sendengine.engine.intake import Intake
 from sendengine.settings import IntakeSettings
 from tests.support.engines import (
@@ -375,3 +375,20 @@ def test_the_lanes_are_named_in_what_full_says(tmp_path: Path) -> None:
                 engine.submit_nowait(change("v", a=1))
 
     run_virtually(main())
+
+
+def test_a_deadline_passes_while_its_job_waits_for_room(tmp_path: Path) -> None:
+    transport = FakeTransport(latency_s=10)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport, intake=IntakeSettings(max_jobs=1)) as engine:
+            first = await engine.submit(note("a"))
+            begin_s = now_s()
+            receipt = await within(engine.submit(note("b", text="your code", expires_in_s=5)))
+            assert now_s() - begin_s == pytest.approx(10, abs=0.1)
+            assert isinstance(await settled(first), Accepted)
+            assert await settled(receipt) == Expired(("b",))
+        assert_nothing_leaked(engine, transport)
+
+    run_virtually(main())
+    assert transport.deliveries == {"a": 1}
