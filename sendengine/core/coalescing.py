@@ -186,6 +186,8 @@ class PendingChanges(Struct, Generic[M], eq=False, kw_only=True):
                     return None
                 if job.properties or job.deltas:
                     merged.apply(job)
+                    if modifications(merged) > cap:  # purchases are copied for each that is appended
+                        return None
                 else:
                     tags.update(job.tags)
         if modifications(whole) > cap:

@@ -5,6 +5,7 @@ from typing import Literal
 
 import pytest
 
+from sendengine.core.changes import Merged
 from sendengine.core.coalescing import (
     ChangeSet,
     PendingChanges,
@@ -12,7 +13,7 @@ from sendengine.core.coalescing import (
     take_apart,
     without_uncertain_deltas,
 )
-from sendengine.core.jobs import Json, TagValue, UpdateUser, modifications
+from sendengine.core.jobs import Json, Modifications, TagValue, UpdateUser, modifications
 from sendengine.core.targets import external_id
 
 USER = external_id("u-17")
@@ -171,6 +172,21 @@ def test_purchases_are_cut_where_the_room_ends() -> None:
     first, second = take_all(pending(deltas(purchases=[BOOK, PEN]), deltas(purchases=[CUP, BOOK, PEN])))
     assert body(first) == {"deltas": {"purchases": [BOOK, PEN, CUP, BOOK]}}
     assert body(second) == {"deltas": {"purchases": [PEN]}}
+
+
+def test_however_many_purchases_wait_no_more_are_joined_than_a_set_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    longest = 0
+    apply = Merged.apply
+
+    def measured(merged: Merged, change: Modifications) -> None:
+        nonlocal longest
+        apply(merged, change)
+        longest = max(longest, len(str(merged.deltas["purchases"])) // len(str(BOOK)))
+
+    monkeypatch.setattr(Merged, "apply", measured)
+    changes = pending(*[deltas(purchases=[BOOK])] * 1000)
+    assert len(take_all(changes)) == 250
+    assert longest <= 5, "a list is copied for each purchase that is appended"
 
 
 def test_a_job_larger_than_a_set_spans_several_and_settles_with_its_last() -> None:
