@@ -25,7 +25,7 @@ from sendengine.engine.sealed import Sealed, Share
 from sendengine.engine.source import OVERDUE, Resolution, Settled
 
 PAUSE_S: Final = USER_INTERVAL_S + 0.05  # the wire may bring two requests closer together
-_SPARE: Final = 100  # deadlines of jobs that are settled may stay, beside as many as there are of waiting ones
+_SPARE: Final = 100  # deadlines of jobs that wait no more may stay, beside as many as there are of waiting ones
 _SHARDS: Final = 64  # a dict that grows past 350,000 entries stops the loop while it is resized
 
 _DIVISIBLE: Final = frozenset({400, 409, 422})  # statuses that one bad value of a merge may have caused
@@ -160,7 +160,7 @@ class UserSource:
         self._count += 1
         heappush(self._deadlines, (deadline_s, self._count, receipt))
         if len(self._deadlines) > 2 * self.waiting + _SPARE:
-            self._deadlines = [entry for entry in self._deadlines if not entry[2].is_settled]
+            self._deadlines = [entry for entry in self._deadlines if not (entry[2].is_begun or entry[2].is_settled)]
             heapify(self._deadlines)
 
     def pull(self, *, now_s: float, prefer_normal: bool) -> Sealed | None:

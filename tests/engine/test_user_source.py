@@ -392,6 +392,16 @@ async def test_deadlines_of_jobs_that_have_settled_are_not_kept_until_they_pass(
     assert len(users.source._deadlines) < 3000
 
 
+async def test_deadlines_of_jobs_that_are_on_the_wire_are_not_looked_at_for_each_that_comes() -> None:
+    users = Users()
+    for number in range(5000):
+        users.add(UpdateUser(external_id(f"u{number}"), tags={"a": 1}, expires_in_s=86_400))
+        users.must_pull()
+    assert len(users.source._deadlines) < 1000, "all would be gone through with each job"
+    waiting = users.add(UpdateUser(external_id("late"), tags={"a": 1}, expires_in_s=10))
+    assert [receipt for receipt, _ in users.source.expire(now_s=users.now_s + 10)] == [waiting]
+
+
 def test_a_user_is_held_until_the_last_of_its_holds_is_over() -> None:
     users = Users()
     users.add(change("u", a=1))
