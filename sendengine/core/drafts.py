@@ -167,6 +167,8 @@ class Line(Struct, Generic[M], eq=False):
         self.holders = {name: draft for name, draft in self.holders.items() if not draft.is_closed}
         if self.open is None:
             self.earlier = {}
+        else:
+            self.earlier = {name: left for name, drafts in self.earlier.items() if (left := _still_open(drafts))}
         return tuple(closed)
 
     def unlink(self, draft: Draft[M]) -> None:
@@ -268,6 +270,13 @@ class Line(Struct, Generic[M], eq=False):
         if self.open is None:
             self.open = draft
         return draft
+
+
+def _still_open(drafts: list[Draft[M]]) -> list[Draft[M]]:
+    """Leave out the closed ones, which come first, when they are half: so each is looked at but a few times."""
+    if drafts and not drafts[len(drafts) // 2].is_closed:
+        return drafts
+    return [draft for draft in drafts if not draft.is_closed]
 
 
 def json_bytes(ids: tuple[str, ...]) -> int:

@@ -210,6 +210,19 @@ def test_recipients_of_full_packs_are_forgotten_while_their_message_waits_on() -
     assert not line.holders
 
 
+def test_packs_that_were_sealed_are_forgotten_while_one_of_their_recipients_is_named_again_and_again() -> None:
+    lane = Lane()
+    lane.add("a")
+    lane.add("a b")
+    for seconds in range(10, 10_000, 10):  # somebody always waits in a later pack
+        lane.now_s = float(seconds)
+        lane.add("a b")
+        assert lane.take() == "a b"
+    (line,) = [shard[HI] for shard in lane.packer._lines[0] if shard]  # looks inside: it shows nowhere else
+    assert isinstance(line, Line)
+    assert sum(map(len, line.earlier.values())) < 20
+
+
 def test_the_queues_forget_those_who_expired_behind_one_who_stays() -> None:
     lane = Lane()
     lane.add("stays", alone=True)
