@@ -120,7 +120,7 @@ class Line(Struct, Generic[M], eq=False):
     tail: Draft[M] | None = None
     holders: dict[str, Draft[M]] = field(default_factory=dict)
     earlier: dict[str, list[Draft[M]]] = field(default_factory=dict)
-    filled: tuple[Draft[M], ...] = ()
+    filled: list[Draft[M]] = field(default_factory=list)
 
     def spread(self, ids: tuple[str, ...], *, now_s: float) -> list[Part[M]]:
         """Give every recipient a place, and return the drafts that they went into and which went where."""

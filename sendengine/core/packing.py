@@ -245,7 +245,7 @@ class Packer(Generic[M]):
             for draft in line.filled:
                 self._queues.release(draft)
         if line.filled:
-            line.filled = ()
+            line.filled = []
 
     def _seal_solo(self, solo: Solo[M]) -> Pack[M]:
         self._queues.took(solo)
