@@ -13,8 +13,11 @@ from sendengine.campaign.definition import NUMBER_PROPERTIES, Campaign
 from sendengine.campaign.tables import Chunk, Fault
 from sendengine.core.jobs import Json, TagValue
 from sendengine.core.onesignal import CUSTOM_DATA_CAP_BYTES
+from sendengine.core.rendering import written
 
 _JSON_GROWTH: Final = 6  # bytes that a character can take in JSON
+_SHOWN: Final = 60  # characters of a cell that is at fault
+_UNWRITABLE: Final = "cannot be written as JSON"
 
 
 def is_blank(cell: Json) -> bool:
@@ -25,12 +28,16 @@ def is_blank(cell: Json) -> bool:
 def property_value(name: str, cell: Json) -> Json:
     """Return a user's property as OneSignal documents it; raises ValueError where the cell is no such number."""
     kind = NUMBER_PROPERTIES.get(name)
-    if kind is None or not isinstance(cell, str):
+    if kind is None:
         return cell
-    number = kind(cell)
-    if not isfinite(number):
+    number = kind(cell) if isinstance(cell, str) else cell
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or _is_endless(number):
         raise ValueError(cell)
     return number
+
+
+def _is_endless(number: float) -> bool:
+    return isinstance(number, float) and not isfinite(number)  # of a whole number of 400 digits, isfinite raises
 
 
 def tag_value(cell: Json) -> TagValue:
@@ -41,7 +48,7 @@ def tag_value(cell: Json) -> TagValue:
 
 
 def cell_faults(campaign: Campaign, chunk: Chunk) -> Iterator[tuple[int, Fault]]:
-    """Find cells that a template needs and that are empty, data over the cap, and numbers that are none."""
+    """Find cells that a template needs and that are empty, data over the cap, numbers that are none, and no JSON."""
     for field, column in campaign.custom_data.items():
         cells = chunk.cells[column]
         if "" in cells or None in cells:
@@ -51,8 +58,7 @@ def cell_faults(campaign: Campaign, chunk: Chunk) -> Iterator[tuple[int, Fault]]
     if campaign.custom_data:
         yield from _oversized(campaign, chunk)
     for name, column in campaign.properties.items():
-        if name in NUMBER_PROPERTIES:
-            yield from _no_numbers(name, column, chunk)
+        yield from _no_properties(name, column, chunk)
     for name, column in campaign.tags.items():
         yield from _no_tags(name, column, chunk)
 
@@ -86,9 +92,13 @@ def _oversized(campaign: Campaign, chunk: Chunk) -> Iterator[tuple[int, Fault]]:
         return
     for index, row in enumerate(zip(*columns, strict=True)):
         data = dict(zip(campaign.custom_data, row, strict=True))
-        size = len(orjson.dumps(custom_data_of(campaign, {chunk.ids[index]: data})))
+        field = next(iter(campaign.custom_data.values()))
+        try:
+            size = len(written([custom_data_of(campaign, {chunk.ids[index]: data})])[1:-1])  # a message is around it
+        except TypeError as error:
+            yield index, chunk.fault(index, field, f"makes custom_data that {_UNWRITABLE}: {error}")
+            continue
         if size > cap:
-            field = next(iter(campaign.custom_data.values()))
             yield index, chunk.fault(index, field, f"makes custom_data of {size:,} bytes; at most {cap:,} are taken")
 
 
@@ -101,14 +111,24 @@ def _surely_fits(columns: Sequence[Sequence[Json]], room_bytes: int) -> bool:
     return longest <= room_bytes
 
 
-def _no_numbers(name: str, column: str, chunk: Chunk) -> Iterator[tuple[int, Fault]]:
-    for index, cell in enumerate(chunk.cells[column]):
+def _no_properties(name: str, column: str, chunk: Chunk) -> Iterator[tuple[int, Fault]]:
+    cells = chunk.cells[column]
+    if name not in NUMBER_PROPERTIES and set(map(type, cells)) == {str}:
+        return
+    for index, cell in enumerate(cells):
         if is_blank(cell):
             continue
         try:
-            property_value(name, cell)
+            written([property_value(name, cell)])  # properties are around it
         except ValueError:
-            yield index, chunk.fault(index, column, f"{cell!r} is no number, and {name} is one")
+            yield index, chunk.fault(index, column, f"{_shown(cell)} is no number, and {name} is one")
+        except TypeError as error:
+            yield index, chunk.fault(index, column, f"{_shown(cell)} {_UNWRITABLE}: {error}")
+
+
+def _shown(cell: Json) -> str:
+    text = repr(cell)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _no_tags(name: str, column: str, chunk: Chunk) -> Iterator[tuple[int, Fault]]:

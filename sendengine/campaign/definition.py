@@ -16,7 +16,7 @@ from typing import Final, Literal, get_args
 from msgspec import Struct, ValidationError, convert, field
 from msgspec.structs import fields, replace
 
-from sendengine.core.jobs import CreateNotification, Json, Urgency
+from sendengine.core.jobs import CreateNotification, Json, UpdateUser, Urgency
 from sendengine.core.onesignal import ALIAS_CAP, CHANNELS
 from sendengine.core.spelling import TARGET_SLIPS, mend
 from sendengine.core.targets import Target, TargetKind
@@ -327,6 +327,12 @@ def _check_update(campaign: Campaign) -> None:
         raise _KeyError("tags", "the campaign changes nothing; give [campaign.tags] or [campaign.properties]")
     if "tags" in campaign.properties:
         raise _KeyError("properties.tags", "tags stand in [campaign.tags]")
+    try:
+        UpdateUser(
+            campaign.target(("u-17",)), dict.fromkeys(campaign.tags, "x"), dict.fromkeys(campaign.properties, "x")
+        )
+    except InvalidJobError as error:
+        raise _KeyError(error.field, error.problem) from None
 
 
 def _as_json(value: object, key: str) -> Json:

@@ -51,8 +51,7 @@ _OWNED: Final = {
 _TEXT_CAPS: Final = {"name": NAME_CAP, "collapse_id": COLLAPSE_ID_CAP}
 _SPECIAL: Final = frozenset({*_TARGETING, *_OWNED, *_TEXT_CAPS, *LIST_CAPS, "ttl"})
 _DELTAS: Final = ("session_time", "session_count", "purchases")
-_DELTA_MAX: Final = 2**40  # more of them than ever wait for one user still add up to less than JSON's 64 bits
-_RECIPIENTS_MAX: Final = 2**53  # more than there are, and still exact where it is multiplied
+_COUNT_MAX: Final = 2**40  # more of them than ever wait for one user, or app, still add up to less than JSON's 64 bits
 _MINUTE: Final = timedelta(minutes=1)
 
 
@@ -88,7 +87,9 @@ class CreateNotification(Struct, frozen=True, kw_only=True, gc=False):
         _check_message(self.message, self.channel)
         expected = self.expected_recipients
         if expected is not None and (self.to.is_listed or not _is_count(expected)):
-            raise InvalidJobError("expected_recipients", "a whole number from 0 up, only for segments or filters")
+            raise InvalidJobError(
+                "expected_recipients", f"a whole number from 0 up to {_COUNT_MAX}, only for segments or filters"
+            )
 
 
 class UpdateUser(Struct, frozen=True, gc=False):
@@ -208,7 +209,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _RECIPIENTS_MAX
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _COUNT_MAX
 
 
 def _check_channel(to: Target, channel: str | None) -> None:
@@ -301,8 +302,8 @@ def _check_deltas(deltas: Mapping[str, Json]) -> None:
             raise InvalidJobError(f"deltas.{name}", f"unknown; OneSignal has {', '.join(_DELTAS)}")
         if name == "purchases":
             _check_purchases(value)
-        elif not isinstance(value, int) or isinstance(value, bool) or abs(value) > _DELTA_MAX:
-            raise InvalidJobError(f"deltas.{name}", f"a whole number of at most {_DELTA_MAX}, got {value!r}")
+        elif not isinstance(value, int) or isinstance(value, bool) or abs(value) > _COUNT_MAX:
+            raise InvalidJobError(f"deltas.{name}", f"a whole number of at most {_COUNT_MAX}, got {value!r}")
 
 
 def _check_purchases(purchases: Json) -> None:

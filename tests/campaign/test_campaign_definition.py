@@ -141,6 +141,7 @@ def test_every_fault_names_its_key_and_how_to_mend_it(tmp_path: Path, line: str,
         ('target = "external_id"', 'target = "subscription_id"', "a user is named by an alias"),
         ('[campaign.tags]\nlevel = "loyalty_level"\n[campaign.properties]\nlanguage = "lang"\n', "", "changes nothing"),
         ('language = "lang"', 'tags = "lang"', "campaign.properties.tags: tags stand in [campaign.tags]"),
+        ('level = "loyalty_level"', '"" = "loyalty_level"', "campaign.tags: a tag's name is a non-empty string"),
     ],
 )
 def test_so_does_every_fault_of_user_changes(tmp_path: Path, line: str, instead: str, told: str) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from sendengine.campaign import survey as survey_module
+from sendengine.campaign.packs import make_packs
 from sendengine.campaign.survey import BILLING_WARNING, Survey, survey_campaign
 from sendengine.errors import InputError
-from tests.campaign.campaign_files import campaign_of, csv_file, people
+from tests.campaign.campaign_files import campaign_of, csv_file, people, plan_of
 
 UUID = "8250eaf6-1a58-489e-b136-7c74a864b434"
 
@@ -145,6 +146,49 @@ def test_numbers_among_the_properties_are_numbers(tmp_path: Path) -> None:
         "line 5: seen: '1.5' is no number, and last_active is one",
     ]
     assert survey.warnings == (BILLING_WARNING,)
+
+
+def test_a_number_that_json_does_not_hold_is_found_before_anything_is_sent(tmp_path: Path) -> None:
+    path = csv_file(tmp_path, "external_id,seen", "u1,5", f"u2,{2**64}", f"u3,{'9' * 400}", f"u4,{2**64 - 1}")
+    campaign = campaign_of(path, kind="update_user", dedupe=False, properties={"last_active": "seen"})
+    survey = survey_campaign(campaign)
+    assert told(survey) == [
+        "line 3: seen: '18446744073709551616' cannot be written as JSON: Integer exceeds 64-bit range",
+        f"line 4: seen: '{'9' * 59}… cannot be written as JSON: Integer exceeds 64-bit range",
+    ]
+    assert len(list(make_packs(plan_of(campaign), survey.selection))) == survey.to_send == 2
+
+
+def test_what_is_no_number_in_json_is_none_either(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"external_id": "u", "seen": seen} for seen in (5, 1.5, True, [1], {"a": 1})]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    campaign = campaign_of(path, kind="update_user", dedupe=False, properties={"last_active": "seen"})
+    assert told(survey_campaign(campaign)) == [
+        f"line {line}: seen: {seen} is no number, and last_active is one"
+        for line, seen in enumerate(("True", "[1]", "{'a': 1}"), 3)
+    ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kind": "update_user", "dedupe": False, "properties": {"country": "seen"}},
+        {"message": {"template_id": "t"}, "custom_data": {"a": "seen"}},
+        {"message": {"template_id": "t"}, "custom_data": {"a": "seen"}, "pack_custom_data": True},
+    ],
+)
+def test_what_no_job_takes_is_found_before_anything_is_sent(tmp_path: Path, options: dict[str, Any]) -> None:
+    path = tmp_path / "a.jsonl"
+    cells = [json.dumps({"a": 2**64}), *(f"{'[' * levels}{']' * levels}" for levels in range(235, 260))]
+    path.write_text("".join(f'{{"external_id":"u{row}","seen":{cell}}}\n' for row, cell in enumerate(cells)))
+    campaign = campaign_of(path, **options)
+    survey = survey_campaign(campaign)
+    assert all("cannot be written as JSON: " in fault for fault in told(survey))
+    assert survey.faults[0].line == 1
+    packs = make_packs(plan_of(campaign), survey.selection)  # whose jobs raise where the survey overlooked one
+    assert sum(pack.recipients for pack in packs) == survey.to_send == len(cells) - survey.invalid
+    assert 1 < survey.invalid < len(cells)
 
 
 def test_a_tag_is_no_list(tmp_path: Path) -> None:

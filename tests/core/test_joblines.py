@@ -148,7 +148,11 @@ def test_a_line_of_failures_is_its_job_unless_it_may_have_been_sent() -> None:
         ),
         (f'{{{NOTE},"to":{{"segments":["a"],"excluded_segments":"x"}}}}', "to.excluded_segments: is a list"),
         (f'{{{NOTE},"to":{{"external_id":["u"]}}}}', "channel: missing; an alias target needs one of push, email, sms"),
-        (f'{{{NOTE},{TO},"expected_recipients":5}}', "expected_recipients: a whole number from 0 up, only for"),
+        (f'{{{NOTE},{TO},"expected_recipients":5}}', "expected_recipients: a whole number from 0 up to 1099"),
+        (
+            f'{{{NOTE},"to":{{"segments":["A"]}},"expected_recipients":{2**64}}}',
+            "expected_recipients: a whole number from 0 up to 1099511627776, only for segments or filters",
+        ),
         ('{"kind":"update_user","user":{"external_id":5},"tags":{"a":"1"}}', "user: expected `str`, got `int`"),
         ('{"kind":"update_user","user":{},"tags":{"a":"1"}}', "user: names one user by one alias"),
         ('{"kind":"update_user","user":{"external_id":"u"},"tags":{"level":[5]}}', "tags.level: a string, number or"),

@@ -88,7 +88,7 @@ class _Float(float):
         CreateNotification(
             to=external_id("u"), channel="push", message=HI, expires_at=datetime.max.replace(tzinfo=UTC)
         ),
-        CreateNotification(to=segments("All"), message=HI, expected_recipients=2**53),
+        CreateNotification(to=segments("All"), message=HI, expected_recipients=2**40),
         CreateNotification(to=filters([MappingProxyType({"field": "tag", "value": "1"})]), message=HI),
         UpdateUser(external_id("u"), {"a": _Float(1.5)}, coalesce=False),
     ],

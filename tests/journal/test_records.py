@@ -2,11 +2,13 @@
 
 from datetime import UTC, datetime, timedelta, timezone
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sendengine.core.jobs import CreateNotification, Job, UpdateUser
+from sendengine.core.joblines import job_fields
+from sendengine.core.jobs import CreateNotification, Job, Json, UpdateUser
 from sendengine.core.outcomes import (
     Abandoned,
     Accepted,
@@ -18,6 +20,7 @@ from sendengine.core.outcomes import (
     Unreachable,
 )
 from sendengine.core.targets import alias, email, external_id, filters, phone_number, segments, subscription_id
+from sendengine.errors import InvalidJobError
 from sendengine.journal.records import (
     DeadEntry,
     JobEntry,
@@ -79,6 +82,27 @@ def test_a_job_comes_back_equal(job: Job) -> None:
         JobEntry(job, "app-ü", 0.5, 10**12, "8250eaf6", b"\x00\xff", 3, is_begun=True),
     ):
         assert read_job(write_job(entry)) == entry
+
+
+@pytest.mark.parametrize("levels", range(240, 256))
+def test_a_job_that_is_nested_too_deeply_for_a_record_is_none(levels: int) -> None:
+    value: list[Json] = []
+    for _ in range(levels):
+        value = [value]
+    for make in (
+        lambda: CreateNotification(to=segments("A"), message={"data": value}),
+        lambda: CreateNotification(to=filters([{"value": value}]), message=HI),  # type: ignore[dict-item]  # as a line may
+        lambda: UpdateUser(external_id("u"), properties={"a": value}),
+    ):
+        try:
+            job: Job = make()
+        except InvalidJobError:
+            continue
+        entry = JobEntry(job, "shop", 1.0)
+        assert read_job(write_job(entry)) == entry
+        dead = DeadEntry(entry, Rejected(400, ("bad",), 1), ())
+        assert read_dead(write_dead(dead)) == dead
+        assert orjson.dumps({"job": job_fields(job)})  # a line of failures.jsonl
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
