@@ -30,7 +30,7 @@ _SETS: Final = ("invalid", "duplicates", "excluded", "repeats")
 
 
 class InputFile(Struct, frozen=True):
-    """A file that a run reads, as it was when it was checked."""
+    """A file that a run reads, as it was when it was checked; its ``path`` begins at the run's directory."""
 
     path: str
     size_bytes: int
@@ -92,7 +92,13 @@ class _File(Struct, frozen=True):
 
 
 def save(run_dir: RunDir, manifest: Manifest, selection: Selection) -> Manifest:
-    """Write the sets of rows and the manifest, durably, and return it as it was written; raises StorageError."""
+    """Write the sets of rows and the manifest, durably, and return it as it was written; raises StorageError.
+
+    An input of its own is named without its directory, so that the run goes on wherever it is moved to.
+    """
+    own = Path(manifest.input.path)
+    if own.parent == run_dir.path.absolute():
+        manifest = msgspec.structs.replace(manifest, input=msgspec.structs.replace(manifest.input, path=own.name))
     sets = {name: _save_set(run_dir, name, getattr(selection, name)) for name in _SETS if len(getattr(selection, name))}
     manifest = msgspec.structs.replace(manifest, selection=sets)
     content = msgspec.json.encode(manifest, enc_hook=_plain)
@@ -134,10 +140,12 @@ def input_file(path: Path, *, stamp: Stamp, sha256: str) -> InputFile:
     return InputFile(str(path.absolute()), stamp.size_bytes, sha256)
 
 
-def check_unchanged(file: InputFile) -> Stamp:
-    """Return the stamp of a file that is what it was; raises InputError where it has changed."""
-    path = Path(file.path)
-    stamp = file_stamp(path)
+def check_unchanged(file: InputFile, path: Path) -> Stamp:
+    """Return the stamp of a file, at ``path``, that is what it was; raises InputError where it has changed."""
+    try:
+        stamp = file_stamp(path)
+    except InputError as error:
+        raise InputError(f"{error}; the run reads it from there, so put it back") from None
     if stamp.size_bytes != file.size_bytes or file_digest(path) != file.sha256:
         raise InputError(
             f"{path}: has changed since the run began, and its requests would be others under other keys; put the "

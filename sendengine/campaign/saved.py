@@ -3,8 +3,6 @@
 Units: seconds since the epoch.
 """
 
-from pathlib import Path
-
 from msgspec.structs import replace
 
 from sendengine.campaign.begun import campaign_identity, jobs_identity
@@ -49,14 +47,15 @@ def identity_of(manifest: Manifest, loaded: LoadedInput) -> str:
 
 def saved_work(run_dir: RunDir, manifest: Manifest) -> Work:
     """Return what a run sends; raises InputError where its input has changed, and StorageError."""
-    stamp = check_unchanged(manifest.input)
+    path = run_dir.path / manifest.input.path
+    stamp = check_unchanged(manifest.input, path)
     selection = load_selection(run_dir, manifest)
     if manifest.plan is not None:
         return campaign_work(
             manifest.plan, selection, rows=manifest.rows, total=manifest.total, stamp=stamp, marks=manifest.marks
         )
     return jobs_work(
-        Path(manifest.input.path),
+        path,
         selection,
         name=manifest.name,
         rows=manifest.rows,

@@ -105,13 +105,20 @@ def claim(run_dir: RunDir, manifest: Manifest, settings: Settings) -> None:
     if found is None and registry.enter(manifest.identity, begun_of(run_dir, manifest)):
         return
     found = found or registry.find(manifest.identity)
-    if found is not None and found.run != run_dir.run:
+    if found is not None and not _is_of(found, run_dir, manifest):
+        if found.run == manifest.run:
+            raise InputError(f"{run_dir.path}: is a copy of {found.directory}, which is the one to resume")
         raise InputError(
             f"{run_dir.run}: died before it sent anything, and the same was begun since as run {found.run}, which is "
             "the one to resume"
         )
     if found is not None and not found.is_made:  # a retry, whose process died just before it could say so
         registry.confirm(manifest.identity, found)
+
+
+def _is_of(found: Begun, run_dir: RunDir, manifest: Manifest) -> bool:
+    """Whether a note is of this run: its directory may have another name, but is no copy of one that is there."""
+    return found.run == run_dir.run or (found.run == manifest.run and not RunDir(Path(found.directory)).has(MANIFEST))
 
 
 def durability_of(settings: Settings) -> str:
@@ -142,7 +149,8 @@ def _refusal(before: Begun, *, edition: int) -> str:
     again = f"to send it again on purpose, to everybody: --edition {edition + 1}"
     begun = f"{before.name}: was begun before, at {begun_at}, as run {before.run}"
     if not run_dir.has(MANIFEST):
-        return f"{begun}, which is gone; {again}"
+        where = f"{directory} is gone, and where it was moved to, `sendengine resume` and `report` take its directory"
+        return f"{begun}; {where}; {again}"
     state = describe(run_dir).state
     if state == "finished":
         return f"{begun}, which has finished: {command_line('report', run_dir)}; {again}"

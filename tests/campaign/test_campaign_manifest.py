@@ -119,14 +119,14 @@ def test_an_input_that_has_changed_is_refused_even_at_the_same_size_and_time(tmp
     campaign = campaign_of(path)
     found = survey_campaign(campaign)
     file = manifest.input_file(path, stamp=found.stamp, sha256=found.sha256)
-    assert manifest.check_unchanged(file) == found.stamp
+    assert manifest.check_unchanged(file, path) == found.stamp
     csv_file(tmp_path, "external_id", "a", "c")
     os.utime(path, ns=(found.stamp.written_ns, found.stamp.written_ns))
     with pytest.raises(InputError, match=r"recipients\.csv: has changed since the run began"):
-        manifest.check_unchanged(file)
+        manifest.check_unchanged(file, path)
     path.unlink()
     with pytest.raises(InputError, match="there is no such file"):
-        manifest.check_unchanged(file)
+        manifest.check_unchanged(file, path)
 
 
 # Going on in the middle
