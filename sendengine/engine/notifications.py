@@ -310,16 +310,20 @@ class NotificationSource:
         now_s: float,
         refused: Refused | None = None,
     ) -> Resolution:
-        """Put a dissection into effect: what it rejects settles, what it wants sent is sealed."""
-        if isinstance(sealed.origin, Piece) and sealed.origin.trial is not None and sealed.origin.trial.is_decided:
-            self._trials.discard(sealed.origin.trial)
+        """Put a dissection into effect: what it rejects settles, what it wants sent is sealed.
+
+        What a trial's request is followed by are those who waited for it; its own recipient has come to an end.
+        """
+        trial = sealed.origin.trial if isinstance(sealed.origin, Piece) else None
+        if trial is not None and trial.is_decided:
+            self._trials.discard(trial)
         verdict = refused or Refused(sealed.status)
         rejected = [
             _rejected((share.member, share.ids), verdict, attempts=sealed.attempts) for share in dissection.rejected
         ]
         self._trials.update(piece.trial for piece in dissection.pieces if piece.trial is not None)
         again = [self._reseal(sealed, _plain(piece.shares), now_s=now_s, origin=piece) for piece in dissection.pieces]
-        return Resolution([*settled, *rejected], again, is_replaced=bool(again) and not settled)
+        return Resolution([*settled, *rejected], again, is_replaced=bool(again) and trial is None)
 
 
 _NEVER_FITS: Final = Refused(

@@ -13,6 +13,7 @@ from sendengine import (
     Receipt,
     Rejected,
     ReplyLostError,
+    SendEngine,
     Unreachable,
 )
 from sendengine.settings import BatchingSettings
@@ -21,12 +22,14 @@ from tests.support.engines import (
     SOON,
     assert_nothing_leaked,
     make_engine,
+    make_settings,
     note,
     now_s,
     settled,
     until,
 )
 from tests.support.fake_transport import Answer, Arrival, FakeTransport, accept, first, json_reply, refuse, throttle
+from tests.support.journalled import Watcher
 from tests.support.virtual_loop import run_virtually
 
 
@@ -108,6 +111,30 @@ def test_other_messages_go_while_one_is_at_fault(tmp_path: Path) -> None:
 
     run_virtually(main())
     assert sum(arrival.text == "bad" for arrival in transport.arrivals) == 5
+
+
+def test_a_trial_that_ends_with_a_refusal_shows_that_and_no_split(tmp_path: Path) -> None:
+    watcher = Watcher()
+    transport = FakeTransport()
+
+    def behave(arrival: Arrival) -> Answer:
+        if arrival.number == 2:
+            return json_reply(503, {})  # so that it is the last of the four
+        return refuse() if arrival.number == 1 or arrival.ids == transport.arrivals[1].ids else accept(arrival)
+
+    transport.behaviour = behave
+
+    async def main() -> None:
+        settings = make_settings(tmp_path)
+        async with SendEngine(settings, observer=watcher, open_transport=lambda *_: transport) as engine:
+            receipt = await engine.submit(note(*[f"u{number}" for number in range(100)]))
+            assert isinstance(await settled(receipt), Rejected)
+
+    run_virtually(main())
+    shown = [(record.outcome, record.recipients) for record in watcher.records]
+    assert shown == [("split", 100), *[("accepted", 1)] * 3, ("rejected", 1), ("accepted", 96)]
+    ((_, part),) = watcher.records[4].parts
+    assert list(part.recipients) == transport.arrivals[1].ids
 
 
 def test_nothing_of_a_trial_is_lost_when_the_engine_stops(tmp_path: Path) -> None:
