@@ -35,6 +35,7 @@ NUMBER_PROPERTIES: Final[Mapping[str, type[int] | type[float]]] = {
 }
 """Properties of a user that OneSignal documents as numbers; a cell of a CSV file is made one."""
 
+_TIME: Final = "a time with its zone, such as 2026-11-27T08:00:00Z"
 _LONGEST_S: Final = 100 * 366 * 86_400  # what is added to a time has to stay within the calendar
 _FOR_NOTIFICATIONS: Final = ("channel", "message", "custom_data", "pack_custom_data", "dedupe")
 _FOR_UPDATES: Final = ("tags", "properties", "on_missing")
@@ -209,7 +210,7 @@ def _converted(table: Mapping[str, object]) -> _Table:
         if what.startswith("Object missing required field"):
             missing = what.split("`")[1]
             raise _KeyError(f"{key}{'.' if key else ''}{missing}", "is missing, and there is no default") from None
-        raise _KeyError(key, f"{what[0].lower()}{what[1:]}") from None
+        raise _KeyError(key, _TIME if what.startswith("Invalid RFC3339") else f"{what[0].lower()}{what[1:]}") from None
 
 
 def _as_path(kind: type, value: object) -> object:
@@ -293,7 +294,7 @@ def _check_expiry(campaign: Campaign) -> None:
         if within is not None:
             raise _KeyError("expires_in_s", "give expires_at or expires_in_s, not both")
         if campaign.expires_at.tzinfo is None:
-            raise _KeyError("expires_at", "a time with its zone, such as 2026-11-27T08:00:00Z")
+            raise _KeyError("expires_at", _TIME)
     if within is not None and not 1 <= within <= _LONGEST_S:
         raise _KeyError("expires_in_s", f"seconds from 1 up to {_LONGEST_S:,} (100 years), got {within}")
 

@@ -64,6 +64,12 @@ TOO_DEEP: Final = "is nested too deeply"
 
 _JOBS: Final = msgspec.json.Decoder(_Notification | _Change)
 _FAILURES: Final = msgspec.json.Decoder(_Failure)
+_ACCEPTED: Final[Mapping[str, str]] = {
+    "urgency": "'high' or 'normal'",
+    "on_ambiguous": "'report' or 'retry'",
+    "on_missing": "'fail' or 'retry'",
+    "expires_at": "a time with its zone, such as 2026-11-27T08:00:00Z",
+}
 _NO_KIND: Final = "Object missing required field `kind`"
 _LISTED: Final[Mapping[str, Callable[..., Target]]] = {
     "subscription_id": subscription_id,
@@ -160,6 +166,9 @@ def _explained(error: msgspec.ValidationError, line: bytes) -> InvalidJobError:
         return InvalidJobError(what.split("`")[1], "is missing")
     if key == "kind":
         return InvalidJobError("kind", "is one of create_notification and update_user")
+    if key in _ACCEPTED and what.startswith("Invalid"):
+        got = what.partition(" value ")[2]
+        return InvalidJobError(key, f"{_ACCEPTED[key]}, got {got}" if got else _ACCEPTED[key])
     return InvalidJobError(key, what[0].lower() + what[1:])
 
 

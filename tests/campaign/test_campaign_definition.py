@@ -109,6 +109,7 @@ def test_times_in_the_message_become_text(tmp_path: Path) -> None:
         ('target = "external_id"', 'target = "email"', "campaign.recipients.create_subscriptions: is missing"),
         ('app = "shop"', "tags = { level = 'l' }", "campaign.tags: does not belong to a campaign of kind"),
         ('app = "shop"', "expires_at = 2026-11-27T08:00:00", "campaign.expires_at: a time with its zone"),
+        ('app = "shop"', 'expires_at = "tomorrow"', "campaign.expires_at: a time with its zone"),
         ('app = "shop"', "expires_in_s = 0", "campaign.expires_in_s: seconds from 1 up"),
         ('app = "shop"', "expires_in_s = 1e300", "campaign.expires_in_s: seconds from 1 up to 3,162,240,000"),
         ('app = "shop"', "expires_in_s = nan", "campaign.expires_in_s: seconds from 1 up"),
