@@ -14,8 +14,8 @@ import sendengine
 from sendengine import mockserver
 from sendengine.bench import result
 from sendengine.campaign.definition import load_campaign
+from sendengine.campaign.exits import Exit
 from sendengine.cli.commands import cli
-from sendengine.cli.exits import Exit
 from sendengine.core.joblines import read_job
 from sendengine.settings import load_settings
 

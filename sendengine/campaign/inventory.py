@@ -11,13 +11,13 @@ from typing import Literal
 from msgspec import Struct
 
 from sendengine.campaign import manifest as manifests
+from sendengine.campaign.exits import FINISHED
 from sendengine.campaign.report import parse
 from sendengine.campaign.rundir import MANIFEST, REPORT, STATUS, RunDir
 from sendengine.campaign.status import read_status
 from sendengine.errors import InputError, StorageError
 
 State = Literal["going on", "finished", "stopped", "killed", "damaged"]
-_FINISHED = frozenset({0, 3})
 
 
 class RunInfo(Struct, frozen=True):
@@ -51,9 +51,9 @@ def describe(run_dir: RunDir) -> RunInfo:
         if run_dir.has(REPORT):
             report = parse(run_dir.read(REPORT))
             name = report.name
-            if has_ended or report.exit_code in _FINISHED:  # otherwise an earlier process left it
+            if has_ended or report.exit_code in FINISHED:  # otherwise an earlier process left it
                 exit_code = report.exit_code
-                state = "finished" if exit_code in _FINISHED else "stopped"
+                state = "finished" if exit_code in FINISHED else "stopped"
     except (StorageError, InputError):
         state = "damaged"
     if run_dir.is_going_on:

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from sendengine.campaign.books import with_earlier
 from sendengine.campaign.engineport import Engine
+from sendengine.campaign.exits import Exit
 from sendengine.campaign.flow import Flow
 from sendengine.campaign.handing import Handing
 from sendengine.campaign.house import House, Reason
@@ -54,8 +55,13 @@ _SLICE_WORK: Final = 2000
 _ITEM_WORK: Final = 80
 _PASSING_WORK: Final = 20  # of an item that is done
 
-_EXIT_OF: Final[Mapping[Reason, int]] = {"stopped": 75, "aborted": 130, "guard": 4, "storage": 5, "input": 75}
-_EXIT_NOT_ALL: Final = 3
+_EXIT_OF: Final[Mapping[Reason, Exit]] = {
+    "stopped": Exit.STOPPED,
+    "aborted": Exit.ABORTED,
+    "guard": Exit.GUARD,
+    "storage": Exit.STORAGE,
+    "input": Exit.STOPPED,
+}
 
 
 class RunOptions(Struct, frozen=True, kw_only=True):
@@ -89,7 +95,7 @@ class Progress(Struct, frozen=True):
 class RunResult(Struct, frozen=True):
     """How a run ended; ``why`` says in a sentence why it stopped before its end, and is empty where it did not."""
 
-    exit_code: int
+    exit_code: Exit
     why: str
     report: Report
 
@@ -380,10 +386,10 @@ class Run:
             self._halt[0] == "storage" or counts.settled < self._work.total or counts.abandoned > 0
         )
 
-    def _exit_code(self) -> int:
+    def _exit_code(self) -> Exit:
         counts = self._recorder.counts
         if self._halt is not None and self._is_cut_short:
             return _EXIT_OF[self._halt[0]]
         if counts.not_accepted or (counts.unreachable and self._options.fail_on_unreachable):
-            return _EXIT_NOT_ALL
-        return 0
+            return Exit.NOT_ALL_ACCEPTED
+        return Exit.OK

@@ -23,10 +23,10 @@ from sendengine.bench.machine import this_machine
 from sendengine.bench.mix import Mix
 from sendengine.bench.result import FILE, Options, Result, read_result, rendered, write_files
 from sendengine.bench.run import BenchRun, Found, Load
+from sendengine.campaign.exits import Exit
 from sendengine.cli.benchtable import comparison_lines, result_lines
 from sendengine.cli.benchtarget import LATENCY_MS, PLAN, Asked, Target, opened
 from sendengine.cli.display import shown
-from sendengine.cli.exits import Exit
 from sendengine.cli.loop import run
 from sendengine.cli.options import config_option, json_option, number_of, share_of
 from sendengine.cli.output import note, say, show_json

@@ -7,17 +7,16 @@ from typing import Final
 
 import click
 
+from sendengine.campaign.exits import CUT_SHORT
 from sendengine.campaign.run import RunResult
 from sendengine.campaign.rundir import FAILURES, MANIFEST, REQUESTS, RunDir
 from sendengine.cli import summary
-from sendengine.cli.exits import Exit
 from sendengine.cli.loop import run
 from sendengine.cli.output import note, say, show_json
 from sendengine.cli.session import Session, perform
 from sendengine.errors import StorageError
 from sendengine.settings import DEFAULT_FILE
 
-_UNFINISHED: Final = frozenset({Exit.GUARD, Exit.STORAGE, Exit.STOPPED, Exit.ABORTED})
 _WITH_SETTINGS: Final = frozenset({"resume", "retry"})
 DEFAULT_RUNS: Final = Path("runs")
 
@@ -32,7 +31,7 @@ def carry_out(session: Session, *, is_json: bool) -> int:
         raise StorageError(f"{error}; when that is mended, go on: {_how_to_go_on(session)}") from error
     with suppress(BrokenPipeError):  # where nobody reads on, the exit code and the report still tell
         _show(result, session.run_dir.path, is_json=is_json)
-    if result.exit_code in _UNFINISHED and session.run_dir.has(MANIFEST):
+    if result.exit_code in CUT_SHORT and session.run_dir.has(MANIFEST):
         note(f"Go on: {_how_to_go_on(session)}")
     return result.exit_code
 

@@ -4,12 +4,12 @@ from typing import Final
 
 import click
 
+from sendengine.campaign.exits import Exit, exit_of
 from sendengine.cli.bench import bench_command
 from sendengine.cli.config import config_group
 from sendengine.cli.dead import dead_group
 from sendengine.cli.demo import demo_command
 from sendengine.cli.doctor import doctor_command
-from sendengine.cli.exits import Exit, exit_of
 from sendengine.cli.init import init_command
 from sendengine.cli.mock import mock_command
 from sendengine.cli.output import note, show_error

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from msgspec import Struct
 
-from sendengine.cli.exits import Exit
+from sendengine.campaign.exits import Exit
 from sendengine.cli.init import PLACEHOLDER_APP_ID
 from sendengine.cli.options import config_option, json_option
 from sendengine.cli.output import say, show_json

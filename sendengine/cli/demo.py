@@ -13,12 +13,12 @@ from typing import Final
 
 import click
 
+from sendengine.campaign.exits import Exit
 from sendengine.campaign.run import RunOptions, RunResult
 from sendengine.campaign.rundir import RunDir
 from sendengine.campaign.work import CampaignInput, load_input
 from sendengine.cli.democheck import Row, compared
 from sendengine.cli.demofiles import write_campaign, write_jobs
-from sendengine.cli.exits import Exit
 from sendengine.cli.forecast import forecast
 from sendengine.cli.loop import run
 from sendengine.cli.options import json_option, runs_dir_option

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
+from sendengine.campaign.exits import Exit
 from sendengine.cli.appcheck import check_app, view_app
 from sendengine.cli.checks import Check, check_connection, check_descriptors, check_disk, check_dns
-from sendengine.cli.exits import Exit
 from sendengine.cli.loop import run
 from sendengine.cli.options import config_option, json_option, runs_dir_option
 from sendengine.cli.output import say, show_json

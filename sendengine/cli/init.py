@@ -7,8 +7,8 @@ from typing import Final
 
 import click
 
+from sendengine.campaign.exits import Exit
 from sendengine.cli.asking import is_terminal
-from sendengine.cli.exits import Exit
 from sendengine.cli.options import config_option, json_option, yes_option
 from sendengine.cli.output import note, say, show_json
 from sendengine.errors import SettingsError

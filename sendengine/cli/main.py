@@ -10,7 +10,7 @@ from io import TextIOWrapper
 from types import FrameType
 from typing import NoReturn
 
-from sendengine.cli.exits import Exit
+from sendengine.campaign.exits import Exit
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from sendengine.campaign import manifest as manifests
+from sendengine.campaign.exits import FINISHED, Exit
 from sendengine.campaign.manifest import Manifest
 from sendengine.campaign.report import DamagedReportError, parse
 from sendengine.campaign.run import RunOptions
@@ -14,7 +15,6 @@ from sendengine.campaign.saved import check_age, saved_work, settings_for
 from sendengine.cli.asking import is_terminal
 from sendengine.cli.beginning import claim, with_limits
 from sendengine.cli.carrying import carry_out
-from sendengine.cli.exits import Exit
 from sendengine.cli.options import (
     config_option,
     json_option,
@@ -95,7 +95,7 @@ def refuse_finished(run_dir: RunDir) -> None:
             aside = run_dir.set_aside(REPORT)
             note(f"warning: {run_dir.path}: {error}; it is kept as {aside.name}, and made anew")
             return
-        if code in {Exit.OK, Exit.NOT_ALL_ACCEPTED}:
+        if code in FINISHED:
             more = "" if code == Exit.OK else "; `sendengine retry` repeats what failed"
             raise InputError(f"{run_dir.run}: has finished, and nothing is left to send{more}")
 

@@ -10,6 +10,7 @@ import click
 
 from sendengine.campaign import manifest as manifests
 from sendengine.campaign.begun import RETRIES, Begun, Registry, retry_identity
+from sendengine.campaign.exits import Exit
 from sendengine.campaign.inventory import describe
 from sendengine.campaign.manifest import Manifest
 from sendengine.campaign.retrying import RETRIED, Retry, plan_retry
@@ -19,7 +20,6 @@ from sendengine.campaign.saved import check_age, settings_for
 from sendengine.cli.asking import confirm
 from sendengine.cli.beginning import durability_of
 from sendengine.cli.carrying import carry_out, command_line, resume_line
-from sendengine.cli.exits import Exit
 from sendengine.cli.loop import run as run_async
 from sendengine.cli.options import (
     config_option,

@@ -10,6 +10,7 @@ import click
 from msgspec.structs import replace
 
 from sendengine.campaign.errorbudget import DEFAULT_RATE
+from sendengine.campaign.exits import Exit
 from sendengine.campaign.manifest import Manifest
 from sendengine.campaign.recorder import write_invalid
 from sendengine.campaign.run import RunOptions
@@ -18,7 +19,6 @@ from sendengine.cli import overview
 from sendengine.cli.asking import Expectation, confirm, is_terminal
 from sendengine.cli.beginning import Beginning, ending_of, with_limits
 from sendengine.cli.carrying import carry_out
-from sendengine.cli.exits import Exit
 from sendengine.cli.forecast import reached
 from sendengine.cli.options import (
     config_option,

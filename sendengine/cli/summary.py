@@ -12,14 +12,13 @@ import orjson
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from sendengine.campaign.exits import CUT_SHORT
 from sendengine.campaign.report import Report, render
 from sendengine.campaign.rundir import FAILURES, REPORT
-from sendengine.cli.exits import Exit
 from sendengine.cli.output import ceiling, counted, duration
 from sendengine.core.outcomes import OUTCOME_NAMES, Abandoned
 from sendengine.telemetry.counters import LaneEntry
 
-_CUT_SHORT: Final = frozenset({Exit.GUARD, Exit.STORAGE, Exit.STOPPED, Exit.ABORTED})
 _THROTTLED: Final = "429"
 _MILLISECOND_S: Final = 0.001
 _LOOKED_AT_BYTES: Final = 2**20  # of the failures
@@ -34,7 +33,7 @@ class _Failure(Struct, frozen=True):
 def summary_lines(report: Report, *, folder: Path, why: str = "") -> Sequence[str]:
     """Describe a report for a person; ``why`` says why the run stopped before its end."""
     jobs = report.jobs
-    begun = f"{jobs.settled:,} begun" if report.exit_code in _CUT_SHORT else f"{jobs.settled:,}"
+    begun = f"{jobs.settled:,} begun" if report.exit_code in CUT_SHORT else f"{jobs.settled:,}"
     lines = [f"{report.name}: {jobs.accepted:,} of {begun} accepted" + (f"; {why}" if why else "")]
     others = {name: count for name, count in asdict(jobs).items() if count and name != "accepted"}
     if others:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
+from sendengine.campaign.exits import Exit
 from sendengine.campaign.jobsfile import Audience, AudienceSize
 from sendengine.campaign.work import CampaignInput, LoadedInput
-from sendengine.cli.exits import Exit
 from sendengine.cli.options import config_option, json_option
 from sendengine.cli.output import counted, note, say, show_faults, show_json
 from sendengine.cli.reading import read_for_a_look

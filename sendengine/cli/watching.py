@@ -14,11 +14,11 @@ import click
 from msgspec import to_builtins
 
 from sendengine.campaign.control import give_order
+from sendengine.campaign.exits import CUT_SHORT, Exit
 from sendengine.campaign.inventory import describe
 from sendengine.campaign.rundir import STATUS, RunDir
 from sendengine.campaign.status import LaneStatus, Status, read_status
 from sendengine.cli.carrying import resume_line
-from sendengine.cli.exits import Exit
 from sendengine.cli.options import json_option, requests_per_s, runs_dir_option
 from sendengine.cli.output import ceiling, duration, note, say, show_json, show_json_line
 from sendengine.cli.report import find_run
@@ -92,7 +92,7 @@ def status_lines(status: Status, run_dir: RunDir, *, is_going_on: bool) -> Itera
         yield f"  {status.problem}"
     if status.why:
         yield f"  {status.why}"
-    if not is_going_on and (status.exit_code is None or status.exit_code in {4, 5, 75, 130}):
+    if not is_going_on and (status.exit_code is None or status.exit_code in CUT_SHORT):
         yield f"  go on: {resume_line(run_dir)}"
 
 

@@ -8,11 +8,11 @@ import orjson
 import pytest
 from click.testing import CliRunner, Result
 
+from sendengine.campaign.exits import Exit, exit_of
 from sendengine.campaign.inventory import describe
 from sendengine.campaign.rundir import RunDir
 from sendengine.cli.checks import check_disk
 from sendengine.cli.commands import cli
-from sendengine.cli.exits import Exit, exit_of
 from sendengine.cli.output import counted, duration
 from sendengine.core.outcomes import Expired
 from sendengine.errors import (

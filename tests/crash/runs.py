@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from sendengine.campaign.exits import FINISHED, Exit
 from sendengine.core.joblines import read_job
 from sendengine.mockserver import MockServer
 from tests.crash.deaths import Death, live_until
@@ -14,9 +15,6 @@ from tests.crash.embedded import number_of
 from tests.crash.inputs import APP_ID
 from tests.crash.processes import Body, Order, command, said
 from tests.crash.scene import Scene
-
-_USAGE = 2
-_FINISHED = {0, 3}
 
 
 async def sent_and_resumed(
@@ -37,7 +35,7 @@ async def _go_on(scene: Scene, source: str, death: Death | None, mischief: tuple
     folder = scene.folder
     if runs_in(folder):
         code = await live_until(death, scene, Order(folder, command, ("resume", "latest"), mischief=mischief))
-        if code != _USAGE:
+        if code != Exit.USAGE:
             return code
     return await live_until(death, scene, Order(folder, command, ("send", source, "--yes"), mischief=mischief))
 
@@ -45,7 +43,7 @@ async def _go_on(scene: Scene, source: str, death: Death | None, mischief: tuple
 def _finished(folder: Path) -> int | None:
     """The exit code of the run that has nothing left to send; None where there is none."""
     codes = [report_in(run)["exit_code"] for run in runs_in(folder) if (run / "report.json").exists()]
-    return next((int(code) for code in codes if code in _FINISHED), None)
+    return next((int(code) for code in codes if code in FINISHED), None)
 
 
 def runs_in(folder: Path) -> list[Path]:

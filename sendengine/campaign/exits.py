@@ -1,6 +1,7 @@
-"""What the command line's exit codes mean, and which error ends in which."""
+"""What the exit codes mean, of a run and of the command line, and which error ends in which."""
 
 from enum import IntEnum
+from typing import Final
 
 from sendengine.errors import (
     AppHeldError,
@@ -24,6 +25,13 @@ class Exit(IntEnum):
     STORAGE = 5  # the state directory or the run's directory failed
     STOPPED = 75  # stopped early, resumable
     ABORTED = 130  # second Ctrl-C
+
+
+FINISHED: Final = frozenset({Exit.OK, Exit.NOT_ALL_ACCEPTED})
+"""How a run ends that has sent everything."""
+
+CUT_SHORT: Final = frozenset({Exit.GUARD, Exit.STORAGE, Exit.STOPPED, Exit.ABORTED})
+"""How one ends that has not."""
 
 
 def exit_of(error: SendEngineError) -> Exit:
