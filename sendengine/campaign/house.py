@@ -124,7 +124,7 @@ class House:
         return Status(
             run=self._run_dir.run,
             name=self._work.name,
-            noun="recipients" if self._work.is_campaign else "jobs",
+            noun=self._work.noun,
             state=state,
             pid=os.getpid(),
             started_at_s=self._started_at_s,

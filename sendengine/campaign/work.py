@@ -70,6 +70,11 @@ class Work(Struct, frozen=True):
     plan: Plan | None = None
 
     @property
+    def noun(self) -> str:
+        """What is counted."""
+        return CampaignInput.noun if self.is_campaign else JobsInput.noun
+
+    @property
     def is_overdue(self) -> bool:
         """Whether a campaign's deadline has passed: what ends now says nothing about its message.
 

@@ -89,7 +89,6 @@ async def _send(path: Path, settings: Settings, runs_dir: Path) -> tuple[RunResu
         settings=settings,
         apps=(APP,),
         lanes=forecast(loaded, work, settings, is_exact=False).requests,
-        noun=loaded.noun,
         options=RunOptions(max_error_rate=None),
     )
     return await perform(session), run_dir.path

@@ -78,7 +78,7 @@ def resume_command(  # noqa: PLR0913 - the options of a command line
         session = session_of(run_dir, manifest, settings, max_error_rate=max_error_rate)
         claim(run_dir, manifest, settings)
         note(f"Run {run_dir.run}")
-        note(f"{manifest.name}: going on with {manifest.total:,} {session.noun}, less what is done")
+        note(f"{manifest.name}: going on with {manifest.total:,} {session.work.noun}, less what is done")
         if is_terminal() and not is_sure and not click.confirm("Go on?", default=False, err=True):
             note("Nothing was sent.")
             raise click.exceptions.Exit(Exit.USAGE)
@@ -129,7 +129,6 @@ def session_of(
         settings=settings,
         apps=set(manifest.app_ids),
         lanes=manifest.lanes,
-        noun="recipients" if manifest.kind == "campaign" else "jobs",
         options=with_limits(options, settings, manifest),
         manifest=None if manifest.durability == "memory" else manifest,
     )

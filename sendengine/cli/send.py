@@ -192,7 +192,6 @@ def _session(shown: overview.Overview, run_dir: RunDir, options: RunOptions, man
         settings=settings,
         apps={audience.app for audience in loaded.audiences},
         lanes=shown.forecast.requests,
-        noun=loaded.noun,
         options=with_limits(options, settings, manifest),
         manifest=manifest if manifest is not None and manifest.durability != "memory" else None,
     )

@@ -31,8 +31,7 @@ slowest hundredth of acceptances takes."""
 class Session(Struct, frozen=True, kw_only=True):
     """What a run needs: the ``work``, where its report goes, ``settings`` for its ``apps``, and how it ends.
 
-    ``manifest`` is there where the run has a journal. ``noun`` is what is counted (recipients, jobs), and ``lanes`` are
-    those that it is going to use.
+    ``manifest`` is there where the run has a journal. ``lanes`` are those that it is going to use.
     """
 
     work: Work
@@ -40,7 +39,6 @@ class Session(Struct, frozen=True, kw_only=True):
     settings: Settings
     apps: Collection[str]
     lanes: Mapping[str, int]
-    noun: str
     options: RunOptions
     manifest: Manifest | None = None
 
@@ -79,11 +77,11 @@ async def perform(session: Session) -> RunResult:
                 progress = run.progress
                 lanes = [lane for lane in glances_of(engine.stats()) if lane.requests or lane.name in session.lanes]
                 return Glance(
-                    named(session.work.name, progress), session.noun, progress.done, progress.total, tuple(lanes)
+                    named(session.work.name, progress), session.work.noun, progress.done, progress.total, tuple(lanes)
                 )
 
             if kept is not None and kept.earlier is not None:
-                note(f"{kept.earlier.counts.settled:,} of {session.work.total:,} {session.noun} are done already.")
+                note(f"{kept.earlier.counts.settled:,} of {session.work.total:,} {session.work.noun} are done already.")
             if kept is not None and kept.left_behind is not None:
                 note(f"Left behind: {kept.left_behind}.")
             with listening(stop):
