@@ -30,7 +30,7 @@ from sendengine.cli.display import shown
 from sendengine.cli.loop import run
 from sendengine.cli.options import config_option, json_option, number_of, share_of
 from sendengine.cli.output import note, say, show_json
-from sendengine.cli.progress import Glance, glances_of
+from sendengine.cli.progress import Glance
 from sendengine.cli.signals import Stop, listening
 from sendengine.core.onesignal import Plan
 from sendengine.engine import SendEngine
@@ -206,11 +206,12 @@ async def _perform(target: Target, load: Load, *, is_lifted: bool) -> tuple[Foun
         stop = Stop(on_drain=bench.stop, on_abort=bench.abort)
 
         def look() -> Glance:
-            lanes = [lane for lane in glances_of(engine.stats()) if lane.requests]
+            stats = engine.stats()
+            lanes = {name: lane for name, lane in stats.lanes.items() if lane.requests}
             if is_lifted:
-                lanes = [replace(lane, ceiling=inf) for lane in lanes]
+                lanes = {name: replace(lane, ceiling=inf) for name, lane in lanes.items()}
             total = ceil(load.seconds)
-            return Glance("bench", "seconds", min(total, int(bench.at_s)), total, tuple(lanes))
+            return Glance("bench", "seconds", min(total, int(bench.at_s)), total, lanes, stats.taken_at_s)
 
         with listening(stop):
             async with shown(look):

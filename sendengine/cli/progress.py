@@ -4,12 +4,13 @@ Units: ``_s`` seconds, ``_ms`` milliseconds; rates are requests a second.
 """
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Final
 
 from msgspec import Struct
 
 from sendengine.cli.output import ceiling, duration
-from sendengine.telemetry.snapshots import EngineStats, LaneStats
+from sendengine.telemetry.snapshots import LaneStats
 
 _BAR_WIDTH: Final = 48
 _SPAN_S: Final = 3.0  # what "now" means: long enough to be calm, short enough to see a hold
@@ -17,56 +18,15 @@ _ETA_SPAN_S: Final = 30.0
 _HEAD: Final = " now/s ceiling in flight waiting p50 ms p99 ms  429s retries"  # 60 columns, as narrow as terminals are
 
 
-class LaneGlance(Struct, frozen=True):
-    """One lane at one instant; counts are since the start of the run."""
-
-    name: str
-    ceiling: float
-    requests: int  # written, retries included
-    in_flight: int
-    waiting: int
-    throttled: int  # 429s
-    retries: int
-    p50_ms: float
-    p99_ms: float
-    hold: str  # why nothing goes, and until when; empty while it goes
-
-
 class Glance(Struct, frozen=True):
-    """A run at one instant. ``noun`` says what is counted: recipients or jobs."""
+    """A run at one instant, ``taken_at_s`` since the epoch. ``noun`` says what is counted: recipients or jobs."""
 
     name: str
     noun: str
     done: int
     total: int | None
-    lanes: tuple[LaneGlance, ...]
-
-
-def glances_of(stats: EngineStats) -> tuple[LaneGlance, ...]:
-    """See the lanes of an engine."""
-    return tuple(
-        LaneGlance(
-            name=name,
-            ceiling=lane.ceiling,
-            requests=lane.requests,
-            in_flight=lane.in_flight,
-            waiting=lane.depth,
-            throttled=lane.throttled,
-            retries=lane.retries,
-            p50_ms=lane.latency_p50_ms,
-            p99_ms=lane.latency_p99_ms,
-            hold=_hold(lane, now_s=stats.taken_at_s),
-        )
-        for name, lane in stats.lanes.items()
-    )
-
-
-def _hold(lane: LaneStats, *, now_s: float) -> str:
-    if lane.hold is None:
-        return ""
-    if lane.hold_until_s is None:
-        return f"held: {lane.hold}"
-    return f"held for {duration(max(0.0, lane.hold_until_s - now_s))}: {lane.hold}"
+    lanes: Mapping[str, LaneStats]
+    taken_at_s: float
 
 
 class Speed:
@@ -101,12 +61,12 @@ class Teller:
     def screen(self, glance: Glance, *, now_s: float) -> str:
         """Several lines for a terminal, the same number every time as long as the lanes are the same."""
         lines = [f"{glance.name}  {_done(glance)}", _bar(glance), _HEAD]
-        for lane in glance.lanes:
-            rate = self._rate(lane, now_s=now_s)
-            lines.append(f"{lane.name}  {lane.hold}".rstrip())
+        for name, lane in glance.lanes.items():
+            rate = self._rate(name, lane, now_s=now_s)
+            lines.append(f"{name}  {_hold(lane, now_s=glance.taken_at_s)}".rstrip())
             lines.append(
-                f"{rate:>6,.0f} {ceiling(lane.ceiling):>7} {lane.in_flight:>9,} {lane.waiting:>7,}"
-                f" {lane.p50_ms:>6,.0f} {lane.p99_ms:>6,.0f} {lane.throttled:>5,} {lane.retries:>7,}"
+                f"{rate:>6,.0f} {ceiling(lane.ceiling):>7} {lane.in_flight:>9,} {lane.depth:>7,}"
+                f" {lane.latency_p50_ms:>6,.0f} {lane.latency_p99_ms:>6,.0f} {lane.throttled:>5,} {lane.retries:>7,}"
             )
         left_s = self._left_s(glance, now_s=now_s)
         gone = duration(now_s - self._started_at_s)
@@ -117,19 +77,20 @@ class Teller:
         """One plain line, for a log."""
         left_s = self._left_s(glance, now_s=now_s)
         parts = [f"{glance.name}: {_done(glance)}"]
-        for lane in glance.lanes:
-            rate = self._rate(lane, now_s=now_s)
+        for name, lane in glance.lanes.items():
+            rate = self._rate(name, lane, now_s=now_s)
+            hold = _hold(lane, now_s=glance.taken_at_s)
             parts.append(
-                f"{lane.name} {rate:,.0f}/s of {ceiling(lane.ceiling)}, {lane.in_flight:,} in flight, "
-                f"p50 {lane.p50_ms:,.0f} ms, p99 {lane.p99_ms:,.0f} ms, {lane.throttled:,} 429s, "
-                f"{lane.retries:,} retries" + (f", {lane.hold}" if lane.hold else "")
+                f"{name} {rate:,.0f}/s of {ceiling(lane.ceiling)}, {lane.in_flight:,} in flight, "
+                f"p50 {lane.latency_p50_ms:,.0f} ms, p99 {lane.latency_p99_ms:,.0f} ms, {lane.throttled:,} 429s, "
+                f"{lane.retries:,} retries" + (f", {hold}" if hold else "")
             )
         return "; ".join(parts) + _left(left_s)
 
-    def _rate(self, lane: LaneGlance, *, now_s: float) -> float:
-        if lane.name not in self._lanes:
-            self._lanes[lane.name] = Speed(_SPAN_S)
-        return self._lanes[lane.name].note(lane.requests, now_s=now_s)
+    def _rate(self, name: str, lane: LaneStats, *, now_s: float) -> float:
+        if name not in self._lanes:
+            self._lanes[name] = Speed(_SPAN_S)
+        return self._lanes[name].note(lane.requests, now_s=now_s)
 
     def _left_s(self, glance: Glance, *, now_s: float) -> float | None:
         speed = self._done.note(glance.done, now_s=now_s)
@@ -153,3 +114,12 @@ def _bar(glance: Glance) -> str:
     share = min(1.0, glance.done / glance.total) if glance.total else 0.0
     filled = int(share * _BAR_WIDTH)
     return f"[{'█' * filled}{'░' * (_BAR_WIDTH - filled)}]"
+
+
+def _hold(lane: LaneStats, *, now_s: float) -> str:
+    """Why nothing goes, and until when; empty while it goes."""
+    if lane.hold is None:
+        return ""
+    if lane.hold_until_s is None:
+        return f"held: {lane.hold}"
+    return f"held for {duration(max(0.0, lane.hold_until_s - now_s))}: {lane.hold}"

@@ -16,7 +16,7 @@ from sendengine.campaign.rundir import RunDir
 from sendengine.campaign.work import Work
 from sendengine.cli.display import shown
 from sendengine.cli.output import note
-from sendengine.cli.progress import Glance, glances_of
+from sendengine.cli.progress import Glance
 from sendengine.cli.signals import Stop, listening
 from sendengine.engine import SendEngine
 from sendengine.settings import Settings
@@ -74,10 +74,14 @@ async def perform(session: Session) -> RunResult:
             sys.setswitchinterval(SWITCH_S)
 
             def look() -> Glance:
-                progress = run.progress
-                lanes = [lane for lane in glances_of(engine.stats()) if lane.requests or lane.name in session.lanes]
+                progress, stats = run.progress, engine.stats()
                 return Glance(
-                    named(session.work.name, progress), session.work.noun, progress.done, progress.total, tuple(lanes)
+                    name=named(session.work.name, progress),
+                    noun=session.work.noun,
+                    done=progress.done,
+                    total=progress.total,
+                    lanes={name: lane for name, lane in stats.lanes.items() if lane.requests or name in session.lanes},
+                    taken_at_s=stats.taken_at_s,
                 )
 
             if kept is not None and kept.earlier is not None:

@@ -7,45 +7,29 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sendengine.campaign.report import JobCounts
 from sendengine.campaign.run import Progress
 from sendengine.cli import display
 from sendengine.cli.output import note
-from sendengine.cli.progress import Glance, LaneGlance, Speed, Teller
+from sendengine.cli.progress import Glance, Speed, Teller
 from sendengine.cli.session import named
+from sendengine.telemetry.snapshots import LaneStats
 
-LANE = LaneGlance(
-    name="shop/create_notification",
-    ceiling=6000,
-    requests=0,
-    in_flight=610,
-    waiting=1200,
-    throttled=2,
-    retries=3,
-    p50_ms=101.4,
-    p99_ms=140.2,
-    hold="",
-)
+SEEN_AT_S = 1_800_000_000.0
+LANE = LaneStats(
+    depth=1200, oldest_age_s=0.5, rate=6000.0, ceiling=6000.0, hold=None, hold_until_s=None, in_flight=610,
+    connections=650, requests=0, replies={}, retries=3, throttled=2, epochs=1, most_in_one_second=5940,
+    latency_p50_ms=101.4, latency_p99_ms=140.2, latency_max_ms=400.0, share_of_application_limit=None,
+)  # fmt: skip
 
 
-def lane(requests: int, *, hold: str = "") -> LaneGlance:
-    return LaneGlance(
-        name=LANE.name,
-        ceiling=6000,
-        requests=requests,
-        in_flight=610,
-        waiting=1200,
-        throttled=2,
-        retries=3,
-        p50_ms=101.4,
-        p99_ms=140.2,
-        hold=hold,
-    )
-
-
-def glance(done: int, requests: int = 0, *, total: int | None = 100_000, hold: str = "") -> Glance:
-    return Glance(name="black-friday", noun="recipients", done=done, total=total, lanes=(lane(requests, hold=hold),))
+def glance(done: int, requests: int = 0, *, total: int | None = 100_000, held_s: float | None = None) -> Glance:
+    lane = replace(LANE, requests=requests)
+    if held_s is not None:
+        lane = replace(lane, hold="429", hold_until_s=SEEN_AT_S + held_s)
+    return Glance("black-friday", "recipients", done, total, {"shop/create_notification": lane}, SEEN_AT_S)
 
 
 @pytest.mark.parametrize(
@@ -102,17 +86,23 @@ def test_the_screen_shows_done_rate_ceiling_and_what_is_left() -> None:
 def test_the_screen_keeps_its_height_when_a_lane_is_held() -> None:
     teller = Teller(now_s=0.0)
     free = teller.screen(glance(0), now_s=0.0).split("\n")
-    held = teller.screen(glance(0, hold="held for 12 s: 429"), now_s=1.0).split("\n")
+    held = teller.screen(glance(0, held_s=12), now_s=1.0).split("\n")
     assert held[-3] == "shop/create_notification  held for 12 s: 429"
     assert len(free) == len(held)
+
+
+def test_a_hold_that_somebody_has_to_end_says_so_without_an_instant() -> None:
+    held = replace(LANE, hold="the key was refused", hold_until_s=None)
+    screen = Teller(now_s=0.0).screen(Glance("spring", "jobs", 0, 1, {"shop/update_user": held}, SEEN_AT_S), now_s=0.0)
+    assert "\nshop/update_user  held: the key was refused\n" in screen
 
 
 def test_a_line_is_plain_and_complete() -> None:
     teller = Teller(now_s=0.0)
     teller.line(glance(0), now_s=0.0)
-    assert teller.line(glance(50_000, 58_000, hold="held for 5 s: 429"), now_s=10.0) == (
+    assert teller.line(glance(50_000, 58_000, held_s=5), now_s=10.0) == (
         "black-friday: 50,000 of 100,000 recipients (50 %); shop/create_notification 5,800/s of 6,000, 610 in flight, "
-        "p50 101 ms, p99 140 ms, 2 429s, 3 retries, held for 5 s: 429, about 10 s left"
+        "p50 101 ms, p99 140 ms, 2 429s, 3 retries, held for 5.0 s: 429, about 10 s left"
     )
 
 
@@ -205,10 +195,10 @@ async def test_a_terminal_shows_all_of_it_however_narrow_it_is(monkeypatch: pyte
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr(display, "is_drawable", lambda: True)
-    async with display.shown(lambda: glance(1000, hold="held for 5 s: 429")):
+    async with display.shown(lambda: glance(1000, held_s=5)):
         await sleeper.is_done.wait()
     shown = " ".join(drawn.getvalue().split())
-    for part in ("1,000 of 100,000", "s gone", "held for 5 s: 429", "610 1,200 101 140 2 3", "p99 ms 429s retries"):
+    for part in ("1,000 of 100,000", "s gone", "held for 5.0 s: 429", "610 1,200 101 140 2 3", "p99 ms 429s retries"):
         assert part in shown
 
 
