@@ -7,7 +7,6 @@ back twice changes nothing.
 Units: instants are seconds since the epoch.
 """
 
-import fcntl
 import os
 import time
 from collections import Counter
@@ -20,13 +19,13 @@ from uuid import UUID, uuid5
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sendengine.campaign.disk import as_storage_error
 from sendengine.core.jobs import CreateNotification, Job, UpdateUser
 from sendengine.core.outcomes import Accepted, may_have_been_sent
 from sendengine.engine.past import KEY_AGE_S
 from sendengine.journal.letters import DeadLetter, KeptRequest
 from sendengine.journal.outbox import Outbox
 from sendengine.journal.records import JobEntry, RequestEntry
+from sendengine.journal.slots import take_lock
 from sendengine.settings import JournalSettings
 
 _KEYS: Final = UUID("5e2c1f3a-6b70-4d0e-9f5e-64656164aa01")  # of requeued jobs; any constant does
@@ -55,14 +54,11 @@ class Requeued(Struct, frozen=True):
 @asynccontextmanager
 async def open_slot(path: Path, settings: JournalSettings) -> AsyncIterator[Slot]:
     """Open a journal that no engine holds; raises StorageError."""
-    with as_storage_error(path):
-        lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = take_lock(path)
+    if lock is None:
+        yield Slot(path, None)
+        return
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield Slot(path, None)
-            return
         outbox = await Outbox.open(path, settings=settings)
         try:
             yield Slot(path, outbox)
@@ -70,12 +66,6 @@ async def open_slot(path: Path, settings: JournalSettings) -> AsyncIterator[Slot
             await outbox.aclose()
     finally:
         os.close(lock)
-
-
-def slots_of(state_dir: Path) -> Sequence[Path]:
-    """Return the journals of a state directory; raises StorageError."""
-    with as_storage_error(state_dir):
-        return sorted(state_dir.glob("engine-*.db"))
 
 
 async def requeue(slot: Slot, letters: Iterable[DeadLetter], *, repeat_deltas: bool) -> Requeued:

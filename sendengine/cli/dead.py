@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 import orjson
 
-from sendengine.campaign.deadletters import Slot, open_slot, requeue, slots_of
+from sendengine.campaign.deadletters import Slot, open_slot, requeue
 from sendengine.cli.loop import run
 from sendengine.cli.options import config_option, json_option
 from sendengine.cli.output import counted, note, say, show_json
 from sendengine.core.joblines import job_fields
 from sendengine.core.outcomes import OUTCOME_NAMES, Accepted, is_chosen, may_have_been_sent, reason_of
 from sendengine.journal.letters import DeadLetter
+from sendengine.journal.slots import slot_paths
 from sendengine.settings import JournalSettings, Settings, load_settings
 
 reason_option = click.option(
@@ -79,7 +80,7 @@ def requeue_command(*, config: Path, reasons: tuple[str, ...], repeat_deltas: bo
 
 async def _lines(settings: Settings, reasons: Sequence[str]) -> list[dict[str, object]]:
     lines: list[dict[str, object]] = []
-    for path in slots_of(settings.state_dir):
+    for path in slot_paths(settings.state_dir):
         async with open_slot(path, _journal_of(settings)) as slot:
             lines += [_line(slot, letter) for letter in await _letters(slot, reasons)]
     return lines
@@ -87,7 +88,7 @@ async def _lines(settings: Settings, reasons: Sequence[str]) -> list[dict[str, o
 
 async def _requeue_all(settings: Settings, reasons: Sequence[str], *, repeat_deltas: bool) -> int:
     back = 0
-    for path in slots_of(settings.state_dir):
+    for path in slot_paths(settings.state_dir):
         async with open_slot(path, _journal_of(settings)) as slot:
             chosen = await _letters(slot, reasons)
             if not chosen:

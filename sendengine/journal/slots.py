@@ -53,9 +53,12 @@ class Slots:
         StorageError where the directory cannot be read. Cancelling it leaves none half open.
         """
         found: list[Outbox] = []
-        for path in _others(self.own.store.path):
+        own = self.own.store.path
+        for path in slot_paths(own.parent):
+            if path == own:
+                continue
             try:
-                if (lock := _lock(path)) is None:
+                if (lock := take_lock(path)) is None:
                     continue
                 outbox = await self._adopted(path, lock)
             except StorageError as error:
@@ -134,6 +137,21 @@ def slot_path(state_dir: Path, number: int) -> Path:
     return state_dir / f"engine-{number}.db"
 
 
+def slot_paths(state_dir: Path) -> list[Path]:
+    """Name the files of all slots that there are. Raises StorageError."""
+    with errors_of(state_dir):
+        return sorted(state_dir.glob("engine-*.db"))
+
+
+def take_lock(path: Path) -> int | None:
+    """Take a slot's lock; None where somebody holds it. Raises StorageError where it cannot be had at all.
+
+    It is held until the descriptor that is returned is closed.
+    """
+    descriptor = _open_lock(path)
+    return descriptor if _is_locked(path, descriptor) else None
+
+
 def _stamp(path: Path) -> _Stamp:
     """What changes where somebody writes into a slot.
 
@@ -148,11 +166,6 @@ def _state(path: Path) -> tuple[int, int, int]:
     except OSError:  # it is gone
         return (0, 0, 0)
     return status.st_ino, status.st_mtime_ns, status.st_size
-
-
-def _others(path: Path) -> list[Path]:
-    with errors_of(path.parent):
-        return sorted(other for other in path.parent.glob("engine-*.db") if other != path)
 
 
 def _first_free(state_dir: Path) -> tuple[Path, int]:
@@ -172,12 +185,6 @@ def _first_free(state_dir: Path) -> tuple[Path, int]:
         if _is_locked(path, descriptor):
             return path, descriptor
     raise AssertionError("numbers do not end")
-
-
-def _lock(path: Path) -> int | None:
-    """Take a slot's lock; None where somebody holds it. Raises StorageError where it cannot be had at all."""
-    descriptor = _open_lock(path)
-    return descriptor if _is_locked(path, descriptor) else None
 
 
 def _lock_path(path: Path) -> Path:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from sendengine import Ambiguous, CreateNotification, GaveUp, Rejected, UpdateUser, external_id
-from sendengine.campaign.deadletters import Requeued, Slot, _batches, open_slot, requeue, slots_of
+from sendengine.campaign.deadletters import Requeued, Slot, _batches, open_slot, requeue
 from sendengine.core.jobs import Job, target_of
 from sendengine.core.outcomes import Accepted, Outcome
 from sendengine.journal.letters import DeadLetter
 from sendengine.journal.outbox import Outbox
 from sendengine.journal.records import JobEntry
 from sendengine.journal.schema import WRITE
+from sendengine.journal.slots import slot_paths
 from sendengine.ports import Portion, Recovered
 from sendengine.settings import JournalSettings
 from tests.support.stores import KEY, Disk, Told, a_seal, copied
@@ -67,7 +68,7 @@ async def test_what_was_refused_goes_as_a_new_job_under_a_key_that_follows_from_
     path = tmp_path / "engine-1.db"
     refused = Rejected(400, ("no",), not_sent=("u2",))
     await ended(path, hello("u1", "u2"), (("u1",), Accepted(), False), (("u2",), refused, False), outcome=refused)
-    assert slots_of(tmp_path) == [path]
+    assert slot_paths(tmp_path) == [path]
     assert await put_back(path) == Requeued(back=1)
     recovered, letters = await found(path)
     (job,) = (each.job for each in recovered.jobs)
