@@ -61,7 +61,7 @@ class ExcludeFile(Struct, frozen=True):
     column: str
 
 
-class Campaign(Struct, frozen=True, kw_only=True):
+class Campaign(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A checked campaign file.
 
     ``custom_data``, ``tags`` and ``properties`` name a column for each field. ``app`` is None where the settings'

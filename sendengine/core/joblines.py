@@ -19,10 +19,8 @@ from sendengine.core.targets import Target, alias, email, filters, phone_number,
 from sendengine.errors import InvalidJobError
 
 if TYPE_CHECKING:
-    _Value: TypeAlias = Json
     _TagValue: TypeAlias = TagValue
 else:
-    _Value = object  # msgspec cannot read an alias that names itself
     _TagValue = object  # a wrong tag is named by the job, with its name
 
 
@@ -36,8 +34,8 @@ class _Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class _Notification(_Options, frozen=True, kw_only=True, tag_field="kind", tag="create_notification"):
-    to: dict[str, _Value]
-    message: dict[str, _Value]
+    to: dict[str, Json]
+    message: dict[str, Json]
     channel: str | None = None
     pack: bool | None = None
     expected_recipients: int | None = None
@@ -46,8 +44,8 @@ class _Notification(_Options, frozen=True, kw_only=True, tag_field="kind", tag="
 class _Change(_Options, frozen=True, kw_only=True, tag_field="kind", tag="update_user"):
     user: dict[str, str]
     tags: dict[str, _TagValue] = field(default_factory=dict)
-    properties: dict[str, _Value] = field(default_factory=dict)
-    deltas: dict[str, _Value] = field(default_factory=dict)
+    properties: dict[str, Json] = field(default_factory=dict)
+    deltas: dict[str, Json] = field(default_factory=dict)
     coalesce: bool = True
     on_missing: Literal["fail", "retry"] = "fail"
 

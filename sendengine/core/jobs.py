@@ -9,7 +9,7 @@ Units: ``expires_in_s`` is seconds from `submit`; ``expires_at`` is an aware dat
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from sys import float_info
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 import orjson
 from msgspec import Struct
@@ -30,7 +30,10 @@ from sendengine.core.rendering import rendered
 from sendengine.core.targets import IMPLIED_CHANNEL, Target
 from sendengine.errors import InvalidJobError
 
-Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+if TYPE_CHECKING:
+    Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+else:
+    Json = Any  # msgspec cannot read an alias that names itself
 Urgency = Literal["high", "normal"]
 TagValue = str | int | float | bool | None
 

@@ -24,11 +24,10 @@ from sendengine.core.wire import WireRequest
 from sendengine.ports import KeyRecall, Part, Seal
 
 if TYPE_CHECKING:
-    _Json: TypeAlias = Json
     _Tag: TypeAlias = TagValue
     _Rule: TypeAlias = Rule
 else:
-    _Json = _Tag = object  # msgspec cannot read an alias that names itself; the job's own checks find what is wrong
+    _Tag = object  # the job's own checks find what is wrong
     _Rule = dict[str, object]
 
 JOB: Final = 1
@@ -182,7 +181,7 @@ class _OptionsRow(Struct, array_like=True):
 
 
 class _NotificationRow(Struct, array_like=True, tag="n"):
-    message: dict[str, _Json]
+    message: dict[str, Json]
     channel: str | None
     pack: bool | None
     expected_recipients: int | None
@@ -190,8 +189,8 @@ class _NotificationRow(Struct, array_like=True, tag="n"):
 
 class _ChangeRow(Struct, array_like=True, tag="u"):
     tags: dict[str, _Tag]
-    properties: dict[str, _Json]
-    deltas: dict[str, _Json]
+    properties: dict[str, Json]
+    deltas: dict[str, Json]
     coalesce: bool
     on_missing: Literal["fail", "retry"]
 

@@ -4,7 +4,9 @@ import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -88,6 +90,20 @@ def test_a_damaged_manifest_is_refused(
     else:
         content[place] ^= 1 << bit
     path.write_bytes(content)
+    with pytest.raises(StorageError, match=r"manifest\.json: is damaged"):
+        manifest.load(run_dir)
+
+
+@pytest.mark.parametrize("change", [{"colour": "red"}, {"recipients": {"file": 7, "column": "c", "target": "t"}}])
+def test_a_campaign_that_says_more_than_this_version_knows_or_no_path_is_refused(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    run_dir = saved(tmp_path, manifest_of(plan_of(people(tmp_path, ["a"]))))
+    path = run_dir.path / "manifest.json"
+    made = orjson.loads(path.read_bytes())["manifest"]
+    made["plan"]["campaign"] |= change
+    content = orjson.dumps(made)
+    path.write_bytes(orjson.dumps({"crc": crc32(content), "manifest": orjson.Fragment(content)}))
     with pytest.raises(StorageError, match=r"manifest\.json: is damaged"):
         manifest.load(run_dir)
 
