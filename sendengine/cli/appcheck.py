@@ -10,9 +10,8 @@ import orjson
 from anyio import to_thread
 
 from sendengine.cli.checks import Check
-from sendengine.core.onesignal import app_path
-from sendengine.core.volume import delivery_limit
-from sendengine.ports import Reply, WireRequest
+from sendengine.engine import audience
+from sendengine.ports import Reply
 from sendengine.settings import AppSettings, TransportSettings, read_key
 from sendengine.transport import open_transport
 
@@ -27,21 +26,9 @@ async def view_app(app: AppSettings, transport: TransportSettings) -> Reply:
     key = await to_thread.run_sync(read_key, app)
     opened = open_transport(app, key, transport)
     try:
-        return await opened.exchange(WireRequest("GET", app_path(app.app_id)), _at_once)
+        return await audience.view_app(opened, app.app_id)
     finally:
         await opened.aclose()
-
-
-def subscribed_users(reply: Reply) -> int | None:
-    """Read how many users are subscribed; None where the answer does not say."""
-    page = _object(reply.body) if reply.status == _OK else None
-    users = page.get("messageable_players") if page else None
-    return users if isinstance(users, int) else None
-
-
-def limit_of(app: AppSettings, *, users: int) -> int:
-    """Return how many deliveries the engine allows itself in 15 minutes."""
-    return delivery_limit(subscribed_users=users, share=app.application_limit_share * app.share)
 
 
 def check_app(name: str, app: AppSettings, reply: Reply) -> Check:
@@ -49,7 +36,7 @@ def check_app(name: str, app: AppSettings, reply: Reply) -> Check:
     title = f"app {name}"
     page = _object(reply.body)
     if reply.status == _OK and page is not None:
-        return _check_page(title, app, page)
+        return _check_page(title, app, page.get("name"), audience.subscribed_users(reply))
     if reply.status in _KEY_REFUSED:
         return Check(
             title,
@@ -64,22 +51,17 @@ def check_app(name: str, app: AppSettings, reply: Reply) -> Check:
     return Check(title, "warn", f"no usable answer (status {reply.status})", "try again; see status.onesignal.com")
 
 
-def _check_page(title: str, app: AppSettings, page: Mapping[str, object]) -> Check:
-    users = page.get("messageable_players")
-    named = f"{page.get('name') or 'without a name'!s}, the key is accepted"
-    if not isinstance(users, int):
+def _check_page(title: str, app: AppSettings, name: object, users: int | None) -> Check:
+    named = f"{name or 'without a name'!s}, the key is accepted"
+    if users is None:
         mend = "give subscribed_users a number, or the application limit is not watched"
         return Check(title, "warn", f"{named}, subscribed users unknown", mend)
     set_to = app.subscribed_users
-    limit = limit_of(app, users=users if set_to == "auto" else set_to)
+    limit = app.delivery_limit(users=users if set_to == "auto" else set_to)
     detail = f"{named}, {users:,} subscribed users, so up to {limit:,} deliveries in 15 minutes"
     if isinstance(set_to, int) and set_to > users:
         return Check(title, "warn", detail, f'subscribed_users = {set_to} is more than there are; use "auto"')
     return Check(title, "ok", detail)
-
-
-async def _at_once() -> None:
-    """Permit a single request, which no lane counts."""
 
 
 def _object(body: bytes) -> Mapping[str, object] | None:

@@ -13,7 +13,6 @@ from typing import Final
 from msgspec import Struct
 
 from sendengine.campaign.work import CampaignInput, JobsInput, LoadedInput, Work
-from sendengine.cli.slower import ceilings
 from sendengine.core.onesignal import APPLICATION_WINDOW_S, EndpointGroup
 from sendengine.settings import Settings
 
@@ -57,8 +56,7 @@ def forecast(loaded: LoadedInput, work: Work, settings: Settings, *, is_exact: b
 def ceiling_of(settings: Settings, lane: str) -> float:
     """Return the most requests a second of a lane, the app's share taken."""
     name, _, group = lane.rpartition("/")
-    create, update = ceilings(settings.apps[name])
-    return (create if group == EndpointGroup.CREATE_NOTIFICATION else update) * settings.apps[name].share
+    return settings.apps[name].ceiling(EndpointGroup(group))
 
 
 def reached(loaded: LoadedInput, work: Work) -> int | None:

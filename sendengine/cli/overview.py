@@ -10,10 +10,11 @@ from typing import Final
 from msgspec import Struct
 
 from sendengine.campaign.work import LoadedInput, Work
-from sendengine.cli.appcheck import limit_of, subscribed_users, view_app
+from sendengine.cli.appcheck import view_app
 from sendengine.cli.forecast import Forecast, Limit, ceiling_of, deliveries, forecast, held_s
 from sendengine.cli.output import ceiling, counted, duration
 from sendengine.cli.validate import described, lines_of
+from sendengine.engine.audience import subscribed_users
 from sendengine.errors import SettingsError, TransportError
 from sendengine.settings import AppSettings, Settings, TransportSettings
 
@@ -100,8 +101,8 @@ async def _most(app: AppSettings, transport: TransportSettings) -> int | None:
             users = subscribed_users(await view_app(app, transport))
     except (SettingsError, TransportError, TimeoutError):
         return None  # a look goes on without it, and a run finds out what is wrong
-    return None if users is None else limit_of(app, users=users)
+    return None if users is None else app.delivery_limit(users=users)
 
 
 def _known(app: AppSettings) -> int | None:
-    return None if app.subscribed_users == "auto" else limit_of(app, users=app.subscribed_users)
+    return None if app.subscribed_users == "auto" else app.delivery_limit(users=app.subscribed_users)

@@ -7,17 +7,8 @@ from collections.abc import Collection
 
 from msgspec.structs import replace
 
-from sendengine.core.onesignal import CREATE_CEILING, UPDATE_CEILING
+from sendengine.core.onesignal import EndpointGroup
 from sendengine.settings import AppSettings, CeilingSettings, Settings
-
-
-def ceilings(app: AppSettings) -> tuple[float, float]:
-    """Return the ceilings of creating notifications and of updating users, before the app's share."""
-    create, update = app.ceilings.create_notification, app.ceilings.update_user
-    return (
-        CREATE_CEILING[app.plan] if create is None else create,
-        UPDATE_CEILING if update is None else update,
-    )
 
 
 def slowed(settings: Settings, *, apps: Collection[str], share: float | None, rate: float | None) -> Settings:
@@ -36,8 +27,6 @@ def _slowed(app: AppSettings, *, share: float | None, rate: float | None) -> App
         app = replace(app, share=min(app.share, share))
     if rate is None:
         return app
-    create, update = ceilings(app)
     allowed = rate / app.share  # the engine multiplies by the share
-    return replace(
-        app, ceilings=CeilingSettings(create_notification=min(create, allowed), update_user=min(update, allowed))
-    )
+    slower = {group.value: min(app.granted(group), allowed) for group in EndpointGroup}
+    return replace(app, ceilings=CeilingSettings(**slower))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from sendengine.core.backoff import BackoffController, Learned
-from sendengine.core.onesignal import CREATE_CEILING, UPDATE_CEILING, EndpointGroup
+from sendengine.core.onesignal import EndpointGroup
 from sendengine.core.packing import Packer
 from sendengine.core.stalls import StallWatch
 from sendengine.engine.app import App
@@ -35,14 +35,6 @@ LearnedRates = Mapping[str, Mapping[str, float | None]]
 """What lanes learned in earlier runs, as the file keeps it."""
 
 
-def ceiling_of(app: AppSettings, group: EndpointGroup) -> float:
-    """The most requests a second that this engine may make: the documented or granted ceiling, times its share."""
-    granted: float | None = getattr(app.ceilings, group.value)
-    if granted is None:
-        granted = CREATE_CEILING[app.plan] if group is EndpointGroup.CREATE_NOTIFICATION else UPDATE_CEILING
-    return granted * app.share
-
-
 def make_lane(  # noqa: PLR0913 - what a lane shares with its engine, all named at the one call
     app: App,
     group: EndpointGroup,
@@ -59,7 +51,7 @@ def make_lane(  # noqa: PLR0913 - what a lane shares with its engine, all named 
 ) -> Lane:
     """Make one lane. ``lanes`` is how many share the bound on bytes."""
     name = f"{app.name}/{group.value}"
-    ceiling = ceiling_of(app.settings, group)
+    ceiling = app.settings.ceiling(group)
     intake = Intake(max_jobs=settings.intake.max_jobs, max_bytes=settings.intake.max_bytes // lanes)
     books = Books(lane=name, intake=intake, observer=observer, custody=custody, when_settled=when_settled)
     controller = BackoffController(

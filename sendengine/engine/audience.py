@@ -10,11 +10,10 @@ from http import HTTPStatus
 import msgspec
 
 from sendengine.core.onesignal import app_path
-from sendengine.core.volume import delivery_limit
-from sendengine.core.wire import WireRequest
 from sendengine.engine.app import App
 from sendengine.engine.events import announce
 from sendengine.errors import TransportError
+from sendengine.ports import Reply, Transport, WireRequest
 
 _TIMEOUT_S = 10.0
 
@@ -30,21 +29,34 @@ async def set_limit(app: App) -> None:
     if users is None:
         app.guard.turn_off()
         return
-    share = settings.application_limit_share * settings.share
-    app.guard.limit_to(delivery_limit(subscribed_users=users, share=share), users=users)
+    app.guard.limit_to(settings.delivery_limit(users=users), users=users)
+
+
+async def view_app(transport: Transport, app_id: str) -> Reply:
+    """Ask once for an app's own page. Raises TransportError where no answer came."""
+    return await transport.exchange(WireRequest("GET", app_path(app_id)), _at_once)
+
+
+def subscribed_users(reply: Reply) -> int | None:
+    """Read how many users an app's page says are subscribed; None where it does not say, or says that none are."""
+    if reply.status != HTTPStatus.OK:
+        return None
+    try:
+        users = msgspec.json.decode(reply.body, type=_AppView).messageable_players
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return users if users > 0 else None
 
 
 async def _look_up(app: App) -> int | None:
     try:
         async with asyncio.timeout(_TIMEOUT_S):
-            reply = await app.transport.exchange(WireRequest("GET", app_path(app.settings.app_id)), _at_once)
-        error: Exception | str = f"OneSignal answered {reply.status}"
-        if reply.status == HTTPStatus.OK:
-            users = msgspec.json.decode(reply.body, type=_AppView).messageable_players
-            if users > 0:
-                return users
-            error = "it says that there are none"
-    except (TransportError, TimeoutError, msgspec.MsgspecError, UnicodeDecodeError) as failure:
+            reply = await view_app(app.transport, app.settings.app_id)
+        users = subscribed_users(reply)
+        if users is not None:
+            return users
+        error: Exception | str = f"OneSignal does not say, status {reply.status}"
+    except (TransportError, TimeoutError) as failure:
         error = failure
     announce(
         "audience_unknown",

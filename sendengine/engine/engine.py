@@ -301,7 +301,7 @@ class SendEngine:
         guard = Guard(
             ledger,
             name=name,
-            per_second=ceil(assembly.ceiling_of(settings, EndpointGroup.CREATE_NOTIFICATION)),
+            per_second=ceil(settings.ceiling(EndpointGroup.CREATE_NOTIFICATION)),
             is_rejecting=settings.application_limit_policy == "reject",
             when_room=lambda: self._kick(name),
         )

@@ -15,7 +15,17 @@ from urllib.parse import urlsplit
 from msgspec import Struct, field
 from msgspec.structs import force_setattr
 
-from sendengine.core.onesignal import BASE_URL, MAX_MODIFICATIONS, RECIPIENT_CAP, SERVER_LIMIT_S, Plan
+from sendengine.core.onesignal import (
+    BASE_URL,
+    CREATE_CEILING,
+    MAX_MODIFICATIONS,
+    RECIPIENT_CAP,
+    SERVER_LIMIT_S,
+    UPDATE_CEILING,
+    EndpointGroup,
+    Plan,
+)
+from sendengine.core.volume import delivery_limit
 from sendengine.settings.kinds import (
     KEY_START,
     Age,
@@ -88,6 +98,21 @@ class AppSettings(Struct, frozen=True, forbid_unknown_fields=True):
         force_setattr(self, "app_id", self.app_id.lower())  # keys, ledgers and what was begun go by its text
         _check_key_source(self)
         force_setattr(self, "base_url", checked_base_url(self.base_url, is_insecure_allowed=self.allow_insecure))
+
+    def granted(self, group: EndpointGroup) -> float:
+        """The most requests a second that OneSignal takes from the app: the documented ceiling, or its own."""
+        own: float | None = getattr(self.ceilings, group.value)
+        if own is not None:
+            return own
+        return CREATE_CEILING[self.plan] if group is EndpointGroup.CREATE_NOTIFICATION else UPDATE_CEILING
+
+    def ceiling(self, group: EndpointGroup) -> float:
+        """The most requests a second that one engine makes: its share of them."""
+        return self.granted(group) * self.share
+
+    def delivery_limit(self, *, users: int) -> int:
+        """How many deliveries one engine allows itself in fifteen minutes where so many users are subscribed."""
+        return delivery_limit(subscribed_users=users, share=self.application_limit_share * self.share)
 
     def __repr__(self) -> str:
         return _masked_repr(self)

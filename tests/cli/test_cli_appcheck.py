@@ -34,8 +34,9 @@ def test_a_number_of_subscribed_users_above_the_true_one_is_a_warning() -> None:
     assert "subscribed_users = 2000 is more than there are" in check.mend
 
 
-def test_a_page_without_subscribers_is_a_warning() -> None:
-    check = check_app("shop", app_with(), page(name="The Shop"))
+@pytest.mark.parametrize("people", [{}, {"messageable_players": 0}, {"messageable_players": "many"}])
+def test_a_page_without_subscribers_is_a_warning(people: dict[str, object]) -> None:
+    check = check_app("shop", app_with(), page(name="The Shop", **people))
     assert (check.result, check.detail) == ("warn", "The Shop, the key is accepted, subscribed users unknown")
 
 
