@@ -20,10 +20,9 @@ from msgspec import Struct
 from sendengine.core.onesignal import BASE_URL
 from sendengine.errors import SettingsError
 from sendengine.settings.kinds import FieldError
-from sendengine.settings.urls import checked_base_url, is_onesignal
+from sendengine.settings.urls import checked_base_url, is_onesignal, port_of
 
 _TIMEOUT_S: Final = 10.0
-_PORTS: Final = {"http": 80, "https": 443}
 _API_HOSTS: Final = (urlsplit(BASE_URL).hostname or "", "onesignal.com")
 _NEVER: Final = (
     "a benchmark never goes to OneSignal's own API, and no option changes that; leave the address out and a mock "
@@ -72,7 +71,7 @@ def _taken_apart(base_url: str) -> tuple[str, int, str]:
         hint = "write it as http://127.0.0.1:8080" if "such as" in error.problem else f"it {error.problem}"
         raise SettingsError(f"{base_url}: is no address to offer load to; {hint}") from None
     parts = urlsplit(url)
-    return parts.hostname or "", parts.port or _PORTS[parts.scheme], url
+    return parts.hostname or "", port_of(parts), url
 
 
 async def _look_up(host: str) -> _Host | None:

@@ -32,6 +32,16 @@ def check_proxy(url: str) -> None:
     _split("TransportSettings", "proxy", url, example="http://proxy.example:3128")
 
 
+def port_of(parts: SplitResult) -> int:
+    """The port that a checked URL names, or that of its scheme."""
+    return parts.port or default_port(parts.scheme)
+
+
+def default_port(scheme: str) -> int:
+    """The port of a scheme."""
+    return 443 if scheme == "https" else 80
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine by its name or address alone."""
     if host == "localhost" or host.endswith(".localhost"):

@@ -4,6 +4,7 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from sendengine.errors import SettingsError
+from sendengine.settings.urls import default_port, port_of
 
 _SAFE_IN_PATH: Final = "/%:@!$&'()*+,;=~"
 
@@ -13,8 +14,8 @@ def host_header(base_url: str) -> str:
     parts = urlsplit(base_url)
     host = ascii_host(base_url)
     name = f"[{host}]" if ":" in host else host
-    has_own_port = parts.port is None or parts.port == default_port(parts.scheme)
-    return name if has_own_port else f"{name}:{parts.port}"
+    port = port_of(parts)
+    return name if port == default_port(parts.scheme) else f"{name}:{port}"
 
 
 def ascii_host(base_url: str) -> str:
@@ -27,11 +28,6 @@ def ascii_host(base_url: str) -> str:
         return host if host.isascii() else host.encode("idna").decode("ascii")
     except UnicodeError:
         raise SettingsError(f"base_url: {host!r} is no name of a host") from None
-
-
-def default_port(scheme: str) -> int:
-    """Return the port of a scheme."""
-    return 443 if scheme == "https" else 80
 
 
 def path_prefix(base_url: str) -> str:

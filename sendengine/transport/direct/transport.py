@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from sendengine.errors import NotSentError, SettingsError
 from sendengine.ports import Permit, Reply, WireRequest
 from sendengine.settings import TransportSettings
-from sendengine.transport.direct.authority import ascii_host, default_port
+from sendengine.settings.urls import port_of
+from sendengine.transport.direct.authority import ascii_host
 from sendengine.transport.direct.bound import ConnectionBound
 from sendengine.transport.direct.contract import Connection
 from sendengine.transport.direct.dialing import Dialer
@@ -78,7 +79,7 @@ class DirectTransport:
         self._dialer = Dialer(
             self._negotiated,
             host=ascii_host(self._base_url),
-            port=parts.port or default_port(parts.scheme),
+            port=port_of(parts),
             tls=tls if has_tls else None,
             timeout_s=settings.connect_timeout_s,
             wheel=self._wheel,
