@@ -4,6 +4,7 @@ Units: ``_ms`` is milliseconds; ceilings are requests a second.
 """
 
 import os
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from msgspec.structs import replace
 
 from sendengine.bench.address import check_address
 from sendengine.bench.result import Server
-from sendengine.cli.checks import check_connection
+from sendengine.cli.checks import connect, in_words
 from sendengine.core.onesignal import USER_INTERVAL_S, Plan
 from sendengine.errors import SettingsError
 from sendengine.mockserver import AppConfig, LaneLimit, MockConfig, MockProcess
@@ -193,14 +194,15 @@ def _allowed(asked: Asked) -> Sequence[str]:
 
 async def _check_answers(url: str, transport: TransportSettings) -> None:
     """Connect once, so that a wrong address is told before anything is offered."""
-    failed = next((check for check in await check_connection(url, transport) if check.result == "fail"), None)
-    if failed is not None and failed.detail.startswith("the certificate"):
+    try:
+        await connect(url, transport)
+    except ssl.SSLCertVerificationError as error:
         raise SettingsError(
-            f"{url}: {failed.detail}; set transport.ca_file in the settings to what signed it, and name an app of them "
-            "with --app"
-        )
-    if failed is not None:
+            f"{url}: {in_words(error)}; set transport.ca_file in the settings to what signed it, and name an app of "
+            "them with --app"
+        ) from None
+    except (OSError, TimeoutError) as error:
         raise SettingsError(
-            f"{url}: nothing answers there: {failed.detail}; correct --address, start a server (`sendengine mock "
+            f"{url}: nothing answers there: {in_words(error)}; correct --address, start a server (`sendengine mock "
             "--port 8080`), or leave the address out and a mock server is started here"
-        )
+        ) from None

@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 from msgspec import Struct
 
 from sendengine.settings import TransportSettings
+from sendengine.settings.urls import port_of
 from sendengine.transport import bounded_connections
 from sendengine.transport.tls import tls_context
 
@@ -25,7 +26,6 @@ TIMEOUT_S: Final = 10.0
 _LITTLE_BYTES: Final = 1_000_000_000
 _TOO_LITTLE_BYTES: Final = 100_000_000
 _SKEW_S: Final = 5.0  # the Date header has whole seconds, and the way takes a part of one
-_PORTS: Final = {"https": 443, "http": 80}
 
 
 class Check(Struct, frozen=True):
@@ -76,41 +76,42 @@ async def check_dns(base_url: str) -> Check:
         async with asyncio.timeout(TIMEOUT_S):
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, TimeoutError) as error:
-        return Check("DNS", "fail", f"{host}: {_reason(error)}", "check base_url and this machine's resolver")
+        return Check("DNS", "fail", f"{host}: {in_words(error)}", "check base_url and this machine's resolver")
     addresses = sorted({str(entry[4][0]) for entry in found})
     return Check("DNS", "ok", f"{host} is {', '.join(addresses[:4])}")
 
 
 async def check_connection(base_url: str, transport: TransportSettings) -> tuple[Check, ...]:
     """Connect as sending would, and compare the server's clock with ours; no key goes along."""
-    parts = urlsplit(base_url)
     if transport.proxy is not None:
         return (
             Check("TLS", "warn", "a proxy is set, so it was not tried directly", "use --app, which goes through it"),
         )
     try:
-        async with asyncio.timeout(TIMEOUT_S):
-            return await _connected(parts, transport)
+        return await connect(base_url, transport)
     except ssl.SSLCertVerificationError as error:
         mend = "set transport.ca_file to your company's certificates, or correct base_url"
-        return (Check("TLS", "fail", f"the certificate is not trusted: {error.verify_message}", mend),)
+        return (Check("TLS", "fail", in_words(error), mend),)
     except (OSError, TimeoutError) as error:
         mend = "check base_url, the firewall, and whether a proxy is needed (transport.proxy)"
-        return (Check("TLS", "fail", f"{parts.netloc}: {_reason(error)}", mend),)
+        return (Check("TLS", "fail", f"{urlsplit(base_url).netloc}: {in_words(error)}", mend),)
 
 
-async def _connected(parts: SplitResult, transport: TransportSettings) -> tuple[Check, ...]:
+async def connect(base_url: str, transport: TransportSettings) -> tuple[Check, ...]:
+    """Connect without a proxy. Raises OSError, an SSLCertVerificationError among them, and TimeoutError."""
+    parts = urlsplit(base_url)
     host, port = _address(parts)
     context = tls_context(transport.ca_file) if parts.scheme == "https" else None
-    reader, writer = await asyncio.open_connection(host, port, ssl=context)
-    try:
-        tls = _check_tls(writer)
-        asked_at_s = time.time()
-        writer.write(f"HEAD / HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n".encode())
-        head = await reader.read(16_384)
-        return (tls, check_clock(head.decode("latin-1"), now_s=asked_at_s))
-    finally:
-        writer.transport.abort()
+    async with asyncio.timeout(TIMEOUT_S):
+        reader, writer = await asyncio.open_connection(host, port, ssl=context)
+        try:
+            tls = _check_tls(writer)
+            asked_at_s = time.time()
+            writer.write(f"HEAD / HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n".encode())
+            head = await reader.read(16_384)
+            return (tls, check_clock(head.decode("latin-1"), now_s=asked_at_s))
+        finally:
+            writer.transport.abort()
 
 
 def _check_tls(writer: asyncio.StreamWriter) -> Check:
@@ -135,10 +136,13 @@ def check_clock(head: str, *, now_s: float) -> Check:
 
 
 def _address(parts: SplitResult) -> tuple[str, int]:
-    return parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    return parts.hostname or "", port_of(parts)
 
 
-def _reason(error: OSError | TimeoutError) -> str:
+def in_words(error: OSError | TimeoutError) -> str:
+    """Say why no connection could be opened."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not trusted: {error.verify_message}"
     if isinstance(error, TimeoutError) and not error.args:
         return f"no answer within {TIMEOUT_S:.0f} s"
     return error.strerror or str(error)
