@@ -28,7 +28,8 @@ from benchmarks.report import Report, at_least, at_most, row
 from benchmarks.workload import CERTIFICATE, DOCUMENTED, TRANSPORTS
 from sendengine import SendEngine, tune_collector
 from sendengine.bench.plots import Line, rate_plot
-from sendengine.mockserver import MockConfig, MockProcess, Summary
+from sendengine.mockserver import MockConfig, Summary
+from sendengine.mockserver.client import MockClient
 
 _GROWTH: Final = 0.05  # over the second half, of what there is in its middle
 _SHARE: Final = 0.98
@@ -160,7 +161,7 @@ def soak(turn: Turn) -> Soaked:
 
 async def _soak(turn: Turn) -> Soaked:
     task, audit, rested_s = turn.task, Audit(), 0.0
-    server = _server_of(task)
+    server = MockClient(task.base_url, certfile=CERTIFICATE if task.base_url.startswith("https") else None)
     samples = [_look(0.0, 0)]
     with TemporaryDirectory(prefix="sendengine-bench-") as folder:
         async with SendEngine(settings_of(task, folder)) as engine:
@@ -187,14 +188,7 @@ async def _soak(turn: Turn) -> Soaked:
     return Soaked(samples, others, cores, rested_s, audit)
 
 
-def _server_of(task: Task) -> MockProcess:
-    """Make what asks the server, which runs already."""
-    server = MockProcess(certfile=CERTIFICATE if task.base_url.startswith("https") else None)
-    server.base_url = task.base_url
-    return server
-
-
-async def _rest(engine: SendEngine, server: MockProcess, audit: Audit) -> None:
+async def _rest(engine: SendEngine, server: MockClient, audit: Audit) -> None:
     """Send nothing while the ledger is audited and emptied."""
     engine.pause()
     while any(lane.in_flight for lane in engine.stats().lanes.values()):  # noqa: ASYNC110 - no event tells of it

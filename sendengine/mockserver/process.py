@@ -5,24 +5,22 @@ its summary. It runs in a session of its own: Ctrl-C in the terminal is for the 
 """
 
 import asyncio
-import ssl as tls
 import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
-from urllib.parse import urlsplit
 
 import msgspec
 import orjson
 
+from sendengine.mockserver.client import LINE_BYTES, MockClient
 from sendengine.mockserver.config import MockConfig
 from sendengine.mockserver.ledger import Summary
 
 _END_S: Final = 60.0  # for the summary of millions of recipients; a child that takes longer is killed
-_LINE_BYTES: Final = 64 * 1024 * 1024  # a summary is one line, and a thousand apps make it long
 
 
-class MockProcess:
+class MockProcess(MockClient):
     """A mock server in a child process, for as long as ``async with`` lasts.
 
     Raises OSError where it cannot start, and RuntimeError, with what it said, where it ended at once. ``certfile``
@@ -33,10 +31,9 @@ class MockProcess:
     def __init__(
         self, config: MockConfig | None = None, *, certfile: Path | None = None, keyfile: Path | None = None
     ) -> None:
+        super().__init__("", certfile=certfile)
         self._config = config or MockConfig()
-        self._certfile = certfile
         self._keyfile = keyfile
-        self.base_url = ""
         self.last_summary: Summary | None = None
 
     async def __aenter__(self) -> Self:
@@ -45,7 +42,7 @@ class MockProcess:
             arguments += ["--certfile", str(self._certfile), "--keyfile", str(self._keyfile or self._certfile)]
         pipe = asyncio.subprocess.PIPE
         self._child = await asyncio.create_subprocess_exec(
-            sys.executable, *arguments, stdin=pipe, stdout=pipe, limit=_LINE_BYTES, start_new_session=True
+            sys.executable, *arguments, stdin=pipe, stdout=pipe, limit=LINE_BYTES, start_new_session=True
         )
         try:
             self.base_url = await self._begin()
@@ -60,47 +57,6 @@ class MockProcess:
         line = await self._end()
         if line:
             self.last_summary = msgspec.json.decode(line, type=Summary)
-
-    async def summary(self, *, doubled: bool = True) -> Summary:
-        """Ask for the summary; ``doubled=False`` leaves out the audit that takes long with millions of recipients."""
-        return msgspec.json.decode(await self.ask("GET", f"ledger?doubled={int(doubled)}"), type=Summary)
-
-    async def configure(self, **changes: object) -> None:
-        """Change settings while it runs; values may be plain or settings. Raises ValueError where it refuses them."""
-        await self.ask("POST", "config", orjson.dumps(msgspec.to_builtins(changes)))
-
-    async def reset(self) -> None:
-        """Begin anew, as `MockServer.reset` does."""
-        await self.ask("POST", "reset")
-
-    async def go_away(self, *, hard: bool = False) -> None:
-        """End every connection, as `MockServer.go_away` does."""
-        await self.ask("POST", f"goaway?hard={int(hard)}")
-
-    async def stop_reading(self, *, for_s: float | None = None) -> None:
-        """Read nothing more of the connections that are open, as `MockServer.stop_reading` has it."""
-        await self.ask("POST", "stop_reading" if for_s is None else f"stop_reading?for_s={for_s}")
-
-    async def read_on(self) -> None:
-        """Read again."""
-        await self.ask("POST", "read_on")
-
-    async def ask(self, method: str, path: str, body: bytes = b"") -> bytes:
-        """Call an endpoint under /__mock__/ and return its JSON. Raises ValueError with the reason of a refusal."""
-        where = urlsplit(self.base_url)
-        context = tls.create_default_context(cafile=str(self._certfile)) if where.scheme == "https" else None
-        reader, writer = await asyncio.open_connection(where.hostname, where.port, ssl=context, limit=_LINE_BYTES)
-        try:
-            head = f"{method} /__mock__/{path} HTTP/1.1\r\nHost: mock\r\nConnection: close\r\n"
-            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-            reply = await reader.read()
-        finally:
-            writer.close()
-        status, _, rest = reply.partition(b"\r\n")
-        content = rest.partition(b"\r\n\r\n")[2]
-        if status.split()[1:2] != [b"200"]:
-            raise ValueError(content.decode())
-        return content
 
     async def _begin(self) -> str:
         stdin, stdout = self._child.stdin, self._child.stdout
