@@ -11,7 +11,6 @@ Units: rows a second of wall time and of CPU; bytes are those of bodies; MB are 
 
 import csv
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -29,6 +28,7 @@ from benchmarks.bare import open_session, send_all
 from benchmarks.benchmark import AtLeastOne, Benchmark, Loop, LoopKind, Rounds
 from benchmarks.feeding import Meter
 from benchmarks.fresh import WITHIN_S, in_fresh_process, run_on
+from benchmarks.machine import peak_resident_bytes
 from benchmarks.report import Report, at_least, at_most, row
 from benchmarks.sink import Sink
 from benchmarks.throughput import BARE
@@ -233,7 +233,7 @@ async def _by_script(task: Task) -> dict[str, float]:
         with (Path(task.folder) / "recipients.csv").open(encoding="utf-8", newline="") as file:
             statuses = await send_all(session, task.base_url, _packs(file), workers=64)
     assert set(statuses) == {200}, f"not everything was accepted: {dict(statuses)}"
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _MB
+    peak_mb = peak_resident_bytes() / _MB
     return {"s": meter.wall_s, "CPU s": meter.cpu_s, "peak MB": peak_mb}
 
 

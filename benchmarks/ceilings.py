@@ -19,7 +19,7 @@ from benchmarks.atceilings import BARE, Sent, Situation, Task, Timed, drive, tim
 from benchmarks.benchmark import Benchmark, Loop, Positive, Rounds, check_begin
 from benchmarks.drawing import latency_drawing, rate_drawing
 from benchmarks.fresh import in_fresh_process
-from benchmarks.mocked import THROTTLED, MeasuredMock, Requests
+from benchmarks.mocked import ACCEPTED, THROTTLED, MeasuredMock, Requests
 from benchmarks.report import Report, Row, at_least, at_most, ratios, row
 from benchmarks.workload import CERTIFICATE, CREATE, DOCUMENTED, H2, UPDATE
 from sendengine.mockserver import AppConfig, LaneLimit, MockConfig
@@ -188,4 +188,4 @@ def share_reached(requests: Requests, ceiling: float, *, seconds: float) -> floa
     first_s = requests.arrivals_s[0]
     until_s = min(requests.arrivals_s[-1], first_s + seconds)
     over_s = max(until_s - first_s, seconds - _START_S, 1e-9)  # who begins late or ends early has sent nothing then
-    return requests.count((200, 202), from_s=first_s, until_s=until_s) / over_s / ceiling
+    return requests.count(ACCEPTED, from_s=first_s, until_s=until_s) / over_s / ceiling

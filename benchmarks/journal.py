@@ -19,10 +19,11 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+from benchmarks.arrivals import percentiles_ms
 from benchmarks.benchmark import AtLeastOne, Benchmark, Loop, LoopKind, Positive, Rounds
 from benchmarks.feeding import Filling, Meter
 from benchmarks.fresh import in_fresh_process, run_on
-from benchmarks.mocked import MeasuredMock
+from benchmarks.mocked import ACCEPTED, MeasuredMock
 from benchmarks.report import Check, Report, at_least, at_most, ratios, row
 from benchmarks.workload import APP, CREATE, DOCUMENTED, UPDATE, job, jobs, rendered, settings
 from sendengine import SendEngine, tune_collector
@@ -143,7 +144,7 @@ async def _with_shares(figures: dict[str, float], mock: MeasuredMock, *, seconds
     for group in DOCUMENTED:
         requests = await mock.requests(group.value)
         first_s = requests.arrivals_s[0]
-        accepted += requests.count((200, 202), from_s=first_s, until_s=first_s + seconds) / seconds
+        accepted += requests.count(ACCEPTED, from_s=first_s, until_s=first_s + seconds) / seconds
     return {"share": accepted / total, **figures}
 
 
@@ -195,7 +196,7 @@ async def _submitting(task: Task) -> dict[str, float]:
                 await receipt
 
             await _evenly(submit, rate=task.rate, seconds=task.seconds)
-            return {f"submit {name} ms": value_s * 1e3 for name, value_s in _percentiles(took_s).items()}
+            return {f"submit {name}": value_ms for name, value_ms in percentiles_ms(took_s).items()}
 
 
 # The store alone
@@ -321,7 +322,7 @@ class Pauses:
     def stop(self) -> float:
         """Look no longer, and return the 99.9th percentile, in milliseconds."""
         self._timer.cancel()
-        return _percentiles(self._late_s)["p99.9"] * 1e3
+        return percentiles_ms(self._late_s)["p99.9 ms"]
 
     def _wait(self) -> None:
         self._due_s = time.perf_counter() + _LOOK_S
@@ -330,12 +331,3 @@ class Pauses:
     def _look(self) -> None:
         self._late_s.append(max(0.0, time.perf_counter() - self._due_s))
         self._wait()
-
-
-def _percentiles(values: list[float]) -> dict[str, float]:
-    ordered = sorted(values) or [0.0]
-
-    def at(share: float) -> float:
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-    return {"p50": at(0.5), "p99": at(0.99), "p99.9": at(0.999), "max": ordered[-1]}

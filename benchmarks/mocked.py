@@ -21,6 +21,7 @@ UNLIMITED: Final = MockConfig(
 )
 """Nothing is limited."""
 
+ACCEPTED: Final = (200, 202)
 THROTTLED: Final = 429
 
 
@@ -35,7 +36,7 @@ class Requests(Struct, frozen=True):
     def accepted_s(self) -> list[float]:
         """When those arrived that were accepted."""
         pairs = zip(self.arrivals_s, self.statuses, strict=True)
-        return [at_s for at_s, status in pairs if status in {200, 202}]
+        return [at_s for at_s, status in pairs if status in ACCEPTED]
 
     def count(self, statuses: Sequence[int], *, from_s: float, until_s: float) -> int:
         """Count the requests of a stretch that were answered so."""
