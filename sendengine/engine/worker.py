@@ -54,29 +54,27 @@ class Worker:
         custody, exchange, permit = lane.custody, lane.transport.exchange, self._permit
         while True:
             sealed = self._sealed = lane.take()
-            if sealed is None:
-                if lane.pool.must_shrink:  # nobody asks those who are parked
-                    return
-                await self._park()
-                continue
-            try:
-                if custody is not None and not custody.has(sealed):
-                    await self._keep(sealed, custody)
-                reply = await exchange(sealed.wire, permit)
-            except StorageError:
-                endings.not_kept(lane, sealed)
-            except GateClosedError:
-                endings.gate_closed(lane, sealed)
-            except StaleRequestError:
-                endings.stale(lane, sealed)
-            except (NotSentError, ReplyLostError) as error:
-                endings.unanswered(lane, sealed, error)
-            else:
-                endings.answered(lane, sealed, reply)
-                del reply  # each of thousands of workers would hold its last one for as long as it waits for the next
-            self._sealed = None
-            if lane.pool.must_shrink:
+            if sealed is not None:
+                try:
+                    if custody is not None and not custody.has(sealed):
+                        await self._keep(sealed, custody)
+                    reply = await exchange(sealed.wire, permit)
+                except StorageError:
+                    endings.not_kept(lane, sealed)
+                except GateClosedError:
+                    endings.gate_closed(lane, sealed)
+                except StaleRequestError:
+                    endings.stale(lane, sealed)
+                except (NotSentError, ReplyLostError) as error:
+                    endings.unanswered(lane, sealed, error)
+                else:
+                    endings.answered(lane, sealed, reply)
+                    del reply  # each of thousands of workers would hold its last one while it waits for the next
+                self._sealed = None
+            if lane.pool.must_shrink:  # before it parks, too: nobody asks those who are parked
                 return
+            if sealed is None:
+                await self._park()
 
     async def _park(self) -> None:
         turn = self._turn = self._lane.loop.create_future()
