@@ -14,7 +14,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from sendengine.core.coalescing import ChangeSet, PendingChanges, leave_out, take_apart, without_uncertain_deltas
+from sendengine.core.coalescing import ChangeSet, leave_out, take_apart, without_uncertain_deltas
 from sendengine.core.jobs import Job, UpdateUser
 from sendengine.core.onesignal import USER_INTERVAL_S
 from sendengine.core.outcomes import Accepted, Ambiguous, Expired, GaveUp, Rejected
@@ -23,6 +23,7 @@ from sendengine.core.verdicts import Fault, NobodyReached, Refused, Took
 from sendengine.engine.receipts import Receipt
 from sendengine.engine.sealed import Sealed, Share
 from sendengine.engine.source import OVERDUE, Resolution, Settled
+from sendengine.engine.user import User, UserKey
 
 PAUSE_S: Final = USER_INTERVAL_S + 0.05  # the wire may bring two requests closer together
 _SPARE: Final = 100  # deadlines of jobs that wait no more may stay, beside as many as there are of waiting ones
@@ -30,32 +31,11 @@ _SHARDS: Final = 64  # a dict that grows past 350,000 entries stops the loop whi
 
 _DIVISIBLE: Final = frozenset({400, 409, 422})  # statuses that one bad value of a merge may have caused
 
-UserKey = tuple[str, str]
-"""Alias label and id."""
-
-
-class _User(PendingChanges[Receipt], eq=False, kw_only=True):
-    """One user with changes pending or a request within its second."""
-
-    key: UserKey
-    ids: tuple[str, ...]
-    high: int = 0  # high jobs that came since its last request
-    since_s: float = 0.0  # when the oldest pending job came
-    is_busy: bool = False
-    held_until_s: float | None = None  # until its second is over, or what a 429 of its own asked for
-    queued_high: bool = False  # it stands in that line, perhaps for nothing
-    queued_normal: bool = False
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether its changes may be sealed now."""
-        return self.waits and not self.is_busy and self.held_until_s is None
-
 
 class _Origin(Struct, eq=False):
     """What a sealed request was made of, and what became ambiguous on its way."""
 
-    user: _User
+    user: User
     changes: ChangeSet[Receipt]
     ambiguous: list[Settled] = []
     is_spent: bool = False  # everything in it became ambiguous
@@ -71,10 +51,10 @@ class UserSource:
     def __init__(self, *, app_id: str, max_modifications: int) -> None:
         self._app_id = app_id
         self._max_modifications = max_modifications
-        self._users: tuple[dict[UserKey, _User], ...] = tuple({} for _ in range(_SHARDS))
-        self._high: deque[_User] = deque()
-        self._normal: deque[_User] = deque()
-        self._cooling: list[tuple[float, int, _User]] = []
+        self._users: tuple[dict[UserKey, User], ...] = tuple({} for _ in range(_SHARDS))
+        self._high: deque[User] = deque()
+        self._normal: deque[User] = deque()
+        self._cooling: list[tuple[float, int, User]] = []
         self._deadlines: list[tuple[float, int, Receipt]] = []
         self._count = 0  # of what entered a heap: of equal instants the first goes first, and no users are compared
         self.waiting = 0  # jobs, unsealed
@@ -108,12 +88,10 @@ class UserSource:
         user = self._user_of(job)
         self.waiting += 1
         is_first = not user.waits
-        user.add(receipt, job)
+        user.enter(receipt, job)
         if receipt.deadline_s is not None:
             self._note_deadline(receipt, receipt.deadline_s)
-        if job.urgency == "high":
-            user.high += 1
-        elif not is_first:
+        if job.urgency != "high" and not is_first:
             return  # a user that is ready is in line already
         if is_first:
             user.since_s = now_s
@@ -147,13 +125,13 @@ class UserSource:
     def vouch(self, job: Job, *, content: bytes) -> None:
         """Pass it over: changes have no message."""
 
-    def _user_of(self, job: UpdateUser) -> _User:
+    def _user_of(self, job: UpdateUser) -> User:
         ids = job.user.ids
         key = (job.user.label, ids[0])
         shard = self._users[hash(ids[0]) % _SHARDS]  # a text keeps its hash, a tuple does not
         user = shard.get(key)
         if user is None:
-            user = shard[key] = _User(key=key, ids=ids, max_modifications=self._max_modifications)
+            user = shard[key] = User(key=key, ids=ids, max_modifications=self._max_modifications)
         return user
 
     def _note_deadline(self, receipt: Receipt, deadline_s: float) -> None:
@@ -174,7 +152,7 @@ class UserSource:
             user = self._next(self._high)
         return None if user is None else self._seal(user, now_s=now_s)
 
-    def _next(self, queue: deque[_User]) -> _User | None:
+    def _next(self, queue: deque[User]) -> User | None:
         while queue:
             user = queue.popleft()
             if queue is self._high:
@@ -204,16 +182,15 @@ class UserSource:
 
     def expire(self, *, now_s: float) -> Sequence[Share]:
         """Remove and return what waits although its deadline has passed; what is begun goes on."""
-        expired: dict[Receipt, _User] = {}
+        expired: dict[Receipt, User] = {}
         while self._deadlines and self._deadlines[0][0] <= now_s:
             receipt = heappop(self._deadlines)[2]
             if not receipt.is_begun and not receipt.is_settled:
                 expired[receipt] = self._user_of(_update(receipt.job))
         for user in dict.fromkeys(expired.values()):  # once for each: it looks at everything that waits for the user
-            user.leave_out(expired.__contains__)
+            self.waiting -= user.drop(expired.__contains__)
             if not (user.is_busy or user.held_until_s is not None):
                 self._queue_or_forget(user)
-        self.waiting -= len(expired)
         return [(receipt, user.ids) for receipt, user in expired.items()]
 
     def withdraw_all(self) -> Iterator[Share]:
@@ -234,7 +211,7 @@ class UserSource:
         user = origin.user
         rest, gone = leave_out(origin.changes, lambda receipt: _is_over(receipt, now_s), was_sent=sealed.maybe_sent)
         over = {change.member for change in gone}
-        self.waiting -= sum(change.is_last for change in user.leave_out(over.__contains__))
+        self.waiting -= user.drop(over.__contains__)
         if rest is not None:
             self._put_back(user, [rest], sealed)
         self._release(origin, sealed, now_s=now_s)
@@ -288,13 +265,8 @@ class UserSource:
         """Whether a job in it wants a 404 repeated."""
         return any(_update(receipt.job).on_missing == "retry" for receipt, _ in sealed.shares)
 
-    def _seal(self, user: _User, *, now_s: float) -> Sealed:
-        changes = user.take()
-        if changes is None:
-            raise AssertionError("a ready user has changes pending")
-        is_high = user.high > 0
-        if not user.waits:
-            user.high = 0
+    def _seal(self, user: User, *, now_s: float) -> Sealed:
+        changes, is_high = user.seal()
         user.is_busy = True
         user.since_s = now_s
         ids, members = user.ids, changes.members
@@ -336,16 +308,15 @@ class UserSource:
         else:
             self._queue_or_forget(user)
 
-    def _hold(self, user: _User, *, until_s: float) -> None:
+    def _hold(self, user: User, *, until_s: float) -> None:
         """Let nothing of a user go before, nor before an earlier hold ends."""
         if user.held_until_s is None or until_s > user.held_until_s:
             user.held_until_s = until_s
             self._count += 1
             heappush(self._cooling, (until_s, self._count, user))
 
-    def _put_back(self, user: _User, sets: Sequence[ChangeSet[Receipt]], sealed: Sealed) -> None:
-        user.put_back_front(sets, maybe_received_at_s=sealed.maybe_received_at_s)
-        self.waiting += sum(change.is_last for part in sets for change in part.changes)
+    def _put_back(self, user: User, sets: Sequence[ChangeSet[Receipt]], sealed: Sealed) -> None:
+        self.waiting += user.put_back(sets, maybe_received_at_s=sealed.maybe_received_at_s)
 
     def _cool(self, now_s: float) -> None:
         while self._cooling and self._cooling[0][0] <= now_s:
@@ -354,13 +325,13 @@ class UserSource:
                 user.held_until_s = None
                 self._queue_or_forget(user)
 
-    def _queue_or_forget(self, user: _User) -> None:
+    def _queue_or_forget(self, user: User) -> None:
         if user.waits:
             self._queue(user)
         else:
             del self._users[hash(user.key[1]) % _SHARDS][user.key]
 
-    def _queue(self, user: _User) -> None:
+    def _queue(self, user: User) -> None:
         """Line a user up where it may go now; high and normal lines may both hold it."""
         if not user.is_ready:
             return
@@ -372,7 +343,7 @@ class UserSource:
             self._normal.append(user)
 
 
-def _request(app_id: str, user: _User, changes: ChangeSet[Receipt]) -> UserRequest:
+def _request(app_id: str, user: User, changes: ChangeSet[Receipt]) -> UserRequest:
     label, user_id = user.key
     whole = changes.whole
     tags: Mapping[str, str] = whole.tags  # type: ignore[assignment]  # a job's are texts

@@ -224,6 +224,42 @@ async def test_a_refused_merge_is_taken_apart_in_order_before_anything_newer() -
     assert users.source.waiting == 0
 
 
+async def test_a_high_job_stays_high_where_the_merge_that_it_was_in_is_taken_apart() -> None:
+    users = Users()
+    users.add(UpdateUser(external_id("u"), tags={"a": 1}, urgency="high"))
+    users.add(change("u", bad=1))
+    users.refused(users.must_pull())
+    for number in range(3):
+        users.add(change(f"v{number}", a=1))
+    users.now_s += 2
+    sealed = users.must_pull()
+    assert (request_of(sealed).tags, sealed.is_high) == ({"a": "1"}, True)
+    users.took(sealed)
+    users.now_s += 2
+    assert users.pull_users() == ["v0", "v1", "v2", "u"], "what is left is normal"
+
+
+def test_a_user_is_high_for_as_long_as_a_high_job_of_theirs_waits() -> None:
+    users = Users()
+    users.add(change("u", a=1))
+    users.add(UpdateUser(external_id("u"), tags={"b": 1}, urgency="high", expires_in_s=5))
+    users.now_s += 5
+    assert len(users.source.expire(now_s=users.now_s)) == 1
+    assert not users.must_pull().is_high
+    users.add(change("w", **{f"t{number}": 1 for number in range(150)}))
+    users.add(UpdateUser(external_id("w"), tags={"b": 1}, urgency="high"))
+    behind = users.must_pull()
+    assert behind.is_high, "it goes before what is high"
+    users.took(behind)
+    users.add(change("w", **{f"t{number}": 2 for number in range(150)}))
+    users.now_s += 2
+    in_it = users.must_pull()
+    assert in_it.is_high
+    users.took(in_it)
+    users.now_s += 2
+    assert not users.must_pull().is_high
+
+
 async def test_a_status_that_no_value_explains_is_not_taken_apart() -> None:
     users = Users()
     receipts = [users.add(change("u", a=1)), users.add(change("u", b=1))]

@@ -1,0 +1,66 @@
+"""One user in a lane of updates: what waits for them, how urgent it is, and whether it may go.
+
+Units: seconds on the running loop's clock.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from sendengine.core.changes import Change
+from sendengine.core.coalescing import ChangeSet, PendingChanges
+from sendengine.core.jobs import UpdateUser
+from sendengine.engine.receipts import Receipt
+
+UserKey = tuple[str, str]
+"""Alias label and id."""
+
+
+class User(PendingChanges[Receipt], eq=False, kw_only=True):
+    """One user with changes pending or a request within its second."""
+
+    key: UserKey
+    ids: tuple[str, ...]
+    high: int = 0  # high jobs of which the last part waits
+    since_s: float = 0.0  # when the oldest pending job came
+    is_busy: bool = False
+    held_until_s: float | None = None  # until its second is over, or what a 429 of its own asked for
+    queued_high: bool = False  # it stands in that line, perhaps for nothing
+    queued_normal: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its changes may be sealed now."""
+        return self.waits and not self.is_busy and self.held_until_s is None
+
+    def enter(self, receipt: Receipt, job: UpdateUser) -> None:
+        """Let a job wait."""
+        self.add(receipt, job)
+        if job.urgency == "high":
+            self.high += 1
+
+    def seal(self) -> tuple[ChangeSet[Receipt], bool]:
+        """Take the next request's changes; returns whether they are high, too: for those in it, or behind it."""
+        changes = self.take()
+        if changes is None:
+            raise AssertionError("a ready user has changes pending")
+        if not self.high:
+            return changes, False
+        self.high -= _high(changes.changes)
+        return changes, True
+
+    def put_back(self, sets: Sequence[ChangeSet[Receipt]], *, maybe_received_at_s: float | None) -> int:
+        """Let what was sealed wait again, before everything else; returns how many jobs wait again with that."""
+        self.put_back_front(sets, maybe_received_at_s=maybe_received_at_s)
+        last = [change for part in sets for change in part.changes if change.is_last]
+        self.high += _high(last)
+        return len(last)
+
+    def drop(self, is_gone: Callable[[Receipt], bool]) -> int:
+        """Remove what waits of jobs that are gone; returns how many jobs wait no more with that."""
+        last = [change for change in self.leave_out(is_gone) if change.is_last]
+        self.high -= _high(last)
+        return len(last)
+
+
+def _high(changes: Iterable[Change[Receipt]]) -> int:
+    """How many high jobs have their last part among these."""
+    return sum([change.is_last and change.member.is_high for change in changes])
