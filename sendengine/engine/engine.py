@@ -185,7 +185,8 @@ class SendEngine:
 
     def health(self) -> Health:
         """For probes: whether the engine works, and whether it takes jobs."""
-        problems = [*self._crashes, *filter(None, [self._admissions.failure, *self._journals.problems])]
+        ledgers = [app.guard.failure for app in self._apps.values()]
+        problems = [*self._crashes, *filter(None, [self._admissions.failure, *self._journals.problems, *ledgers])]
         is_alive = not self._crashes and self._admissions.failure is None
         return Health(is_alive, self._admissions.is_open, tuple(problems))
 

@@ -51,6 +51,7 @@ class Guard:
         self._spent_before = 0  # in the second before this one
         self._task: asyncio.Task[None] | None = None
         self._blocked_until_s = 0.0
+        self.failure: str | None = None  # why the ledger cannot be used, until it is asked again
         self.is_short = True  # requests must wait: for the limit to be known, or for the ledger to have room
 
     @property
@@ -149,7 +150,8 @@ class Guard:
             wait_s = 0.0 if admission.granted else max(admission.again_in_s, 0.001)
             self._note_full(is_full=not admission.granted, wait_s=wait_s)
         except StorageError as error:
-            _log.error("%s: the volume ledger cannot be used, nothing is sent without it: %s", self._name, error)
+            self.failure = f"the volume ledger cannot be used: {error}"
+            _log.error("%s: nothing is sent, since %s", self._name, self.failure)
             wait_s = _FAULT_WAIT_S
         self._blocked_until_s = loop.time() + wait_s
         if self.rejects:
@@ -158,6 +160,7 @@ class Guard:
         if wait_s:
             await asyncio.sleep(wait_s)
         self._is_full = False
+        self.failure = None
         self._task = None
         self.is_short = False
         self._when_room()

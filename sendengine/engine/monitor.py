@@ -159,7 +159,7 @@ def _hold(lane: Lane, *, now_s: float) -> tuple[str | None, float | None]:
     if lane.retries.is_outage:
         return _with_failure("nothing is answered", lane), lane.retries.next_probe_at_s
     if lane.source.is_guarded and guard.blocked_until_s > now_s:
-        return "the application limit has no room", guard.blocked_until_s
+        return guard.failure or "the application limit has no room", guard.blocked_until_s
     repeats_from_s = _repeats_from_s(lane, now_s=now_s)
     return (None if repeats_from_s is None else _with_failure("what waits was tried before", lane)), repeats_from_s
 

@@ -250,6 +250,27 @@ def test_a_full_window_holds_what_waits_and_says_until_when(tmp_path: Path) -> N
     assert sum(transport.deliveries.values()) == 70
 
 
+def test_a_ledger_that_cannot_be_used_is_named_as_what_holds_and_goes_on_when_it_can_be(tmp_path: Path) -> None:
+    transport = FakeTransport()
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport, app=limited(10)) as engine:
+            ledger = tmp_path / f"volume-{engine._settings.apps['shop'].app_id}.json"
+            ledger.mkdir()  # whatever the user may: it can be neither read nor replaced
+            receipt = await engine.submit(note("u"))
+            await until(lambda: bool(engine.health().problems))
+            hold = engine.stats().lanes[CREATE].hold
+            assert hold is not None
+            assert hold.startswith("the volume ledger cannot be used: cannot read")
+            assert engine.health().problems == (hold,)
+            assert engine.health().is_alive  # a restart would not help
+            ledger.rmdir()
+            assert isinstance(await settled(receipt), Accepted)
+            assert engine.health().problems == ()
+
+    run_virtually(main())
+
+
 def test_the_limit_of_a_share_of_the_app_is_that_share_of_it(tmp_path: Path) -> None:
     transport = FakeTransport()
 
