@@ -22,8 +22,8 @@ STEPS = [
     Point(f"{CAMPAIGN}.manifest:save", "after"),
     Point(f"{CAMPAIGN}.begun:make_new", "before"),
     Point(f"{CAMPAIGN}.begun:make_new", "after"),
-    Point("sendengine.journal.store:open_whole", "before"),
-    Point("sendengine.journal.store:open_whole", "after"),
+    Point("sendengine.journal.opening:open_whole", "before"),
+    Point("sendengine.journal.opening:open_whole", "after"),
     Point("sendengine.journal.database:Database.write", "before"),
     Point("sendengine.journal.database:Database.write", "after"),
 ]
