@@ -27,6 +27,7 @@ V = TypeVar("V")
 
 _ESCAPED_BYTES: Final = 6  # what JSON makes of one byte at the most,
 _QUOTED_BYTES: Final = 3  # and what it puts around an id
+_AT_ONCE: Final = 64  # leave at once, of those whose deadline has passed: a millisecond's work with all that follows
 _SHARDS: Final = 61  # of dicts that grow with the backlog: resizing one of 175,000 entries stops the loop for 8 ms
 
 
@@ -109,10 +110,11 @@ class Packer(Generic[M]):
     def take(self, *, now_s: float, prefer_normal: bool = False) -> Pack[M] | None:
         """Seal the next pack that may be sealed now; None where there is none.
 
-        In the order of `Queues.next`. A member whose deadline has passed is never sealed: `expire` tells.
+        In the order of `Queues.next`. A member whose deadline has passed is never sealed: `expire` tells, and where
+        many have passed there is nothing to take before.
         """
-        if self._has_deadlines:
-            self._collect_overdue(now_s)
+        if self._has_deadlines and self._collect_overdue(now_s):
+            return None
         if not self.members:
             return None
         queued = self._queues.next(now_s=now_s, prefer_normal=prefer_normal)
@@ -136,7 +138,10 @@ class Packer(Generic[M]):
         return -inf if self._overdue else self._deadlines.next_s()
 
     def expire(self, now_s: float) -> list[Share[M]]:
-        """Remove the members whose deadline has passed, earliest first, each with the recipients not yet taken."""
+        """Remove members whose deadline has passed, earliest first, each with the recipients not yet taken.
+
+        They are a few at a time: `next_expiry_s` says whether there are more.
+        """
         self._collect_overdue(now_s)
         overdue, self._overdue = self._overdue, []
         return overdue
@@ -313,11 +318,17 @@ class Packer(Generic[M]):
         if line.head is None and not line.is_alone:
             del self._lines[line.is_high][hash(line.group) % _SHARDS][line.group]
 
-    def _collect_overdue(self, now_s: float) -> None:
-        for deadline_s, key in self._deadlines.due(now_s):
+    def _collect_overdue(self, now_s: float) -> bool:
+        """Take out whose deadline has passed; True where those are as many as leave at once, and may not be all."""
+        overdue, due = self._overdue, self._deadlines.due(now_s)
+        while len(overdue) < _AT_ONCE:
+            deadline_s, key = next(due, (None, 0))
+            if deadline_s is None:
+                return False
             place = self._places[key % _SHARDS].get(key)
             if place is not None and place.deadline_s == deadline_s:
-                self._overdue.append(self._remove(key))
+                overdue.append(self._remove(key))
+        return True
 
     def _remove(self, key: int) -> Share[M]:
         """Take a member that has a place out wherever it still waits."""

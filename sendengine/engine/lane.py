@@ -11,6 +11,7 @@ Units: seconds on the running loop's clock; rates in requests a second.
 
 import asyncio
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 from sendengine.core.onesignal import EndpointGroup
@@ -33,7 +34,7 @@ from sendengine.engine.recounted import COUNTED_S, weight_again
 from sendengine.engine.retries import Retries
 from sendengine.engine.returns import Returns
 from sendengine.engine.sealed import Sealed
-from sendengine.engine.source import Resolution, Source
+from sendengine.engine.source import AT_ONCE, Resolution, Source
 from sendengine.engine.worker import StaleRequestError, Worker
 from sendengine.limiter import GateClosedError
 from sendengine.telemetry.counters import LaneCounters
@@ -367,7 +368,8 @@ class Lane:
 
     def _expire(self, *, now_s: float) -> None:
         self.books.book([(receipt, ids, Expired(not_sent=ids)) for receipt, ids in self.source.expire(now_s=now_s)])
-        for sealed in tuple(self._deadlines.due(now_s=now_s)):  # what is lined up in their place comes by here again
+        # A copy, since what is lined up in their place comes by here again.
+        for sealed in tuple(islice(self._deadlines.due(now_s=now_s), AT_ONCE)):
             if sealed in self._parked:
                 del self._parked[sealed]
             else:
@@ -379,7 +381,7 @@ class Lane:
         expiry_s = earliest(self.source.next_expiry_s(), self._deadlines.next_s())
         if expiry_s is not None and expiry_s <= now_s:
             self._expire(now_s=now_s)
-            expiry_s = earliest(self.source.next_expiry_s(), self._deadlines.next_s())
+            expiry_s = now_s  # in the next turn: there may be more, and what they stood before may go
         at_s = earliest(expiry_s, self._next_try_s(now_s))
         if at_s is not None:
             self._alarm.set(at_s)

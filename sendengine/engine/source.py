@@ -11,6 +11,9 @@ from sendengine.core.verdicts import NobodyReached, Refused, Took
 from sendengine.engine.receipts import Receipt
 from sendengine.engine.sealed import Sealed, Share
 
+AT_ONCE: Final = 64
+"""So many jobs expire in one turn of the loop: about a millisecond of work, with what their waiters do."""
+
 OVERDUE: Final = "its deadline passed before it could be repeated"
 
 Settled = tuple[Receipt, tuple[str, ...], Outcome]
@@ -96,7 +99,10 @@ class Source(Protocol):
         ...
 
     def expire(self, *, now_s: float) -> Sequence[Share]:
-        """Remove and return what waits although its deadline has passed."""
+        """Remove and return what waits although its deadline has passed, `AT_ONCE` jobs at most.
+
+        `next_expiry_s` says whether there are more; until there are none, `pull` may give nothing.
+        """
         ...
 
     def withdraw_all(self) -> Iterable[Share]:

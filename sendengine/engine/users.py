@@ -10,6 +10,7 @@ Units: seconds on the running loop's clock.
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
+from math import inf
 from typing import Final
 
 from msgspec import Struct
@@ -22,7 +23,7 @@ from sendengine.core.requests import UserRequest
 from sendengine.core.verdicts import Fault, NobodyReached, Refused, Took
 from sendengine.engine.receipts import Receipt
 from sendengine.engine.sealed import Sealed, Share
-from sendengine.engine.source import OVERDUE, Resolution, Settled
+from sendengine.engine.source import AT_ONCE, OVERDUE, Resolution, Settled
 from sendengine.engine.user import User, UserKey
 
 PAUSE_S: Final = USER_INTERVAL_S + 0.05  # the wire may bring two requests closer together
@@ -143,6 +144,8 @@ class UserSource:
 
     def pull(self, *, now_s: float, prefer_normal: bool) -> Sealed | None:
         """Seal the changes of the next user that is ready."""
+        if self._deadlines and (self.next_expiry_s() or inf) <= now_s:
+            return None  # they go first, or would be sealed, and each take a permit
         if self._cooling:
             self._cool(now_s)
         user = self._next(self._high) if self._high and not prefer_normal else None
@@ -183,7 +186,7 @@ class UserSource:
     def expire(self, *, now_s: float) -> Sequence[Share]:
         """Remove and return what waits although its deadline has passed; what is begun goes on."""
         expired: dict[Receipt, User] = {}
-        while self._deadlines and self._deadlines[0][0] <= now_s:
+        while self._deadlines and self._deadlines[0][0] <= now_s and len(expired) < AT_ONCE:
             receipt = heappop(self._deadlines)[2]
             if not receipt.is_begun and not receipt.is_settled:
                 expired[receipt] = self._user_of(_update(receipt.job))
