@@ -76,8 +76,8 @@ class Tries(Struct, frozen=True, gc=False):
     """What has failed of one request so far.
 
     ``failures`` leaves out probes and throttled attempts; ``counted`` are those of them that count towards giving
-    up; ``maybe_sent`` says that one of all its attempts may have been received. ``last_attempt_at_s`` is when the last
-    one that failed began, None where none has.
+    up a normal job; ``maybe_sent`` says that one of all its attempts may have been received. ``last_attempt_at_s`` is
+    when the last one that failed began, None where none has.
     """
 
     first_attempt_at_s: float
@@ -99,19 +99,18 @@ class RetryPolicy(Struct, frozen=True, gc=False):
 
     lost_reply_wait_s: float
 
-    def tally(self, tries: Tries | None, attempt: Attempt, *, high: bool, lane: AnswerWindow) -> Tries:
+    def tally(self, tries: Tries | None, attempt: Attempt, *, lane: AnswerWindow) -> Tries:
         """Add an attempt that failed to what has failed before; None where nothing has.
 
-        ``lane`` has noted the attempt already. A high job's failures all count. A normal job's count while the
-        rest of its lane is being answered; one that was not received, only where the lane has answered since the
-        attempt before it began, so that even a lone job outlives an outage.
+        ``lane`` has noted the attempt already. A failure counts while the rest of its lane is being answered; one that
+        was not received, only where the lane has answered since the attempt before it began, so that even a lone job
+        outlives an outage.
         """
         tries = tries or Tries(attempt.sent_at_s)
-        counted = not attempt.was_probe and (high or _counts(tries, attempt, lane=lane))
         return Tries(
             tries.first_attempt_at_s,
             tries.failures + (not attempt.was_probe),
-            tries.counted + counted,
+            tries.counted + (not attempt.was_probe and _counts(tries, attempt, lane=lane)),
             tries.maybe_sent or not isinstance(attempt.failure, NotSent),
             attempt.sent_at_s,
         )
@@ -121,10 +120,11 @@ class RetryPolicy(Struct, frozen=True, gc=False):
     ) -> Again | None:
         """Say when the request goes again, or None: give it up now.
 
-        ``tries`` includes ``attempt``. It is given up after its tenth failure that counts, and where the next
-        attempt would come at its deadline or later, or, for a high job, 15 minutes after its first one or later.
+        ``tries`` includes ``attempt``. A normal job is given up after its tenth failure that counts, a high one after
+        its tenth, and either where the next attempt would come at its deadline or later, or, for a high job, 15 minutes
+        after its first one or later.
         """
-        if tries.counted >= MOST_FAILURES:
+        if (tries.failures if high else tries.counted) >= MOST_FAILURES:
             return None
         again = self._wait(attempt, doublings=max(0, tries.failures - 1), now_s=now_s, high=high, chance=chance)
         ends_s = [] if deadline_s is None else [deadline_s]

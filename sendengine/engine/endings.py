@@ -211,7 +211,24 @@ def _repeat(lane: "Lane", sealed: Sealed, failure: Failure, *, last: str) -> Non
             sealed.held_until_s = again.at_s
         lane.again(sealed, at_s=again.at_s, not_before_s=again.not_before_s)
         return
-    give_up(lane, sealed, last=last, now_s=now_s)
+    if not _give_up_high(lane, sealed, failure, last=last, now_s=now_s):
+        give_up(lane, sealed, last=last, now_s=now_s)
+
+
+def _give_up_high(lane: "Lane", sealed: Sealed, failure: Failure, *, last: str, now_s: float) -> bool:
+    """Give up the high jobs of a user's request, and let the normal ones wait; False where there are none to wait."""
+    again = None if sealed.has_key else lane.retries.as_normal(sealed, failure, now_s=now_s)
+    if again is None:
+        return False
+    sealed.held_until_s = again.at_s
+    resolution = lane.source.give_up_high(sealed, last=last, now_s=now_s)
+    if resolution is None:
+        return False
+    if lane.custody is not None:
+        lane.custody.landed(sealed)
+    lane.counters.retries += 1
+    lane.close(sealed, resolution, now_s=now_s, outcome=None)
+    return True
 
 
 def expired(lane: "Lane", sealed: Sealed, *, now_s: float) -> None:

@@ -191,6 +191,9 @@ class NotificationSource:
         again = [self._reseal(sealed, alive, now_s=now_s)] if alive else []
         return Resolution(decided.settled, [*again, *decided.again], is_replaced=bool(again))
 
+    def give_up_high(self, sealed: Sealed, *, last: str, now_s: float) -> None:
+        """A pack is high or normal, and ends as a whole."""
+
     def took(self, sealed: Sealed, verdict: Took | NobodyReached, *, now_s: float) -> Resolution:
         """Book the reply on each job: those of its own recipients that it names, and how many others there were."""
         if isinstance(verdict, Took):

@@ -10,7 +10,7 @@ from typing import Final
 from sendengine.core.answers import AnswerWindow
 from sendengine.core.breaker import OPENS_AFTER, Breaker
 from sendengine.core.budget import RetryBudget
-from sendengine.core.retry import LOST_HIGH_S, Again, Attempt, Failure, NotSent, RetryPolicy
+from sendengine.core.retry import LOST_HIGH_S, Again, Attempt, Failure, NotSent, RetryPolicy, Tries
 from sendengine.engine.events import announce
 from sendengine.engine.sealed import Sealed
 
@@ -81,15 +81,18 @@ class Retries:
                 failure=why,
             )
         attempt = Attempt(failure, sent_at_s, was_probe=sealed.is_probe)
-        sealed.tries = self._policy.tally(sealed.tries, attempt, high=sealed.is_high, lane=self._window)
-        return self._policy.again(
-            sealed.tries,
-            attempt,
-            now_s=now_s,
-            high=sealed.is_high,
-            deadline_s=sealed.last_deadline_s,
-            chance=self._chance(),
-        )
+        sealed.tries = self._policy.tally(sealed.tries, attempt, lane=self._window)
+        return self._again(sealed.tries, sealed, attempt, high=sealed.is_high, now_s=now_s)
+
+    def as_normal(self, sealed: Sealed, failure: Failure, *, now_s: float) -> Again | None:
+        """When a high request that `failed` gives up would go again for a normal job in it; None: not at all."""
+        if not sealed.is_high or sealed.tries is None:
+            return None
+        return self._again(sealed.tries, sealed, Attempt(failure, sealed.sent_at_s), high=False, now_s=now_s)
+
+    def _again(self, tries: Tries, sealed: Sealed, attempt: Attempt, *, high: bool, now_s: float) -> Again | None:
+        deadline_s = sealed.last_deadline_s
+        return self._policy.again(tries, attempt, now_s=now_s, high=high, deadline_s=deadline_s, chance=self._chance())
 
     def _is_goodbye(self, failure: Failure, *, now_s: float) -> bool:
         """Whether it may be one of hundreds that failed together, because a server that is well ended connections."""

@@ -113,6 +113,10 @@ class Source(Protocol):
         """Take back a request whose deadline has passed for some of its jobs; one with a key was never received."""
         ...
 
+    def give_up_high(self, sealed: Sealed, *, last: str, now_s: float) -> Resolution | None:
+        """Give up the high jobs of a request; the others in it wait again. None where all of them are high."""
+        ...
+
     def took(self, sealed: Sealed, verdict: Took | NobodyReached, *, now_s: float) -> Resolution:
         """What the jobs of a request that was answered 2xx come to."""
         ...

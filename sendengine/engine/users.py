@@ -8,7 +8,7 @@ Units: seconds on the running loop's clock.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Final
@@ -18,7 +18,7 @@ from msgspec import Struct
 from sendengine.core.coalescing import ChangeSet, leave_out, take_apart, without_uncertain_deltas
 from sendengine.core.jobs import Job, UpdateUser
 from sendengine.core.onesignal import USER_INTERVAL_S
-from sendengine.core.outcomes import Accepted, Ambiguous, Expired, GaveUp, Rejected
+from sendengine.core.outcomes import Accepted, Ambiguous, Expired, GaveUp, Outcome, Rejected
 from sendengine.core.requests import UserRequest
 from sendengine.core.verdicts import Fault, NobodyReached, Refused, Took
 from sendengine.engine.receipts import Receipt
@@ -210,17 +210,30 @@ class UserSource:
 
         Where it may have been received, nothing goes before its repeat would have gone.
         """
+        ids = _origin(sealed).user.ids
+        outcome = GaveUp(OVERDUE, sealed.attempts, maybe_sent=True, not_sent=ids) if sealed.maybe_sent else Expired(ids)
+        return self._part(sealed, lambda receipt: _is_over(receipt, now_s), outcome, now_s=now_s)
+
+    def give_up_high(self, sealed: Sealed, *, last: str, now_s: float) -> Resolution | None:
+        """Normal jobs that ride with high ones, or go before one, are tried for longer: they wait again."""
+        if all(receipt.is_high for receipt, _ in sealed.shares):
+            return None
+        outcome = GaveUp(last, sealed.attempts, sealed.maybe_sent, _origin(sealed).user.ids)
+        return self._part(sealed, lambda receipt: receipt.is_high, outcome, now_s=now_s)
+
+    def _part(
+        self, sealed: Sealed, is_over: Callable[[Receipt], bool], outcome: Outcome, *, now_s: float
+    ) -> Resolution:
+        """End some of a request's jobs, and let the others wait again."""
         origin = _origin(sealed)
         user = origin.user
-        rest, gone = leave_out(origin.changes, lambda receipt: _is_over(receipt, now_s), was_sent=sealed.maybe_sent)
+        rest, gone = leave_out(origin.changes, is_over, was_sent=sealed.maybe_sent)
         over = {change.member for change in gone}
         self.waiting -= user.drop(over.__contains__)
         if rest is not None:
             self._put_back(user, [rest], sealed)
         self._release(origin, sealed, now_s=now_s)
-        ids = user.ids
-        outcome = GaveUp(OVERDUE, sealed.attempts, maybe_sent=True, not_sent=ids) if sealed.maybe_sent else Expired(ids)
-        ended: list[Settled] = [(receipt, ids, outcome) for receipt in over]
+        ended: list[Settled] = [(receipt, user.ids, outcome) for receipt in over]
         return Resolution([*origin.ambiguous, *ended], is_replaced=rest is not None)
 
     def took(self, sealed: Sealed, verdict: Took | NobodyReached, *, now_s: float) -> Resolution:  # noqa: ARG002 - the port's

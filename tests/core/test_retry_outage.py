@@ -109,7 +109,7 @@ class Lane:
             return
         self.breaker.fail(sent_at_s=sent_s, now_s=self.now_s)
         attempt = Attempt(self.failure, sent_s, was_probe=probe)
-        request.tries = self.policy.tally(request.tries, attempt, high=request.high, lane=self.window)
+        request.tries = self.policy.tally(request.tries, attempt, lane=self.window)
         due = self.policy.again(
             request.tries, attempt, now_s=self.now_s, high=request.high, deadline_s=None, chance=self.chance.random()
         )

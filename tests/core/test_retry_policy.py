@@ -115,11 +115,13 @@ def test_a_high_job_is_tried_for_fifteen_minutes_and_no_longer(now_s: float, goe
 def test_a_high_job_counts_every_failure_but_a_probe() -> None:
     tries = None
     for number in range(1, 11):
-        tries = POLICY.tally(tries, Attempt(NotSent(), number), high=True, lane=window(failed=100))
-        assert tries.counted == number
-        probe = Attempt(NotSent(), number, was_probe=True)
-        tries = POLICY.tally(tries, probe, high=True, lane=window(failed=100))
-        assert (tries.failures, tries.counted) == (number, number)
+        attempt = Attempt(NotSent(), number)
+        tries = POLICY.tally(tries, attempt, lane=window(failed=100))
+        tries = POLICY.tally(tries, Attempt(NotSent(), number, was_probe=True), lane=window(failed=100))
+        assert (tries.failures, tries.counted) == (number, 0)
+        for high in (True, False):
+            due = POLICY.again(tries, attempt, now_s=number, high=high, deadline_s=None, chance=0)
+            assert (due is None) == (high and number == 10)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +139,7 @@ def test_a_normal_job_counts_a_fault_only_while_half_of_the_rest_is_answered(
     answered: int, failed: int, counted: int
 ) -> None:
     lane = window(answered=answered, failed=failed)
-    tries = POLICY.tally(None, Attempt(ServerFaulted(), 5), high=False, lane=lane)
+    tries = POLICY.tally(None, Attempt(ServerFaulted(), 5), lane=lane)
     assert tries == Tries(5, failures=1, counted=counted, maybe_sent=True, last_attempt_at_s=5)
 
 
@@ -147,7 +149,7 @@ def test_a_request_that_always_faults_at_the_end_of_a_run_is_given_up_after_ten_
     for number in range(1, 11):
         lane.note(answered=False, now_s=now_s)
         attempt = Attempt(ServerFaulted(), now_s)
-        tries = POLICY.tally(tries, attempt, high=False, lane=lane)
+        tries = POLICY.tally(tries, attempt, lane=lane)
         due = POLICY.again(tries, attempt, now_s=now_s, high=False, deadline_s=None, chance=0.5)
         assert (due is None) == (number == 10)
         now_s = due.at_s if due else now_s
@@ -165,17 +167,17 @@ def test_what_was_not_sent_counts_only_where_the_lane_has_answered_since_the_att
         (18.5, 15, 3),
     ]:
         lane.note(answered=True, now_s=answered_s)
-        tries = POLICY.tally(tries, Attempt(NotSent(), sent_s), high=False, lane=lane)
+        tries = POLICY.tally(tries, Attempt(NotSent(), sent_s), lane=lane)
         assert tries.counted == counted, f"sent at {sent_s} s"
 
 
 def test_one_attempt_that_may_have_been_received_is_never_forgotten() -> None:
     lane = window()
-    tries = POLICY.tally(None, Attempt(NotSent(), 1), high=False, lane=lane)
+    tries = POLICY.tally(None, Attempt(NotSent(), 1), lane=lane)
     assert not tries.maybe_sent
-    tries = POLICY.tally(tries, Attempt(ReplyLost(), 2, was_probe=True), high=False, lane=lane)
+    tries = POLICY.tally(tries, Attempt(ReplyLost(), 2, was_probe=True), lane=lane)
     assert tries.maybe_sent
-    tries = POLICY.tally(tries, Attempt(NotSent(), 4), high=False, lane=lane)
+    tries = POLICY.tally(tries, Attempt(NotSent(), 4), lane=lane)
     assert tries.maybe_sent
 
 
@@ -201,7 +203,7 @@ def test_the_next_attempt_is_never_in_the_past_and_never_before_what_was_asked(
     policy = RetryPolicy(lost_reply_wait_s=lost_s)
     now_s = sent_s + took_s
     due = policy.again(
-        after(failures, first_s=sent_s),
+        after(failures % 10 if high else failures, first_s=sent_s),
         Attempt(failure, sent_s),
         now_s=now_s,
         high=high,

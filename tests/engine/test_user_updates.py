@@ -136,6 +136,57 @@ def test_a_high_user_passes_those_who_wait(tmp_path: Path) -> None:
     run_virtually(main())
 
 
+@pytest.mark.parametrize("before", [1, 150])
+def test_a_normal_update_outlives_an_outage_that_the_high_one_it_was_merged_with_does_not(
+    tmp_path: Path, before: int
+) -> None:
+    def behave(arrival: Arrival) -> Answer:
+        is_down = arrival.at_s < START_S + 1800
+        return json_reply(503, {"errors": ["down"]}) if is_down else accept(arrival)
+
+    transport = FakeTransport(behave)
+    options: dict[str, object] = {"expires_in_s": 1000} if before > 1 else {}
+    vip = UpdateUser(external_id("u"), tags={"a": 2, "vip": 1}, urgency="high", **options)  # type: ignore[arg-type]
+    normal = change("u", **{"a": 1, **{f"t{number}": 1 for number in range(1, before)}})
+
+    async def main() -> list[Outcome]:
+        async with make_engine(tmp_path, transport) as engine:
+            receipts = [await engine.submit(job) for job in (normal, vip)]
+            high = await settled(receipts[1])
+            assert now_s() < START_S + 1001, "long before the outage ends"
+            outcomes = [await settled(receipts[0]), high]
+            assert_nothing_leaked(engine, transport)
+            return outcomes
+
+    accepted, high = run_virtually(main())
+    assert isinstance(accepted, Accepted)
+    if before == 1:
+        assert isinstance(high, GaveUp)
+        assert (high.attempts, high.maybe_sent, high.not_sent) == (10, True, ("u",))
+        assert transport.arrivals[-1].tags == {"a": "2"}, "the newer value may be there by now"
+    else:
+        assert high == Expired(("u",)), "it never came to its turn"
+
+
+def test_a_normal_update_that_the_lane_alone_cannot_carry_ends_with_the_high_one(tmp_path: Path) -> None:
+    def behave(arrival: Arrival) -> Answer:
+        return json_reply(500, {"errors": ["broken"]}) if arrival.user == "u" else accept(arrival)
+
+    transport = FakeTransport(behave)
+
+    async def main() -> list[Outcome]:
+        async with make_engine(tmp_path, transport) as engine:
+            jobs = [change("u", a=1), UpdateUser(external_id("u"), tags={"b": 1}, urgency="high")]
+            receipts = [await engine.submit(job) for job in jobs]
+            while not receipts[1].is_settled:
+                await engine.send(change("v", a=1))  # the rest of the lane is answered
+            return [await settled(receipt) for receipt in receipts]
+
+    for outcome in run_virtually(main()):
+        assert isinstance(outcome, GaveUp)
+        assert outcome.attempts == 10
+
+
 def test_a_backlog_coalesces_and_every_job_has_its_own_outcome(tmp_path: Path) -> None:
     transport = FakeTransport()
 
