@@ -16,14 +16,19 @@ Source: RFC 7541, sections 3 and 6; RFC 9113, sections 4.3, 8.2 and 8.3.
 import re
 from typing import Final, NoReturn
 
-from hpack.table import HeaderTable
-
 from sendengine.transport.direct.http2.faults import COMPRESSION_ERROR, ConnectionFaultError, StreamFaultError
-from sendengine.transport.direct.http2.literals import LENGTH_FOLLOWS, rest_of_integer, string_at
+from sendengine.transport.direct.http2.literals import (
+    CONTENT_LENGTH,
+    INCREMENTAL,
+    INDEXED,
+    LENGTH_FOLLOWS,
+    SIZE_UPDATE,
+    STATIC,
+    rest_of_integer,
+    string_at,
+)
 
-_STATIC: Final = HeaderTable.STATIC_TABLE
 _CONTENT_ENCODING: Final = 26
-_CONTENT_LENGTH: Final = 28
 _TRANSFER_ENCODING: Final = 57
 _PSEUDO: Final = 14  # up to here in the static table
 _STATUSES: Final = {0x88 + at: status for at, status in enumerate((200, 204, 206, 304, 400, 404, 500))}
@@ -45,9 +50,6 @@ _KNOWN: Final = {b"content-encoding": _ENCODING, b"content-length": _LENGTH}
 _MOST_NAMES: Final = 2048
 _LONGEST_KEPT: Final = 64  # bytes of a name
 _MOST_IN_4_BITS: Final = 0x0F
-_INDEXED: Final = 0x80
-_INCREMENTAL: Final = 0x40
-_SIZE_UPDATE: Final = 0x20
 
 _names: Final[dict[bytes, int]] = {}  # names as they stand in blocks, and what each means
 
@@ -84,7 +86,7 @@ def check_trailers(block: bytes) -> None:
 def _start(block: bytes) -> int:
     """Return where the fields begin, after changes of the table's size to 0, which is all that we allow."""
     at = 0
-    while at < len(block) and block[at] == _SIZE_UPDATE:
+    while at < len(block) and block[at] == SIZE_UPDATE:
         at += 1
     return at
 
@@ -127,24 +129,24 @@ def _walk(block: bytes, at: int) -> tuple[int, bool]:
 
 def _kind_of_index(index: int) -> int:
     """Judge a reference to the static table for a name."""
-    if not 0 < index <= len(_STATIC):
+    if not 0 < index <= len(STATIC):
         return _BROKEN
     if index <= _PSEUDO or index == _TRANSFER_ENCODING:
         return _BAD_NAME
-    return {_CONTENT_LENGTH: _LENGTH, _CONTENT_ENCODING: _ENCODING}.get(index, _PLAIN)
+    return {CONTENT_LENGTH: _LENGTH, _CONTENT_ENCODING: _ENCODING}.get(index, _PLAIN)
 
 
 def _kind_of_first(first: int) -> int:
     """Judge the first byte of a field."""
-    if first >= _INDEXED:
+    if first >= INDEXED:
         kind = _kind_of_index(first & 0x7F)
         return kind if kind >= _BAD_NAME else _WHOLE
-    if first & 0x60 == _SIZE_UPDATE:
+    if first & 0x60 == SIZE_UPDATE:
         return _BROKEN
-    index = first & (0x3F if first >= _INCREMENTAL else _MOST_IN_4_BITS)
+    index = first & (0x3F if first >= INCREMENTAL else _MOST_IN_4_BITS)
     if index == 0:
         return _NAME
-    return _REST if index == _MOST_IN_4_BITS and first < _INCREMENTAL else _kind_of_index(index)
+    return _REST if index == _MOST_IN_4_BITS and first < INCREMENTAL else _kind_of_index(index)
 
 
 _KINDS: Final = bytes(map(_kind_of_first, range(256)))
@@ -181,8 +183,8 @@ def _literal_status(block: bytes, at: int) -> tuple[int, int]:
     kind = _KINDS[block[at]]
     if kind == _BROKEN:
         raise ValueError("the table's size is set above what we allow, or an entry is in no table")
-    index = block[at] & (0x3F if block[at] & _INCREMENTAL else _MOST_IN_4_BITS)
-    if kind != _NAME and (kind != _BAD_NAME or block[at] >= _INDEXED or _STATIC[index - 1][0] != b":status"):
+    index = block[at] & (0x3F if block[at] & INCREMENTAL else _MOST_IN_4_BITS)
+    if kind != _NAME and (kind != _BAD_NAME or block[at] >= INDEXED or STATIC[index - 1][0] != b":status"):
         raise StreamFaultError("the reply's head does not begin with its status")
     name, at = string_at(block, at + 1) if kind == _NAME else (b":status", at + 1)
     value, at = string_at(block, at)

@@ -12,15 +12,12 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Final, TypeVar, overload
 
-from hpack.table import HeaderTable
-
-from sendengine.transport.direct.http2.literals import coded, end_of_string, rest_of_integer, string_at, text
+from sendengine.transport.direct.http2.literals import INDEXED, STATIC, coded, end_of_string, index_at, string_at, text
 
 _T = TypeVar("_T")
 _LITERALS: Final = b"\x00\x10\x40"  # what may stand before a name
 _LONGEST: Final = 100  # characters of a name whose length is one byte
-_STATIC: Final = HeaderTable.STATIC_TABLE
-_STATIC_NAMES: Final = frozenset(name.decode() for name, _ in _STATIC)
+_STATIC_NAMES: Final = frozenset(name.decode() for name, _ in STATIC)
 
 
 class BlockFields(Mapping[str, str]):
@@ -87,15 +84,12 @@ def _decoded(block: bytes, at: int) -> Iterator[tuple[str, str]]:
     """Read every field, after the walk has found no fault; one whose value cannot be read is left out."""
     while at < len(block):
         first = block[at]
-        if first & 0x80:
-            name, value = _STATIC[(first & 0x7F) - 1]
+        if first >= INDEXED:
+            name, value = STATIC[(first & 0x7F) - 1]
             at += 1
         else:
-            prefix = 0x3F if first & 0x40 else 0x0F
-            index, at = first & prefix, at + 1
-            if index == prefix:
-                index, at = rest_of_integer(block, at, prefix)
-            name, at = string_at(block, at) if index == 0 else (_STATIC[index - 1][0], at)
+            index, at = index_at(block, at)
+            name, at = string_at(block, at) if index == 0 else (STATIC[index - 1][0], at)
             end = end_of_string(block, at)
             try:
                 value, _ = string_at(block, at)

@@ -9,22 +9,21 @@ section 7.1.3).
 
 from typing import Final
 
-from hpack.table import HeaderTable
-
 from sendengine.core.onesignal import notifications_path
 from sendengine.errors import NotSentError
 from sendengine.ports import WireRequest
 from sendengine.transport.credentials import request_headers
 from sendengine.transport.direct.authority import host_header, path_prefix
-from sendengine.transport.direct.http2.literals import integer, packed, text
+from sendengine.transport.direct.http2.literals import CONTENT_LENGTH, STATIC, integer, packed, text
 
 _NOTIFICATIONS: Final = notifications_path()
-_INDEXES: Final = {name.decode(): index for index, (name, _) in reversed([*enumerate(HeaderTable.STATIC_TABLE, 1)])}
+_INDEXES: Final = {name.decode(): index for index, (name, _) in reversed([*enumerate(STATIC, 1)])}
 _METHODS: Final = {"GET": b"\x82", "POST": b"\x83"}
 _SCHEMES: Final = {"http": b"\x86", "https": b"\x87"}
 _UNINDEXED: Final = 0x00
 _NEVER_INDEXED: Final = 0x10
 _SECRET: Final = frozenset({"authorization"})
+_LENGTH: Final = integer(CONTENT_LENGTH, prefix=4)
 _PATH_LENGTHS: Final = {size: integer(size, prefix=7) for size in range(512)}
 _MOST_KEPT: Final = 1024  # lengths of bodies
 
@@ -65,7 +64,7 @@ class RequestBlocks:
         """Render the head of a notification with so long a body, and what stands behind the path in every head."""
         if len(self._kept) >= _MOST_KEPT:
             self._kept.clear()
-        rest = self._with_body + _length(size)
+        rest = self._with_body + _LENGTH + text(b"%d" % size)
         kept = self._kept[size] = self._notifications + rest, rest
         return kept
 
@@ -84,7 +83,3 @@ def field(name: str, value: str) -> bytes:
     index = _INDEXES.get(name, 0)
     begun = integer(index, prefix=4, flags=_NEVER_INDEXED if name in _SECRET else _UNINDEXED)
     return begun + (b"" if index else packed(name.encode("ascii"))) + packed(value.encode("ascii"))
-
-
-def _length(size: int) -> bytes:
-    return b"\x0f\x0d" + text(b"%d" % size)

@@ -1,8 +1,8 @@
-"""HPACK's integers and strings, as far as requests and replies here need them.
+"""HPACK's integers, strings and static table, as far as requests and replies here need them.
 
 Units: bytes.
 
-Source: RFC 7541, sections 5.1 and 5.2. Huffman codes are read and written by the hpack package.
+Source: RFC 7541, sections 5.1, 5.2 and 6, and appendix A. Huffman codes are read and written by the hpack package.
 """
 
 from functools import lru_cache
@@ -12,8 +12,14 @@ from hpack.exceptions import HPACKDecodingError
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.huffman_table import decode_huffman
+from hpack.table import HeaderTable
 
 _HUFFMAN: Final = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
+STATIC: Final = HeaderTable.STATIC_TABLE
+CONTENT_LENGTH: Final = 28  # its place in the static table
+INDEXED: Final = 0x80  # bits of a field's first byte: name and value are in a table
+INCREMENTAL: Final = 0x40  # it is added to the dynamic table
+SIZE_UPDATE: Final = 0x20  # it is none, and sets the size of the dynamic table
 LENGTH_FOLLOWS: Final = 0x7F  # the length of a string is not in its first byte
 _MORE: Final = 0x80
 _CODED: Final = 0x80
@@ -66,6 +72,20 @@ def rest_of_integer(block: bytes, at: int, most: int) -> tuple[int, int]:
         if shift == _MOST_SHIFT:
             raise ValueError("an integer is too large")
         shift += 7
+
+
+def integer_at(block: bytes, at: int, *, prefix: int) -> tuple[int, int]:
+    """Read the integer that begins at ``at`` in ``prefix`` bits; return it and where it ends. Raises as above."""
+    most = (1 << prefix) - 1
+    value = block[at] & most
+    return rest_of_integer(block, at + 1, most) if value == most else (value, at + 1)
+
+
+def index_at(block: bytes, at: int) -> tuple[int, int]:
+    """Read which name the field at ``at`` has, 0 where it follows; return it and where that ends. Raises as above."""
+    most = 0x3F if block[at] & INCREMENTAL else 0x0F
+    value = block[at] & most
+    return rest_of_integer(block, at + 1, most) if value == most else (value, at + 1)
 
 
 def string_at(block: bytes, at: int) -> tuple[bytes, int]:

@@ -12,14 +12,20 @@ from typing import Final
 
 from sendengine.transport.direct.http2.blocks import length_at, read_head
 from sendengine.transport.direct.http2.faults import StreamFaultError
-from sendengine.transport.direct.http2.literals import LENGTH_FOLLOWS, end_of_string, rest_of_integer, string_at
+from sendengine.transport.direct.http2.literals import (
+    CONTENT_LENGTH,
+    INCREMENTAL,
+    INDEXED,
+    LENGTH_FOLLOWS,
+    end_of_string,
+    index_at,
+    rest_of_integer,
+    string_at,
+)
 from sendengine.transport.direct.http2.tables import PlainBlocks
 
 _MOST_LESSONS: Final = 100  # on one connection; where heads differ that much, walking each costs less
 _LONGEST_KEPT: Final = 4096  # bytes of a head; none is that long
-_INDEXED: Final = 0x80
-_INCREMENTAL: Final = 0x40
-_INDEX_OF_LENGTH: Final = 28
 
 Head = tuple[int, int, bool, int]
 
@@ -117,7 +123,7 @@ class _Outline:
                 for (name, value, is_length), (_, before, _) in zip(found, known, strict=True)
             ]
         self._fields = found
-        self.fills_table = any(_INCREMENTAL <= name[0] < _INDEXED for name, _, _ in found)
+        self.fills_table = any(INCREMENTAL <= name[0] < INDEXED for name, _, _ in found)
         has_two = sum(is_length for _, _, is_length in found) > 1  # which must be the same, so each head is walked
         self.head = None if has_two else head
         self._compile(block[: head[3]])
@@ -138,16 +144,13 @@ def _fields(block: bytes, at: int) -> list[_Field]:
     """Cut a head that was walked into names and values, each as it stands there."""
     found: list[_Field] = []
     while at < len(block):
-        start, first = at, block[at]
-        at += 1
-        if first >= _INDEXED:
+        start = at
+        if block[at] >= INDEXED:
+            at += 1
             found.append((block[start:at], b"", False))
             continue
-        prefix = 0x3F if first & 0x40 else 0x0F
-        index = first & prefix
-        if index == prefix:
-            index, at = rest_of_integer(block, at, prefix)
-        is_length = index == _INDEX_OF_LENGTH
+        index, at = index_at(block, at)
+        is_length = index == CONTENT_LENGTH
         if index == 0:
             name, at = string_at(block, at)
             is_length = name == b"content-length"

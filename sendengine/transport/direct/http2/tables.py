@@ -14,18 +14,23 @@ Source: RFC 7541, sections 2.3, 3.2, 4 and 6.
 from collections import deque
 from typing import Final
 
-from hpack.table import HeaderTable
-
 from sendengine.transport.direct.http2.faults import COMPRESSION_ERROR, ConnectionFaultError
 from sendengine.transport.direct.http2.frames import FIRST_TABLE
-from sendengine.transport.direct.http2.literals import end_of_string, integer, rest_of_integer, string_at, text
+from sendengine.transport.direct.http2.literals import (
+    INCREMENTAL,
+    INDEXED,
+    SIZE_UPDATE,
+    STATIC,
+    end_of_string,
+    index_at,
+    integer,
+    integer_at,
+    string_at,
+    text,
+)
 
-_STATIC: Final = HeaderTable.STATIC_TABLE
 _ENTRY_BYTES: Final = 32  # that an entry counts for beside its name and value
 MOST_ENTRIES: Final = FIRST_TABLE // (_ENTRY_BYTES + 1)  # a name has a byte at least
-_INDEXED: Final = 0x80
-_INCREMENTAL: Final = 0x40
-_SIZE_UPDATE: Final = 0x20
 
 Entry = tuple[bytes, bytes]
 
@@ -69,14 +74,14 @@ def refers_to_table(block: bytes) -> bool:
     try:
         while at < len(block):
             first = block[at]
-            if first >= _INDEXED:
-                index, at = _integer(block, at, prefix=7)
-            elif first & 0x60 == _SIZE_UPDATE:
-                index, (_, at) = 0, _integer(block, at, prefix=5)
+            if first >= INDEXED:
+                index, at = integer_at(block, at, prefix=7)
+            elif first & 0x60 == SIZE_UPDATE:
+                index, (_, at) = 0, integer_at(block, at, prefix=5)
             else:
-                index, at = _integer(block, at, prefix=6 if first & _INCREMENTAL else 4)
+                index, at = index_at(block, at)
                 at = end_of_string(block, at if index else end_of_string(block, at))
-            if index > len(_STATIC):
+            if index > len(STATIC):
                 return True
     except (IndexError, ValueError):
         return False
@@ -99,11 +104,11 @@ class DynamicTable:
         at = 0
         while at < len(block):
             start, first = at, block[at]
-            if first >= _INDEXED:
-                index, at = _integer(block, at, prefix=7)
-                rendered.append(block[start:at] if index <= len(_STATIC) else _literal(*self._entry(index)))
-            elif first & 0x60 == _SIZE_UPDATE:
-                size, at = _integer(block, at, prefix=5)
+            if first >= INDEXED:
+                index, at = integer_at(block, at, prefix=7)
+                rendered.append(block[start:at] if index <= len(STATIC) else _literal(*self._entry(index)))
+            elif first & 0x60 == SIZE_UPDATE:
+                size, at = integer_at(block, at, prefix=5)
                 if size > self._most:
                     raise ValueError("the table's size is set above what we allow")
                 self._most = size
@@ -117,22 +122,22 @@ class DynamicTable:
     def _field(self, block: bytes, at: int) -> tuple[bytes, int]:
         """Render a literal, and add it to the table where it asks for that; return it and where it ends."""
         first = block[at]
-        index, at = _integer(block, at, prefix=6 if first & _INCREMENTAL else 4)
+        index, at = index_at(block, at)
         name_at = at
         name, at = string_at(block, at) if index == 0 else (self._entry(index)[0], at)
         value_at, at = at, end_of_string(block, at)
-        if first & _INCREMENTAL:
+        if first & INCREMENTAL:
             self._add(name, string_at(block, value_at)[0])
-        is_dynamic = index > len(_STATIC)
+        is_dynamic = index > len(STATIC)
         begun = b"\x00" + text(name) if is_dynamic else integer(index, prefix=4) + block[name_at:value_at]
         return begun + block[value_at:at], at
 
     def _entry(self, index: int) -> Entry:
-        if 0 < index <= len(_STATIC):
-            return _STATIC[index - 1]
-        if not 0 <= index - len(_STATIC) - 1 < len(self._entries):
+        if 0 < index <= len(STATIC):
+            return STATIC[index - 1]
+        if not 0 <= index - len(STATIC) - 1 < len(self._entries):
             raise ValueError(f"{index} is in no table")
-        return self._entries[index - len(_STATIC) - 1]
+        return self._entries[index - len(STATIC) - 1]
 
     def _add(self, name: bytes, value: bytes) -> None:
         self._entries.appendleft((name, value))
@@ -143,12 +148,6 @@ class DynamicTable:
         while self._size > self._most:
             name, value = self._entries.pop()
             self._size -= len(name) + len(value) + _ENTRY_BYTES
-
-
-def _integer(block: bytes, at: int, *, prefix: int) -> tuple[int, int]:
-    most = (1 << prefix) - 1
-    value = block[at] & most
-    return rest_of_integer(block, at + 1, most) if value == most else (value, at + 1)
 
 
 def _literal(name: bytes, value: bytes) -> bytes:
