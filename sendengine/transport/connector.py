@@ -28,12 +28,11 @@ from yarl import URL
 
 from sendengine.core.onesignal import DNS_TTL_S
 from sendengine.transport.buffering import Buffering
-from sendengine.transport.direct.addresses import UnresolvedError, unresolved
-from sendengine.transport.direct.spacing import Spacing
-from sendengine.transport.direct.troubles import overdue, unopened, written
 from sendengine.transport.lifetimes import lifetime_s
 from sendengine.transport.link import Link
 from sendengine.transport.reuse import REST_S, Reuse
+from sendengine.transport.spacing import Spacing
+from sendengine.transport.troubles import UnresolvedError, overdue, unopened, unresolved, written
 
 _BUFFER_BYTES: Final = 65_536  # what is read at once
 
@@ -108,7 +107,7 @@ class Links:
         return self._begin(connection)
 
     def why(self, error: Exception) -> str:
-        """Say why `open` has failed, in the words of `sendengine.transport.direct.troubles`."""
+        """Say why `open` has failed, in the words of `sendengine.transport.troubles`."""
         url, named_by, through = self._url, "base_url", ""
         if self._proxy is not None:
             through = written(self._proxy.host or "", self._proxy.port or 0)

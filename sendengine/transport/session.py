@@ -21,8 +21,8 @@ from sendengine.ports import Permit, Reply, WireRequest
 from sendengine.settings import TransportSettings
 from sendengine.transport.attempts import Attempt, Deadlines, Slots
 from sendengine.transport.connector import Links
-from sendengine.transport.direct.http1.heads import Heads
 from sendengine.transport.failures import FOREIGN, failure
+from sendengine.transport.heads import Heads
 from sendengine.transport.tls import tls_context
 from sendengine.transport.warming import Warming
 

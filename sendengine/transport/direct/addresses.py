@@ -25,6 +25,7 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from sendengine.core.onesignal import DNS_TTL_S
+from sendengine.transport.troubles import UnresolvedError, unresolved
 
 _Where: TypeAlias = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 _Found: TypeAlias = tuple[int, int, int, str, _Where]  # as getaddrinfo has it
@@ -36,16 +37,6 @@ RETRY_S: Final = 30.0  # after a look-up that failed, where the addresses before
 SLOW_S: Final = 60.0
 MOST_KEPT: Final = 64  # of a family, however many there are
 MOST_TRIED: Final = 16  # by one caller: where all refuse at once, each costs a socket
-
-
-class UnresolvedError(OSError):
-    """The resolver names no address; internal, never leaves the transport."""
-
-
-def unresolved(host: str, error: OSError, *, named_by: str = "base_url") -> str:
-    """Say that a name has no addresses; ``named_by`` is the setting that it stands in."""
-    why = error.strerror or error
-    return f"the name {host} cannot be looked up: {why}; look at {named_by}, and this machine's resolver"
 
 
 class Address(Struct, frozen=True):

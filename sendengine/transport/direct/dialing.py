@@ -16,10 +16,10 @@ from typing import Final, Generic, TypeVar
 from sendengine.errors import NotSentError
 from sendengine.transport.direct.addresses import Address, Addresses
 from sendengine.transport.direct.sessions import ResumingContext
-from sendengine.transport.direct.spacing import Spacing
-from sendengine.transport.direct.troubles import overdue, unopened, written
 from sendengine.transport.direct.wheel import Timed, Wheel
 from sendengine.transport.failures import FOREIGN
+from sendengine.transport.spacing import Spacing
+from sendengine.transport.troubles import overdue, unopened, written
 
 STAGGER_S: Final = 0.5  # RFC 8305, section 5, has 0.1 to 2 s, and TLS is a round trip more
 

@@ -16,18 +16,18 @@ from sendengine.errors import NotSentError, SettingsError
 from sendengine.ports import Permit, Reply, WireRequest
 from sendengine.settings import TransportSettings
 from sendengine.settings.urls import port_of
-from sendengine.transport.direct.authority import ascii_host
+from sendengine.transport.authority import ascii_host
 from sendengine.transport.direct.bound import ConnectionBound
 from sendengine.transport.direct.contract import Connection
 from sendengine.transport.direct.dialing import Dialer
 from sendengine.transport.direct.http1.connection import Http1Connection, http1_class
-from sendengine.transport.direct.http1.heads import Heads
 from sendengine.transport.direct.http2.connection import Http2Connection
 from sendengine.transport.direct.http2.heads import RequestBlocks
 from sendengine.transport.direct.negotiation import NO_HTTP2, Negotiated, Spoken, foreknown, offers
 from sendengine.transport.direct.pool import CLOSED, Pool
 from sendengine.transport.direct.sessions import resuming_context
 from sendengine.transport.direct.wheel import Wheel
+from sendengine.transport.heads import Heads
 from sendengine.transport.lifetimes import lifetime_s
 from sendengine.transport.reuse import Reuse
 

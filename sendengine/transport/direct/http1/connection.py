@@ -17,11 +17,11 @@ from typing import cast
 
 from sendengine.errors import ReplyLostError
 from sendengine.ports import Reply, WireRequest
-from sendengine.transport.direct.http1.heads import Heads
 from sendengine.transport.direct.http1.reading import ReplyReader, UnreadableError
 from sendengine.transport.direct.pool import Pool
 from sendengine.transport.direct.wheel import Timed, Wheel
 from sendengine.transport.failures import FOREIGN, words
+from sendengine.transport.heads import Heads
 from sendengine.transport.lifetimes import IDLE_S, idle_s
 from sendengine.transport.reuse import REST_S, Reuse
 from sendengine.transport.writing import JOINED_BYTES, may_be_unsent

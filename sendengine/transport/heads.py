@@ -8,8 +8,8 @@ from typing import Final
 from sendengine.core.onesignal import notifications_path
 from sendengine.errors import NotSentError
 from sendengine.ports import WireRequest
+from sendengine.transport.authority import host_header, path_prefix
 from sendengine.transport.credentials import request_headers
-from sendengine.transport.direct.authority import host_header, path_prefix
 
 _NOTIFICATIONS: Final = notifications_path()
 _MOST_KEPT: Final = 1024  # heads that differ only in the length of the body

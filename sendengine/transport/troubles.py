@@ -7,13 +7,22 @@ import errno
 import ssl
 from typing import Final
 
-from sendengine.transport.direct.addresses import UnresolvedError
 from sendengine.transport.failures import words
 
 _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "UNEXPECTED_MESSAGE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST"})
 _OLD_TLS: Final = frozenset({"TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL"})
 _OFFLINE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
 _NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+class UnresolvedError(OSError):
+    """The resolver names no address; internal, never leaves the transport."""
+
+
+def unresolved(host: str, error: OSError, *, named_by: str = "base_url") -> str:
+    """Say that a name has no addresses; ``named_by`` is the setting that it stands in."""
+    why = error.strerror or error
+    return f"the name {host} cannot be looked up: {why}; look at {named_by}, and this machine's resolver"
 
 
 def unopened(where: str, error: Exception, *, named_by: str = "base_url") -> str:

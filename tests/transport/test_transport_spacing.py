@@ -9,9 +9,9 @@ from typing import ParamSpec, TypeVar
 import pytest
 from aiohttp import TCPConnector
 
-from sendengine.transport.direct import spacing
+from sendengine.transport import spacing
 from sendengine.transport.direct.dialing import Dialer
-from sendengine.transport.direct.spacing import HELD_S, TURNS, Spacing, Turn
+from sendengine.transport.spacing import HELD_S, TURNS, Spacing, Turn
 from tests.support.virtual_loop import run_virtually
 from tests.transport.conftest import TransportMaker, direct_only, http1_only, on_asyncio
 from tests.transport.scripted import AUTHORITY, answering, jump, server_tls, serving, turns

@@ -4,9 +4,9 @@ import pytest
 
 from sendengine.errors import NotSentError, SettingsError
 from sendengine.ports import WireRequest
+from sendengine.transport.authority import ascii_host, host_header
 from sendengine.transport.credentials import request_headers
-from sendengine.transport.direct.authority import ascii_host, host_header
-from sendengine.transport.direct.http1.heads import Heads
+from sendengine.transport.heads import Heads
 
 AGENT = request_headers("k")["User-Agent"].encode()
 REST = b"Authorization: Key k-1\r\nContent-Type: application/json\r\nAccept: application/json\r\n"

@@ -8,8 +8,7 @@ import ssl
 import pytest
 
 from sendengine.errors import NotSentError
-from sendengine.transport.direct.addresses import UnresolvedError
-from sendengine.transport.direct.troubles import overdue, unopened, written
+from sendengine.transport.troubles import UnresolvedError, overdue, unopened, written
 from tests.transport.conftest import TransportMaker, aiohttp_only, direct_only, http1_only, on_asyncio
 from tests.transport.naming import Names
 from tests.transport.scripted import AUTHORITY, Peer, answering, fails, jump, server_tls, serving, turns
