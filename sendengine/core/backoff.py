@@ -21,7 +21,7 @@ Method: a *gate*, an *epoch*, two *causes* and a *climb*.
 - As long as epochs keep coming where they were expected, cuts get shallower and climbs longer: the lane settles
   just below the true limit. A surprise (refused much too early, or far above) starts over.
 
-Constants were chosen by simulation over four kinds of server; docs/pacing.md has the tables.
+Constants were chosen by simulation over four kinds of server; docs/decisions/0012-after-a-429.md has the tables.
 """
 
 from math import exp2, isfinite, sqrt
