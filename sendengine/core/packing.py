@@ -107,6 +107,10 @@ class Packer(Generic[M]):
             self._deadlines.add(id(member), deadline_s=deadline_s)
             self._has_deadlines = True
 
+    def stop_lingering(self) -> None:
+        """Let no pack wait for company any more: none comes."""
+        self._queues.stop_lingering()
+
     def take(self, *, now_s: float, prefer_normal: bool = False) -> Pack[M] | None:
         """Seal the next pack that may be sealed now; None where there is none.
 

@@ -42,6 +42,10 @@ class Queues(Generic[M]):
         """Let a pack wait behind those that came before."""
         (self._high if is_high else self._alone if is_alone else self._lingering).append(queued)
 
+    def stop_lingering(self) -> None:
+        """Let nothing wait for company any more, neither what waits nor what comes."""
+        self._linger_s = 0.0
+
     def took(self, solo: Solo[M]) -> None:
         """Forget the one that `next` returned, so that nothing keeps its member."""
         (self._high if solo.is_high else self._lingering if solo.has_room else self._alone).popleft()

@@ -185,10 +185,9 @@ class SendEngine:
 
     def health(self) -> Health:
         """For probes: whether the engine works, and whether it takes jobs."""
-        ledgers = [app.guard.failure for app in self._apps.values()]
-        problems = [*self._crashes, *filter(None, [self._admissions.failure, *self._journals.problems, *ledgers])]
-        is_alive = not self._crashes and self._admissions.failure is None
-        return Health(is_alive, self._admissions.is_open, tuple(problems))
+        failure, ledgers = self._admissions.failure, [app.guard.failure for app in self._apps.values()]
+        problems = filter(None, (*self._crashes, failure, *self._journals.problems, *ledgers))
+        return Health(not self._crashes and failure is None, self._admissions.is_open, tuple(problems))
 
     @property
     def recovered(self) -> Sequence[RecoveredReceipt]:
@@ -238,6 +237,8 @@ class SendEngine:
             announce("draining", "no more jobs are taken; what was admitted is sent")
             for lane in self._lanes.values():
                 lane.intake.turn_away(EngineClosedError("the engine is draining"))
+                lane.source.stop_lingering()
+                lane.kick()
 
     async def drain(self) -> None:
         """Take no more, send what waits for up to ``drain_timeout_s``, then abort. Waiting again is allowed."""
@@ -357,9 +358,7 @@ class SendEngine:
 
     def _app_changed(self, app: App) -> None:
         """An app was held or reopened."""
-        for lane in self._lanes.values():
-            if lane.app is not app:
-                continue
+        for lane in [lane for lane in self._lanes.values() if lane.app is app]:
             if app.held is not None:
                 lane.intake.turn_away(AppHeldError(f"app {app.name!r} is held: {app.held}"))
             else:

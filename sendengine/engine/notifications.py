@@ -144,6 +144,10 @@ class NotificationSource:
         """An earlier process had the message of a job accepted."""
         self._messages.accept(subject_of_group(_group_of(_notification(job), content, None)))
 
+    def stop_lingering(self) -> None:
+        """Let no pack wait for company any more."""
+        self._packer.stop_lingering()
+
     def pull(self, *, now_s: float, prefer_normal: bool) -> Sealed | None:
         """Seal the next pack that may go now; what cannot be taken is refused unsent."""
         while (pack := self._packer.take(now_s=now_s, prefer_normal=prefer_normal)) is not None:

@@ -86,6 +86,10 @@ class Source(Protocol):
         """Take note that an earlier process had the message of a job accepted: what is refused is not its fault."""
         ...
 
+    def stop_lingering(self) -> None:
+        """Nothing more comes that could share a request with what waits."""
+        ...
+
     def pull(self, *, now_s: float, prefer_normal: bool) -> Sealed | None:
         """Seal the next request that may go now."""
         ...

@@ -142,6 +142,9 @@ class UserSource:
             self._deadlines = [entry for entry in self._deadlines if not (entry[2].is_begun or entry[2].is_settled)]
             heapify(self._deadlines)
 
+    def stop_lingering(self) -> None:
+        """Pass it over: changes wait for their user's turn, not for company."""
+
     def pull(self, *, now_s: float, prefer_normal: bool) -> Sealed | None:
         """Seal the changes of the next user that is ready."""
         if self._deadlines and (self.next_expiry_s() or inf) <= now_s:

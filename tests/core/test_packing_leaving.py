@@ -47,6 +47,18 @@ def test_next_due_tells_when_the_next_pack_is_ripe() -> None:
     assert lane.packer.next_due_s() is None
 
 
+def test_nothing_waits_for_company_that_does_not_come_any_more() -> None:
+    lane = Lane()
+    lane.add("a")
+    lane.add("b", deadline_s=7, group=HO)
+    assert lane.take() == ""
+    lane.packer.stop_lingering()
+    assert lane.packer.next_due_s() == 0
+    assert lane.take_all() == ["a", "b"]
+    lane.add("c")
+    assert lane.take() == "c"
+
+
 def test_a_member_whose_deadline_has_passed_is_not_sealed() -> None:
     lane = Lane()
     lane.add("a", deadline_s=12)

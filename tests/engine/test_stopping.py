@@ -19,7 +19,7 @@ from sendengine import (
     StorageError,
 )
 from sendengine.ports import Recovered
-from sendengine.settings import CeilingSettings, StoppingSettings
+from sendengine.settings import BatchingSettings, CeilingSettings, StoppingSettings
 from tests.support.engines import (
     APP_ID,
     CREATE,
@@ -295,6 +295,22 @@ def test_a_drain_sends_what_lingers_and_what_waits_for_its_users_second(tmp_path
         assert [type(receipt.outcome) for receipt in receipts] == [Accepted] * 5
 
     run_virtually(main())
+
+
+def test_a_drain_waits_for_no_company_which_cannot_come_any_more(tmp_path: Path) -> None:
+    """A linger longer than the drain may take would abandon what waits, and a shorter one would only cost time."""
+    transport = FakeTransport()
+
+    async def main() -> None:
+        batching = BatchingSettings(linger_ms=60_000)
+        async with make_engine(tmp_path, transport, batching=batching) as engine:
+            receipts = [await engine.submit(note(f"u{n}")) for n in range(3)]
+            begin_s = now_s()
+        assert [type(await settled(receipt)) for receipt in receipts] == [Accepted] * 3
+        assert now_s() - begin_s < 1
+
+    run_virtually(main())
+    assert len(transport.arrivals) == 1  # and they still share a request
 
 
 def test_a_transport_that_cannot_be_made_leaves_those_of_other_apps_closed(tmp_path: Path) -> None:
