@@ -29,6 +29,10 @@ def carry_out(session: Session, *, is_json: bool) -> int:
         if not session.run_dir.has(MANIFEST):
             raise
         raise StorageError(f"{error}; when that is mended, go on: {_how_to_go_on(session)}") from error
+    except KeyboardInterrupt:  # before it sends, or after: while it does, signals have two steps
+        if session.run_dir.has(MANIFEST):
+            note(f"Go on: {_how_to_go_on(session)}")
+        raise
     with suppress(BrokenPipeError):  # where nobody reads on, the exit code and the report still tell
         _show(result, session.run_dir.path, is_json=is_json)
     if result.exit_code in CUT_SHORT and session.run_dir.has(MANIFEST):

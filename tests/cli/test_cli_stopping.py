@@ -6,7 +6,8 @@ from typing import cast
 
 import pytest
 
-from tests.cli.sending import PERSONAL, behave, campaign, report, requests_of, runs
+from sendengine.campaign.exits import Exit
+from tests.cli.sending import PERSONAL, admin, behave, campaign, jobs, report, requests_of, run, runs
 from tests.support.programs import LIMIT_S, SENDENGINE, started, until, watched
 
 
@@ -62,3 +63,22 @@ def test_a_signal_before_anything_is_sent_ends_in_130_and_leaves_nothing() -> No
         assert process.stderr is not None
         assert process.stderr.read() == "sendengine: stopped\n"
     assert runs() == []
+
+
+@pytest.mark.usefixtures("sending_folder")
+def test_a_signal_while_a_begun_run_still_opens_its_engine_says_how_to_go_on(
+    sending_mock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command that prints the key may ask somebody, who gives up: what was begun is refused from then on."""
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    Path("jobs.jsonl").write_bytes(jobs(3))
+    with monkeypatch.context() as patch:
+        patch.setattr("sendengine.cli.carrying.run", interrupted)
+        result = run("send", "jobs.jsonl", "--yes")
+    assert result.exit_code == Exit.ABORTED
+    (line,) = (line for line in result.stderr.splitlines() if line.startswith("Go on: sendengine "))
+    assert run(*line.split()[3:]).exit_code == 0
+    assert admin(sending_mock, "ledger")["recipients"] == 3
