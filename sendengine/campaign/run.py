@@ -324,8 +324,11 @@ class Run:
     # Stopping
 
     def _stop_for(self, reason: Reason, why: str) -> None:
-        """Dispatch nothing more; the first reason stands."""
+        """Dispatch nothing more; the first reason stands, and a disk that fails then is told of beside it."""
         if self._halt is not None:
+            if reason == "storage" and why not in self._halt[1]:
+                first, what = self._halt
+                self._halt = (first, f"{what}; {why}") if self._is_cut_short else (reason, why)
             return
         self._halt = (reason, why)
         self._house.is_stopping = True

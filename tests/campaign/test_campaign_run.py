@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sendengine import NotSentError, ReplyLostError, SendEngine, StorageError
-from sendengine.campaign import flow, run
+from sendengine.campaign import flow, run, rundir
 from sendengine.campaign.jobsfile import Audience, AudienceSize
 from sendengine.campaign.linefiles import LineFile
 from sendengine.campaign.recorder import write_invalid
@@ -480,6 +480,25 @@ def test_a_disk_that_fails_stops_the_run(tmp_path: Path, monkeypatch: pytest.Mon
     assert over.result.exit_code == 5
     assert "No space left on device" in over.result.why
     assert 0 < over.result.report.jobs.accepted < 40
+
+
+@pytest.mark.parametrize(("people", "exit_code"), [(40, 75), (4, 5)])
+def test_a_disk_that_fails_while_a_run_stops_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, people: int, exit_code: int
+) -> None:
+    def stop(the_run: Run, transport: FakeTransport) -> None:
+        if len(transport.arrivals) == 2:
+            the_run.stop()
+
+    def full(path: Path, _: bytes, **__: bool) -> None:
+        raise StorageError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr(flow, "MOST_ITEMS", 1)
+    monkeypatch.setattr(rundir, "replace_whole", full)
+    result = ended(tmp_path, greeting(tmp_path, [f"u{n}" for n in range(people)]), during=stop).result
+    assert result.exit_code == exit_code
+    assert result.why.endswith("report.json: No space left on device")
+    assert ("stopped before its end, as asked; " in result.why) is (exit_code == 75)
 
 
 def test_an_input_that_breaks_half_way_stops_the_run(tmp_path: Path) -> None:
