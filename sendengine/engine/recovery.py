@@ -217,6 +217,8 @@ class Recovery:
                 continue
             for job, ids in request.seal.members:
                 riding.setdefault(job, []).extend(ids)
+                if job in receipts and accepted_at_s[job] > request.sealed_at_s:
+                    _defer_deadline(lane, receipts[job])
             sealed = sealed_of(request, shares, app_id=lane.app.settings.app_id, home=journal, now_s=now_s)
             age_s = epoch_s - request.sealed_at_s
             since_s = [accepted_at_s[job] for job, _ in request.seal.members if job in receipts]
@@ -339,6 +341,12 @@ def _keep_inside(app: App, job: Job) -> None:
             f"jobs that were accepted earlier are for {who!r}, and perhaps others, outside of its only_to; they stay "
             "on disk until it starts with an only_to that lets them through, or resume_app sends them all the same"
         )
+
+
+def _defer_deadline(lane: Lane, receipt: Receipt) -> None:
+    """A job that was put back with a request from before has to wait with it first, and has all of its time then."""
+    if receipt.deadline_s is not None and receipt.job.expires_in_s is not None:
+        receipt.deadline_s = _goes_at_s(lane, receipt, now_s=receipt.deadline_s)
 
 
 def _is_overdue(lane: Lane, receipt: Receipt, *, may_wait: bool, now_s: float) -> bool:

@@ -16,6 +16,7 @@ from sendengine.campaign.retrying import Retry, failures_of, plan_retry
 from sendengine.campaign.retryrun import fill_journal, kept_of, save_manifest, write_jobs
 from sendengine.campaign.rundir import FAILURE_SUMS, RunDir
 from sendengine.journal.store import Store
+from sendengine.settings import RetrySettings
 from tests.campaign.campaign_files import NOON
 from tests.campaign.run_scene import HELLO, Scene, Server, greeting, jobs, note
 from tests.support.fake_transport import Answer, Arrival, accept, json_reply, refuse
@@ -122,6 +123,23 @@ def test_a_piece_that_an_earlier_process_gave_up_is_retried_under_its_key(
     by_key = {line["key"]: line for line in new.lines("requests.jsonl")}
     assert old_key in by_key
     assert len(by_key) == 2  # the poison has a new one
+
+
+def test_a_job_that_has_less_time_than_a_repeat_waits_is_retried_all_the_same(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, Server(), cap=2, retry=RetrySettings(lost_reply_wait_s=100))
+    scene.server.answer = lambda arrival: json_reply(503, {}) if "x" in arrival.ids else accept(arrival)
+    scene.begin(jobs(tmp_path, note("a"), note("x", expires_in_s=60)))
+    result = scene.live()
+    assert result is not None
+    assert result.exit_code == 3
+    assert [(line["outcome"], line["maybe_sent"]) for line in scene.lines("failures.jsonl")] == [("gave_up", True)]
+    scene.server.answer = accept
+    new, _ = retried(scene)
+    new.retry = scene.retry
+    again = new.live()
+    assert again is not None
+    assert again.exit_code == 0
+    assert scene.server.reached == {"a": 1, "x": 1}
 
 
 def test_no_flipped_byte_of_a_failure_sends_anything_to_anybody_else_or_under_another_key(tmp_path: Path) -> None:
