@@ -312,16 +312,20 @@ async def test_who_stops_waiting_cancels_its_stream_alone(open_transport: Transp
         under_way = asyncio.create_task(ask(transport, 0))
         await until(lambda: len(server.whole) == 1)
         await turns()
+        peer = server.peers[0]
+        beside = asyncio.create_task(answered(transport, 9))
+        await until(lambda: len(server.whole) == 2)
+        peer.reply(server.whole[1])
+        assert await beside, "so the connection is well"
         if way == "cancelled":
             under_way.cancel()
         else:
             jump(61)
         (end,) = await asyncio.gather(under_way, return_exceptions=True)
         assert isinstance(end, asyncio.CancelledError if way == "cancelled" else ReplyLostError)
-        peer = server.peers[0]
         assert (await peer.said(Kind.RST_STREAM, stream=1)).code == Code.CANCEL
         others = asking_all(transport, range(1, 4))
-        await until(lambda: len(server.whole) == 4)
+        await until(lambda: len(server.whole) == 5)
         if "body" not in name and "head" in name:
             peer.send(headers(1, head(200)) if "before" in name else b"")
         peer.send(data(1, b"late", end=True) if "hint" not in name else headers(1, head(200), end=True))

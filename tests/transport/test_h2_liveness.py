@@ -117,6 +117,39 @@ async def test_a_connection_that_does_not_answer_a_ping_is_dead_before_its_excha
         assert await answered(transport, 4)
 
 
+async def test_a_connection_that_answers_pings_and_nothing_else_is_left(open_transport: TransportMaker) -> None:
+    """What is lost on it is sent again, and would be lost there again."""
+    async with h2_serving(first(silent)) as server:
+        transport = open_transport(server.url, timeout_s=60)
+        under_way = asking_all(transport, range(3))
+        await until(lambda: len(server.whole) == 3)
+        await later(61)
+        assert kinds(await asyncio.gather(*under_way)) == [LOST] * 3
+        await server.peers[0].left()
+        assert await answered(transport, 4)
+        assert (len(server.peers), server.peers[0].code) == (2, 0)
+
+
+async def test_a_connection_that_answers_what_came_after_an_overdue_request_is_kept(
+    open_transport: TransportMaker,
+) -> None:
+    async def script(peer: H2Peer) -> None:
+        _, second = await peer.requests(2)
+        peer.reply(second)
+        await peer.server.released.wait()
+        peer.reply((await peer.requests(3))[2])
+
+    async with h2_serving(script) as server:
+        transport = open_transport(server.url, timeout_s=60)
+        under_way = asking_all(transport, range(2))
+        assert isinstance(await under_way[1], Reply)
+        await later(61)
+        assert isinstance(await under_way[0], ReplyLostError)
+        server.released.set()
+        assert await answered(transport, 4)
+        assert len(server.peers) == 1
+
+
 async def test_a_dead_connection_stalls_nobody_on_the_others(open_transport: TransportMaker) -> None:
     """What was on it is lost after its ping; what is asked for meanwhile goes over the others."""
     async with h2_serving(first(deaf), first_settings={STREAMS: 5}) as server:

@@ -208,18 +208,19 @@ async def test_what_a_goodbye_finds_gathered_is_not_written_and_was_not_sent(las
 
 async def test_what_is_overdue_and_was_never_written_was_not_sent() -> None:
     """The loop was held up for longer than a reply may take, and its timers came before what it was to write."""
-    side, sent = await begun(written=1, gathered=2)
+    side, sent = await begun(written=2, gathered=2)
+    side.say(replies(3))
     jump(TIMEOUT_S + 1)
     side.connection.expire()
-    assert await ended(sent) == [ReplyLostError] + [NotSentError] * 2
-    assert side.requests() == [b"0"]
+    assert await ended(sent) == [ReplyLostError, Reply] + [NotSentError] * 2
+    assert side.requests() == [b"0", b"1"]
     assert [each.stream for each in side.came() if each.kind == Kind.RST_STREAM] == [1]
     assert side.pool.busy == 0
     (asked,) = [each for each in side.came() if each.kind == Kind.PING]
     side.say(ping(asked.payload, ack=True))
     again = await side.send(9)
     await turns()
-    side.say(replies(7))
+    side.say(replies(9))
     assert await ended([again]) == [Reply]
 
 

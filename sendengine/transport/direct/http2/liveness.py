@@ -84,7 +84,7 @@ class Liveness:
         self.until_s = self._patience_s = inf
 
     def is_old(self, now_s: float) -> bool:
-        """Whether it is time to take nothing new: it is too old, or what waited for a window has waited too long."""
+        """Whether it is time to take nothing new: it is too old, has failed, or a body has waited too long."""
         return self._sender.has_failed or now_s >= min(self.until_s, self._stuck_since_s + self._patience_s)
 
     @property

@@ -176,7 +176,8 @@ class Sender:
     def lose_overdue(self, now_s: float, why: str) -> int:
         """Tell those exchanges so whose time is over, and reset them; return how many there were.
 
-        ``has_failed`` says from then on whether one of them was not sent whole, for lack of a window.
+        ``has_failed`` says from then on whether one of them was not sent whole, for lack of a window, or whether the
+        server has answered neither it nor anything after it: it may answer pings alone.
         """
         ended = 0
         while self.streams:
@@ -185,7 +186,9 @@ class Sender:
                 break
             if oldest.number > self.taken:  # nothing was written for as long as that: it and all behind it
                 return ended + self.take_back(why)
-            self.has_failed |= oldest.unsent is not None
+            begun = (self.next_number - oldest.number) >> 1
+            is_mute = oldest.head is None and len(self.streams) == begun
+            self.has_failed |= is_mute or oldest.unsent is not None
             oldest.lose(why)
             self.reset(oldest, CANCEL)
             ended += 1
