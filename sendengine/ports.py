@@ -340,6 +340,8 @@ class RequestRecord(Struct, frozen=True):
 class Observer(Protocol):
     """Whoever wants to see each request and job settle: a campaign's report. Called on the loop; must return at once.
 
+    What it raises is logged, once for each kind of exception, and keeps nothing from being sent and settled;
+    `SendEngine.health` says so.
     Both are called in the step of the loop in which the journal learns the same, so that what an observer counts and
     what the journal holds can reach the disk together. A request's record comes before the jobs that settle with it.
     """

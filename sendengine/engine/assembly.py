@@ -5,6 +5,7 @@ Units: ceilings are requests a second.
 
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import msgspec
 
@@ -45,7 +46,7 @@ def make_lane(  # noqa: PLR0913 - what a lane shares with its engine, all named 
     observer: Observer | None,
     custody: Custody | None,
     when_settled: Callable[[Receipt], None],
-    when_crashed: Callable[[BaseException], None],
+    when_crashed: Callable[[str, BaseException], None],
     lanes: int,
     now_s: float,
 ) -> Lane:
@@ -53,7 +54,14 @@ def make_lane(  # noqa: PLR0913 - what a lane shares with its engine, all named 
     name = f"{app.name}/{group.value}"
     ceiling = app.settings.ceiling(group)
     intake = Intake(max_jobs=settings.intake.max_jobs, max_bytes=settings.intake.max_bytes // lanes)
-    books = Books(lane=name, intake=intake, observer=observer, custody=custody, when_settled=when_settled)
+    books = Books(
+        lane=name,
+        intake=intake,
+        observer=observer,
+        custody=custody,
+        when_settled=when_settled,
+        when_crashed=partial(when_crashed, "the observer"),
+    )
     controller = BackoffController(
         ceiling=ceiling,
         missing_retry_after_s=settings.retry.missing_retry_after_s,
@@ -81,7 +89,7 @@ def make_lane(  # noqa: PLR0913 - what a lane shares with its engine, all named 
         custody=custody,
         connections=connections,
         missing_retry_after_s=settings.retry.missing_retry_after_s,
-        when_crashed=when_crashed,
+        when_crashed=partial(when_crashed, "a worker"),
     )
 
 

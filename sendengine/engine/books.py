@@ -17,7 +17,10 @@ from sendengine.ports import Observer, Part, RequestRecord
 
 
 class Books:
-    """One lane's. Every recipient of every job is booked exactly once."""
+    """One lane's. Every recipient of every job is booked exactly once.
+
+    ``when_crashed`` is told of what the observer raises, which ends neither a booking nor what led to it.
+    """
 
     def __init__(
         self,
@@ -27,6 +30,7 @@ class Books:
         observer: Observer | None,
         custody: Custody | None,
         when_settled: Callable[[Receipt], None],
+        when_crashed: Callable[[BaseException], None],
     ) -> None:
         self.outcomes: dict[str, int] = {}
         self.unsettled = 0  # jobs that were admitted and have not settled
@@ -35,6 +39,7 @@ class Books:
         self._observer = observer
         self._custody = custody
         self._when_settled = when_settled
+        self._when_crashed = when_crashed
 
     @property
     def is_settled(self) -> bool:
@@ -63,23 +68,22 @@ class Books:
         parts, over = self._enter(sealed, settled)
         if self._observer is not None:
             epoch_s = time.time() - now_s  # to date what the loop's clock measured
-            self._observer.request_settled(
-                RequestRecord(
-                    lane=self._lane,
-                    key=getattr(sealed.request, "key", None),
-                    message_id="" if took is None else took.message_id,
-                    recipients=sealed.recipients,
-                    parts=tuple((receipt.job, part) for receipt, part in parts),
-                    outcome="split" if outcome is None else OUTCOME_NAMES[type(outcome)],
-                    status=sealed.status,
-                    attempts=sealed.attempts,
-                    replayed=took is not None and took.replayed,
-                    cf_ray=sealed.cf_ray,
-                    sealed_at_s=sealed.sealed_at_s + epoch_s,
-                    first_sent_at_s=None if sealed.first_sent_at_s is None else sealed.first_sent_at_s + epoch_s,
-                    settled_at_s=now_s + epoch_s,
-                )
+            record = RequestRecord(
+                lane=self._lane,
+                key=getattr(sealed.request, "key", None),
+                message_id="" if took is None else took.message_id,
+                recipients=sealed.recipients,
+                parts=tuple((receipt.job, part) for receipt, part in parts),
+                outcome="split" if outcome is None else OUTCOME_NAMES[type(outcome)],
+                status=sealed.status,
+                attempts=sealed.attempts,
+                replayed=took is not None and took.replayed,
+                cf_ray=sealed.cf_ray,
+                sealed_at_s=sealed.sealed_at_s + epoch_s,
+                first_sent_at_s=None if sealed.first_sent_at_s is None else sealed.first_sent_at_s + epoch_s,
+                settled_at_s=now_s + epoch_s,
             )
+            self._tell(self._observer.request_settled, record)
             self._show(over)
 
     def _enter(
@@ -107,4 +111,10 @@ class Books:
             return
         for receipt in over:
             if receipt.outcome is not None:
-                self._observer.job_settled(receipt.job, receipt.outcome, receipt.parts)
+                self._tell(self._observer.job_settled, receipt.job, receipt.outcome, receipt.parts)
+
+    def _tell(self, observer: Callable[..., None], *news: object) -> None:
+        try:
+            observer(*news)
+        except Exception as error:  # noqa: BLE001 - not caught here but carried to who says that the engine is broken
+            self._when_crashed(error)

@@ -370,11 +370,11 @@ class SendEngine:
             if lane.app.name == app_name:
                 lane.kick()
 
-    def _crashed(self, error: BaseException) -> None:
-        _log.critical("a worker broke; restart the engine", exc_info=error)
-        problem = f"a worker broke: {type(error).__name__}"
-        if problem not in self._crashes:
+    def _crashed(self, what: str, error: BaseException) -> None:
+        problem = f"{what} broke: {type(error).__name__}"
+        if problem not in self._crashes:  # it may be so with each of a million jobs
             self._crashes.append(problem)
+            _log.critical("%s broke; restart the engine", what, exc_info=error)
 
     async def _until(self, is_so: Callable[[], bool]) -> None:
         """Wait until a condition holds: looked at when something settles or an app changes, and once a second."""

@@ -5,7 +5,6 @@ Whoever was given such a job's receipt by its key is told; the jobs stay on disk
 Units: none.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
@@ -64,7 +63,8 @@ class OnTheWay:
             partial(_abandon_rest, lane, receipt, maybe_sent=job.was_begun or (receipt.home, receipt.record) in riders)
             for receipt, (lane, job) in jobs.items()
         )
-        _do(ends)
+        while ends:
+            ends.popleft()()
 
 
 def _riders(found: Sequence[tuple[Journal, Recovered]]) -> Collection[tuple[Journal | None, int]]:
@@ -87,13 +87,3 @@ def _abandon_rest(lane: Lane, receipt: Receipt, *, maybe_sent: bool) -> None:
     booked = {each for part in receipt.parts for each in part.recipients}
     left = tuple([each for each in ids if each not in booked])
     lane.books.book([(receipt, left, Abandoned(maybe_sent, left))])
-
-
-def _do(work: Work) -> None:
-    """Do all of it now: the engine is about to close."""
-    try:
-        while work:
-            work.popleft()()
-    finally:  # what an observer raises ends nobody else's booking
-        if work:
-            asyncio.get_running_loop().call_soon(_do, work)

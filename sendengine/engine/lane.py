@@ -282,20 +282,18 @@ class Lane:
         self, sealed: Sealed, resolution: Resolution, *, now_s: float, outcome: Outcome | None, took: Took | None = None
     ) -> None:
         """A request is over: book what settled, and line up what takes its place."""
-        try:
-            self.books.close(
-                sealed,
-                resolution.settled,
-                now_s=now_s,
-                outcome=None if resolution.is_replaced else outcome,
-                took=took,
-            )
-        finally:  # an observer that raises breaks this worker, and loses no job
-            if not self._is_stopped:
-                for fresh in resolution.again:
-                    self.enqueue(fresh)
-            elif resolution.again or resolution.is_replaced:
-                self._leaving.abandon(resolution.again)
+        self.books.close(
+            sealed,
+            resolution.settled,
+            now_s=now_s,
+            outcome=None if resolution.is_replaced else outcome,
+            took=took,
+        )
+        if not self._is_stopped:
+            for fresh in resolution.again:
+                self.enqueue(fresh)
+        elif resolution.again or resolution.is_replaced:
+            self._leaving.abandon(resolution.again)
 
     # How it decides
 

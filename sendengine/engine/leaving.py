@@ -49,23 +49,19 @@ class Leaving:
         await self._done.wait()
 
     def _settle(self) -> None:
-        is_done = False
-        try:
-            left = self._take(TURN)  # first, what hangs on a request's answer too: its end must seal nothing any more
-            self._lane.books.book([(receipt, ids, Abandoned(receipt.is_begun, ids)) for receipt, ids in left])
-            room = TURN - len(left)
-            while self._requests and room > 0:
-                sealed = self._requests.popleft()
-                room -= len(sealed.shares)
-                endings.abandon(self._lane, sealed)
-            is_done = room > 0
-        finally:  # what an observer raises ends nobody else's booking
-            if is_done:
-                self._next = None
-                self._done.set()
-            else:
-                self._done.clear()
-                self._next = self._lane.loop.call_soon(self._settle)
+        left = self._take(TURN)  # first, what hangs on a request's answer too: its end must seal nothing any more
+        self._lane.books.book([(receipt, ids, Abandoned(receipt.is_begun, ids)) for receipt, ids in left])
+        room = TURN - len(left)
+        while self._requests and room > 0:
+            sealed = self._requests.popleft()
+            room -= len(sealed.shares)
+            endings.abandon(self._lane, sealed)
+        if room > 0:
+            self._next = None
+            self._done.set()
+        else:
+            self._done.clear()
+            self._next = self._lane.loop.call_soon(self._settle)
 
     def _take(self, count: int) -> list[Share]:
         """Take so many out of the source; fewer where it has no more."""

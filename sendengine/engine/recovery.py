@@ -376,11 +376,9 @@ def _do_in_slices(work: Work) -> None:
     """Do it from the loop's next turn on, a part in each."""
 
     def do_some() -> None:
-        try:
-            for _ in range(min(_SLICE, len(work))):
-                work.popleft()()
-        finally:  # what an observer raises is the loop's to report, and ends nobody else's booking
-            _do_in_slices(work)
+        for _ in range(min(_SLICE, len(work))):
+            work.popleft()()
+        _do_in_slices(work)
 
     if work:
         asyncio.get_running_loop().call_soon(do_some)

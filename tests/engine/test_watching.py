@@ -9,8 +9,10 @@ import msgspec
 import pytest
 
 from sendengine import (
+    Abandoned,
     Accepted,
     EngineStats,
+    Expired,
     Job,
     LaneStats,
     Outcome,
@@ -182,7 +184,7 @@ def test_health_is_alive_until_a_worker_breaks(tmp_path: Path) -> None:
     assert any(line.startswith("CRITICAL") for line in events.lines)
 
 
-def test_an_observer_that_raises_breaks_a_worker_and_loses_no_job(tmp_path: Path) -> None:
+def test_an_observer_that_raises_is_reported_once_and_keeps_nothing_from_its_end(tmp_path: Path) -> None:
     class Broken:
         def request_settled(self, record: RequestRecord) -> None:
             raise ZeroDivisionError(record.outcome)
@@ -199,12 +201,19 @@ def test_an_observer_that_raises_breaks_a_worker_and_loses_no_job(tmp_path: Path
             receipts = [await engine.submit(job) for job in jobs]
             kinds = [type(await settled(receipt)) for receipt in receipts]
             assert kinds == [Accepted, Rejected, Accepted, Accepted, Accepted]
-            await pass_turns()
-            assert not engine.health().is_alive
-            assert_nothing_leaked(engine, transport)
+            assert engine.health().problems == ("the observer broke: ZeroDivisionError",)
+            engine.pause()
+            assert isinstance(await settled(await engine.submit(note("late", expires_in_s=1))), Expired)
+            left = [await engine.submit(change("u", a=number)) for number in range(3)]
+        assert {type(receipt.outcome) for receipt in left} == {Abandoned}
+        assert_nothing_leaked(engine, transport)
+        assert transport.is_closed
 
-    with listening():
+    with listening() as events:
         run_virtually(main())
+    assert [record.getMessage() for record in events.records if record.levelname == "CRITICAL"] == [
+        "the observer broke; restart the engine"
+    ]
 
 
 def test_each_hold_and_change_of_rate_is_one_line_with_its_fields(tmp_path: Path) -> None:
