@@ -2,7 +2,8 @@
 
 An engine takes the first of ``engine-1.db``, ``engine-2.db``, … whose lock nobody holds, and adopts those others in
 which an engine left jobs when it died: they are opened beside its own, and given back when they are empty. The locks
-are the system's (``flock`` on ``engine-N.lock``), so they go with their process, however it ends.
+are the system's (``flock`` on ``engine-N.lock``), so they go with their process, however it ends. A process that is
+forked off has its parent's files, and lets go of these: it would hold the locks for as long as it lives.
 """
 
 import asyncio
@@ -13,7 +14,8 @@ from functools import partial
 from itertools import count
 from logging import getLogger
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
+from weakref import WeakSet
 
 from sendengine.errors import StorageError
 from sendengine.journal.connection import OURS_ALONE, Connect, connect_sqlite, errors_of
@@ -31,7 +33,7 @@ class Slots:
     ``adopted`` are in the order in which they were adopted.
     """
 
-    __slots__ = ("_empty", "_lock", "_locks", "_open", "_refused", "own")
+    __slots__ = ("__weakref__", "_empty", "_lock", "_locks", "_open", "_refused", "own")
 
     def __init__(self, own: Outbox, *, lock: int, open_outbox: _Open) -> None:
         self.own = own
@@ -40,6 +42,7 @@ class Slots:
         self._open = open_outbox
         self._empty: dict[Path, _Stamp] = {}  # slots of dead engines with nothing in them, as they were then
         self._refused: dict[Path, str] = {}  # slots that could not be had, and why: said once
+        _HELD.add(self)
 
     @property
     def adopted(self) -> Sequence[Outbox]:
@@ -84,6 +87,13 @@ class Slots:
             os.close(self._lock)
             self._lock = None
 
+    def forget(self) -> None:
+        """Close the locks alone: this is a copy of the process that has them."""
+        for lock in (self._lock, *self._locks.values()):
+            if lock is not None:
+                os.close(lock)
+        self._lock, self._locks = None, {}
+
     async def _adopted(self, path: Path, lock: int) -> Outbox | None:
         """Open a slot whose lock has been taken; where nothing is left in it, give it back at once.
 
@@ -110,6 +120,17 @@ class Slots:
         if self._refused.get(path) != why:
             self._refused[path] = why
             _log.warning("what an earlier process left in %s is left alone: %s", path, why)
+
+
+_HELD: Final[WeakSet[Slots]] = WeakSet()
+
+
+def _forget_all() -> None:
+    for slots in tuple(_HELD):
+        slots.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 async def open_slots(state_dir: Path, settings: JournalSettings, *, connect: Connect = connect_sqlite) -> Slots:

@@ -56,6 +56,25 @@ def names(slots: Slots) -> tuple[str, list[str]]:
     return slots.own.store.path.name, sorted(each.store.path.name for each in slots.adopted)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+async def test_a_child_that_is_forked_off_does_not_hold_its_parents_slot(tmp_path: Path) -> None:
+    slots = await open_slots(tmp_path, SETTINGS)
+    (begun, begin), (over, end) = os.pipe(), os.pipe()
+    if not (child := os.fork()):
+        os.close(end)
+        os.write(begin, b".")
+        os.read(over, 1)  # until the parent has closed it
+        os._exit(0)
+    os.read(begun, 1)
+    await slots.aclose()
+    again = await open_slots(tmp_path, SETTINGS)
+    assert names(again) == ("engine-1.db", [])
+    await again.aclose()
+    for descriptor in (begun, begin, over, end):
+        os.close(descriptor)
+    assert os.waitpid(child, 0) == (child, 0)  # noqa: ASYNC222 - it ends at once
+
+
 def test_four_processes_side_by_side_have_a_slot_each_and_the_dead_ones_are_adopted(tmp_path: Path) -> None:
     with ExitStack() as owners:
         four_and_their_heirs(tmp_path, [owners.enter_context(owner(tmp_path)) for _ in range(4)])
