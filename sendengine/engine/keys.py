@@ -72,7 +72,10 @@ def portion_key(key: str, ids: tuple[str, ...]) -> str:
     So does that of a piece of its refused request: whoever sends the same job once more, from another process, is
     refused the same request and sends the same pieces, which OneSignal knows then.
     """
-    return str(uuid5(UUID(key), blake2b("\n".join(ids).encode("utf-8", "surrogatepass")).hexdigest()))
+    text = "\n".join(ids)
+    if text.count("\n") >= len(ids):  # within an id, too: others that read the same when joined have other keys
+        text = repr(ids)
+    return str(uuid5(UUID(key), blake2b(text.encode("utf-8", "surrogatepass")).hexdigest()))
 
 
 def chance_of(key: str) -> float:

@@ -49,6 +49,12 @@ def test_a_portions_key_follows_from_the_jobs_key_and_its_ids() -> None:
     assert len({key, portion_key(UUID_KEY, ("a", "c")), portion_key(UUID_KEY, ("a",)), UUID_KEY}) == 4
 
 
+def test_portions_whose_ids_read_the_same_when_they_are_joined_have_keys_of_their_own() -> None:
+    portions = [("x", "y", "z"), ("x\ny", "z"), ("x", "y\nz"), ("x\ny\nz",)]
+    assert len({portion_key(UUID_KEY, ids) for ids in portions}) == len(portions)
+    assert portion_key(UUID_KEY, ("x", "y")) == "ac78ba35-cbb4-549d-a692-ca8ffc23ffdd", "what an earlier version sent"
+
+
 @pytest.mark.parametrize(
     ("one", "other", "is_same"),
     [
