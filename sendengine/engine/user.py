@@ -19,7 +19,9 @@ class User(PendingChanges[Receipt], eq=False, kw_only=True):
 
     key: UserKey
     ids: tuple[str, ...]
-    high: int = 0  # high jobs of which the last part waits
+    jobs: int = 0  # of which the last part waits,
+    high: int = 0  # and how many of those are high
+    gone: set[Receipt] | None = None  # expired, and not left out yet
     since_s: float = 0.0  # when the oldest pending job came
     is_busy: bool = False
     held_until_s: float | None = None  # until its second is over, or what a 429 of its own asked for
@@ -34,31 +36,60 @@ class User(PendingChanges[Receipt], eq=False, kw_only=True):
     def enter(self, receipt: Receipt, job: UpdateUser) -> None:
         """Let a job wait."""
         self.add(receipt, job)
+        self.jobs += 1
         if job.urgency == "high":
             self.high += 1
 
     def seal(self) -> tuple[ChangeSet[Receipt], bool]:
         """Take the next request's changes; returns whether they are high, too: for those in it, or behind it."""
+        self._sweep()
         changes = self.take()
         if changes is None:
             raise AssertionError("a ready user has changes pending")
+        self.jobs -= len(changes.members) - len(changes.going_on)
         if not self.high:
             return changes, False
         self.high -= _high(changes.changes)
         return changes, True
 
+    def expire(self, receipt: Receipt) -> None:
+        """Let a job wait no more, of which nothing was sealed.
+
+        Its changes are left out with others: that goes through all that waits for the user.
+        """
+        if self.gone is None:
+            self.gone = set()
+        self.gone.add(receipt)
+        self.jobs -= 1
+        self.high -= receipt.is_high
+        if len(self.gone) > self.jobs:
+            self._sweep()
+
+    def withdraw(self) -> list[Receipt]:
+        """Remove everything, and return the jobs that waited, wholly or in part."""
+        self._sweep()
+        self.jobs = self.high = 0
+        return self.withdraw_all()
+
     def put_back(self, sets: Sequence[ChangeSet[Receipt]], *, maybe_received_at_s: float | None) -> int:
         """Let what was sealed wait again, before everything else; returns how many jobs wait again with that."""
         self.put_back_front(sets, maybe_received_at_s=maybe_received_at_s)
         last = [change for part in sets for change in part.changes if change.is_last]
+        self.jobs += len(last)
         self.high += _high(last)
         return len(last)
 
     def drop(self, is_gone: Callable[[Receipt], bool]) -> int:
         """Remove what waits of jobs that are gone; returns how many jobs wait no more with that."""
         last = [change for change in self.leave_out(is_gone) if change.is_last]
+        self.jobs -= len(last)
         self.high -= _high(last)
         return len(last)
+
+    def _sweep(self) -> None:
+        if self.gone:
+            self.leave_out(self.gone.__contains__)
+            self.gone = None
 
 
 def _high(changes: Iterable[Change[Receipt]]) -> int:

@@ -192,9 +192,10 @@ class UserSource:
         while self._deadlines and self._deadlines[0][0] <= now_s and len(expired) < AT_ONCE:
             receipt = heappop(self._deadlines)[2]
             if not receipt.is_begun and not receipt.is_settled:
-                expired[receipt] = self._user_of(_update(receipt.job))
-        for user in dict.fromkeys(expired.values()):  # once for each: it looks at everything that waits for the user
-            self.waiting -= user.drop(expired.__contains__)
+                user = expired[receipt] = self._user_of(_update(receipt.job))
+                user.expire(receipt)
+        self.waiting -= len(expired)
+        for user in dict.fromkeys(expired.values()):
             if not (user.is_busy or user.held_until_s is not None):
                 self._queue_or_forget(user)
         return [(receipt, user.ids) for receipt, user in expired.items()]
@@ -203,7 +204,7 @@ class UserSource:
         """Remove and return everything that waits, each as it is asked for."""
         for shard in self._users:
             for user in tuple(shard.values()):
-                members = user.withdraw_all()
+                members = user.withdraw()
                 self.waiting -= len(members)
                 for member in members:
                     yield member, user.ids

@@ -5,6 +5,7 @@ from sendengine.core.requests import UserRequest
 from sendengine.engine.receipts import Receipt
 from sendengine.engine.users import UserSource
 from tests.support.engines import APP_ID, remembered
+from tests.support.lines import lines_executed
 
 
 def added(source: UserSource, user: str, tag: str, *, deadline_s: float | None) -> Receipt:
@@ -51,3 +52,46 @@ def test_a_high_job_that_expires_leaves_its_user_in_line_for_the_others() -> Non
     sealed = source.pull(now_s=1.0, prefer_normal=False)
     assert sealed is not None
     assert len(sealed.shares) == 1
+
+
+def lines_for(jobs: int) -> int:
+    """How many lines of the core it takes until all of one user's jobs have expired, each at an instant of its own."""
+    source = UserSource(app_id=APP_ID, max_modifications=100)
+    receipts = [added(source, "u", f"t{number}", deadline_s=1.0 + number) for number in range(jobs)]
+    gone: list[Receipt] = []
+
+    def expire_all() -> None:
+        for number in range(jobs):
+            gone.extend(receipt for receipt, _ in source.expire(now_s=1.0 + number))
+
+    lines = lines_executed(expire_all)
+    assert gone == receipts
+    assert (source.waiting, remembered(source)) == (0, 0)
+    return lines
+
+
+def test_jobs_of_one_user_that_expire_one_by_one_do_not_cost_more_the_more_there_are() -> None:
+    assert lines_for(2000) < 11 * lines_for(200)
+
+
+def test_what_has_expired_is_not_sent_although_it_was_left_where_it_waited() -> None:
+    source = UserSource(app_id=APP_ID, max_modifications=100)
+    late = [added(source, "u", f"late-{number}", deadline_s=1.0) for number in range(3)]
+    stay = [added(source, "u", f"stay-{number}", deadline_s=None) for number in range(4)]
+    high = Receipt(UpdateUser(external_id("u"), {"x": 1}, urgency="high"), deadline_s=1, size_bytes=1)
+    source.add(high, content=b"", now_s=0.0)
+    assert [receipt for receipt, _ in source.expire(now_s=1.0)] == [*late, high]
+    sealed = source.pull(now_s=1.0, prefer_normal=False)
+    assert sealed is not None
+    assert [receipt for receipt, _ in sealed.shares] == stay
+    assert not sealed.is_high
+    assert source.waiting == 0
+
+
+def test_what_has_expired_is_not_withdrawn_once_more() -> None:
+    source = UserSource(app_id=APP_ID, max_modifications=100)
+    late = added(source, "u", "late", deadline_s=1.0)
+    stays = [added(source, "u", f"stay-{number}", deadline_s=None) for number in range(2)]
+    assert [receipt for receipt, _ in source.expire(now_s=1.0)] == [late]
+    assert [receipt for receipt, _ in source.withdraw_all()] == stays
+    assert source.waiting == 0
