@@ -57,9 +57,17 @@ def test_the_limit_is_the_share_of_ten_a_user_and_always_below_ten(
     assert delivery_limit(subscribed_users=subscribed_users, share=share) == limit
 
 
+def tell(kind: WindowKind, story: list[tuple[float, int, int]]) -> None:
+    """Of each step: when, how many are added, and the total then."""
+    window = VolumeWindow(kind)
+    for at_s, count, total in story:
+        if count:
+            window.add(count, now_s=at_s)
+        assert window.total(now_s=at_s) == total, f"at {at_s} s"
+
+
 def test_a_rolling_window_over_a_story() -> None:
-    window = VolumeWindow("rolling")
-    for at_s, count, total in [
+    tell("rolling", [
         (10_000.0, 40, 40),
         (10_000.9, 2, 42),  # the same second, one block
         (10_300.0, 100, 142),
@@ -67,15 +75,11 @@ def test_a_rolling_window_over_a_story() -> None:
         (10_905.0, 0, 100),
         (11_204.9, 0, 100),
         (11_205.0, 0, 0),
-    ]:
-        if count:
-            window.add(count, now_s=at_s)
-        assert window.total(now_s=at_s) == total, f"at {at_s} s"
+    ])  # fmt: skip
 
 
 def test_a_static_window_over_a_story() -> None:
-    window = VolumeWindow("static")
-    for at_s, count, total in [
+    tell("static", [
         (900.0, 40, 40),
         (1794.9, 60, 100),
         (1795.0, 7, 107),  # may be delivered in the next quarter, so it counts in both
@@ -83,10 +87,7 @@ def test_a_static_window_over_a_story() -> None:
         (1800.0, 0, 7),
         (2699.9, 0, 7),
         (2700.0, 0, 0),
-    ]:
-        if count:
-            window.add(count, now_s=at_s)
-        assert window.total(now_s=at_s) == total, f"at {at_s} s"
+    ])  # fmt: skip
 
 
 def test_it_says_when_there_will_be_room() -> None:

@@ -24,17 +24,15 @@ from sendengine import (
     external_id,
     segments,
 )
-from sendengine.core.wire import WireRequest
 from sendengine.ports import Part, RecoveredJob, RecoveredRequest, Seal
 from sendengine.settings import IntakeSettings, JournalSettings, RetrySettings
 from tests.support.engines import CREATE, UPDATE, assert_nothing_leaked, change, note, settled
 from tests.support.events import listening
 from tests.support.fake_journal import Disk, FakeJournal
 from tests.support.fake_transport import FakeTransport, first, json_reply, refuse
-from tests.support.journalled import FakeSlots, Watcher, assert_nothing_left, durable, kill
+from tests.support.journalled import KEY, FakeSlots, Watcher, assert_nothing_left, durable, kill, seal_of
 from tests.support.virtual_loop import run_virtually
 
-KEY = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 WAIT_S = 100.0
 HIGH_WAIT_S = 2.0
 DELTA = UpdateUser(external_id("u"), tags={"a": 1}, deltas={"session_count": 1})
@@ -48,13 +46,6 @@ def left(disk: Disk, *jobs: Job, age_s: float = 0.0, **options: object) -> list[
         ids.append(disk.last_id)
         disk.jobs[disk.last_id] = RecoveredJob(disk.last_id, job, "shop", time.time() - age_s, **options)  # type: ignore[arg-type]
     return ids
-
-
-def seal_of(*members: tuple[int, tuple[str, ...]], key: str | None = KEY, lane: str = CREATE) -> Seal:
-    """A request as an earlier version may have rendered it: not byte for byte what is rendered today."""
-    ids = [item for _, part in members for item in part]
-    body = {"idempotency_key": key, "contents": {"en": "Hi"}, "include_aliases": {"external_id": ids}, "old": 1}
-    return Seal(lane, key, None, WireRequest("POST", "/notifications", orjson.dumps(body)), members)
 
 
 def left_sealed(disk: Disk, seal: Seal, *, age_s: float = 0.0) -> int:

@@ -3,7 +3,6 @@
 import time
 from pathlib import Path
 
-import orjson
 import pytest
 
 from sendengine import (
@@ -16,24 +15,15 @@ from sendengine import (
     UpdateUser,
     external_id,
 )
-from sendengine.core.wire import WireRequest
 from sendengine.engine.past import Past
-from sendengine.ports import Part, RecoveredRequest, Seal
-from tests.support.engines import CREATE, assert_nothing_leaked, note, now_s, settled
+from sendengine.ports import Part, RecoveredRequest
+from tests.support.engines import assert_nothing_leaked, note, now_s, settled
 from tests.support.fake_journal import Disk, FakeJournal
 from tests.support.fake_transport import FakeTransport
-from tests.support.journalled import durable
+from tests.support.journalled import KEY, durable, seal_of
 from tests.support.virtual_loop import run_virtually
 
-KEY = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 DELTA = UpdateUser(external_id("u"), tags={"a": 1}, deltas={"session_count": 1})
-
-
-def seal_of(*members: tuple[int, tuple[str, ...]], key: str | None = KEY, lane: str = CREATE) -> Seal:
-    """A request as an earlier version may have rendered it: not byte for byte what is rendered today."""
-    ids = [item for _, part in members for item in part]
-    body = {"idempotency_key": key, "contents": {"en": "Hi"}, "include_aliases": {"external_id": ids}, "old": 1}
-    return Seal(lane, key, None, WireRequest("POST", "/notifications", orjson.dumps(body)), members)
 
 
 async def send_row(engine: SendEngine, job: Job, past: Past) -> Outcome:

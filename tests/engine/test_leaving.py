@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sendengine import Abandoned, Job, ReplyLostError, SendEngine
+from sendengine import Abandoned, Job, Receipt, ReplyLostError, SendEngine
 from sendengine.core.outcomes import Outcome
 from sendengine.engine.leaving import TURN
 from sendengine.ports import Part, RequestRecord
@@ -28,6 +28,18 @@ JOBS: dict[str, Callable[[int], Job]] = {
 }
 
 
+async def aborted_in_turns(engine: SendEngine, receipts: Sequence[Receipt]) -> None:
+    """Abort, and see that no turn of the loop settles many."""
+    abort = asyncio.create_task(engine.abort())
+    seen, most = 0, 0
+    while seen < len(receipts):
+        await asyncio.sleep(0)
+        settled = sum(receipt.is_settled for receipt in receipts)
+        most, seen = max(most, settled - seen), settled
+    assert most < 2 * TURN, "a turn has its part, and what was on the wire"
+    await abort
+
+
 @pytest.mark.parametrize("kind", JOBS)
 def test_an_abort_settles_what_waits_a_part_in_each_turn(tmp_path: Path, kind: str) -> None:
     transport = FakeTransport(latency_s=1000)
@@ -35,14 +47,7 @@ def test_an_abort_settles_what_waits_a_part_in_each_turn(tmp_path: Path, kind: s
     async def main() -> None:
         async with make_engine(tmp_path, transport, app=SLOW, stopping=AT_ONCE) as engine:
             receipts = [engine.submit_nowait(JOBS[kind](number)) for number in range(MANY)]
-            abort = asyncio.create_task(engine.abort())
-            seen, most = 0, 0
-            while seen < MANY:
-                await asyncio.sleep(0)
-                settled = sum(receipt.is_settled for receipt in receipts)
-                most, seen = max(most, settled - seen), settled
-            assert most < 2 * TURN, "a turn has its part, and what was on the wire"
-            await abort
+            await aborted_in_turns(engine, receipts)
             assert {type(receipt.outcome) for receipt in receipts} == {Abandoned}
             assert_nothing_leaked(engine, transport)
 
@@ -57,14 +62,7 @@ def test_requests_that_wait_for_their_repeats_are_abandoned_in_turns_too(tmp_pat
         async with make_engine(tmp_path, transport, retry=retry, stopping=AT_ONCE) as engine:
             receipts = [engine.submit_nowait(note(f"u{n}", text=str(n))) for n in range(MANY)]
             await asyncio.sleep(0.5)
-            abort = asyncio.create_task(engine.abort())
-            seen, most = 0, 0
-            while seen < MANY:
-                await asyncio.sleep(0)
-                settled = sum(receipt.is_settled for receipt in receipts)
-                most, seen = max(most, settled - seen), settled
-            assert most < 2 * TURN, "a turn has its part, and what was on the wire"
-            await abort
+            await aborted_in_turns(engine, receipts)
             outcomes = Counter(receipt.outcome for receipt in receipts if isinstance(receipt.outcome, Abandoned))
             assert sum(outcomes.values()) == MANY
             assert any(outcome.maybe_sent for outcome in outcomes if isinstance(outcome, Abandoned))

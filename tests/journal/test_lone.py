@@ -17,19 +17,10 @@ from sendengine.journal.outbox import Outbox
 from sendengine.journal.records import JOB, JobEntry, read_job, write_job
 from sendengine.journal.store import Store
 from sendengine.ports import LoneJournal, Portion, Recovered
-from tests.support.stores import KEY, Disk, Told, a_job, a_seal, copied
+from tests.support.stores import KEY, Disk, Told, a_job, a_seal, copied, opened
 from tests.support.virtual_loop import run_virtually
 
 TOOK = Accepted(("m1",))
-
-
-def nothing(error: StorageError) -> None:
-    raise AssertionError(error)
-
-
-async def opened(path: Path, **options: object) -> tuple[Outbox, Recovered]:
-    outbox = await Outbox.open(path, **options)  # type: ignore[arg-type]
-    return outbox, await outbox.recover(when_failed=nothing)
 
 
 async def after_a_crash(outbox: Outbox, into: Path) -> Recovered:

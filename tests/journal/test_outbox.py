@@ -19,20 +19,11 @@ from sendengine.journal.outbox import Outbox
 from sendengine.journal.records import JOB, write_request
 from sendengine.ports import KeyRecall, Part, Portion, Recovered
 from sendengine.settings import JournalSettings
-from tests.support.stores import KEY, Disk, Told, a_job, a_seal, accepted, copied
+from tests.support.stores import KEY, Disk, Told, a_job, a_seal, accepted, copied, opened
 from tests.support.virtual_loop import run_virtually
 
 OTHER_KEY = "11111111-aaf6-5a58-889e-b136-7c74a864b434"
 TOOK = Accepted(("m1",))
-
-
-def nothing(error: StorageError) -> None:
-    raise AssertionError(error)
-
-
-async def opened(path: Path, **options: object) -> tuple[Outbox, Recovered]:
-    outbox = await Outbox.open(path, **options)  # type: ignore[arg-type]
-    return outbox, await outbox.recover(when_failed=nothing)
 
 
 async def after_a_crash(outbox: Outbox, tmp_path: Path) -> Recovered:

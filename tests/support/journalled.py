@@ -4,16 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from msgspec.structs import replace
 
 from sendengine import Job, Outcome, RequestRecord, SendEngine
 from sendengine.engine import journals
-from sendengine.ports import Journal, Observer, Part
+from sendengine.ports import Journal, Observer, Part, Seal, WireRequest
 from sendengine.settings import JournalSettings
-from tests.support.engines import assert_nothing_leaked, make_settings
+from tests.support.engines import CREATE, assert_nothing_leaked, make_settings
 from tests.support.fake_journal import Disk, FakeJournal
 from tests.support.fake_transport import FakeTransport
+
+KEY = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 
 
 def durable(
@@ -28,6 +31,13 @@ def durable(
     """An engine on this journal; None: on the slots that ``ages`` ask for."""
     settings = replace(make_settings(state_dir, **options), journal=ages)
     return SendEngine(settings, observer=observer, open_transport=lambda *_: transport, journal=journal)
+
+
+def seal_of(*members: tuple[int, tuple[str, ...]], key: str | None = KEY, lane: str = CREATE) -> Seal:
+    """A request as an earlier version may have rendered it: not byte for byte what is rendered today."""
+    ids = [item for _, part in members for item in part]
+    body = {"idempotency_key": key, "contents": {"en": "Hi"}, "include_aliases": {"external_id": ids}, "old": 1}
+    return Seal(lane, key, None, WireRequest("POST", "/notifications", orjson.dumps(body)), members)
 
 
 async def kill(engine: SendEngine, journal: FakeJournal) -> None:

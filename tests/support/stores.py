@@ -13,7 +13,7 @@ from sendengine.journal.connection import Connection, Row, Value, connect_sqlite
 from sendengine.journal.outbox import Outbox
 from sendengine.journal.schema import WRITE
 from sendengine.journal.store import Store
-from sendengine.ports import Seal
+from sendengine.ports import Recovered, Seal
 
 KEY = "8250eaf6-1a58-489e-b136-7c74a864b434"
 PATIENCE_S = 60
@@ -104,6 +104,16 @@ def a_job(number: int = 1, *, key: str | None = None, text: str = "Hi") -> Creat
 def a_seal(*members: tuple[int, tuple[str, ...]], key: str | None = KEY, body: bytes = b'{"x":1}\n') -> Seal:
     method, path = ("POST", "/notifications") if key else ("PATCH", "/apps/a/users/by/external_id/u")
     return Seal("shop/create_notification", key, 3600 if key else None, WireRequest(method, path, body), members)
+
+
+def _never(error: StorageError) -> None:
+    raise AssertionError(error)
+
+
+async def opened(path: Path, **options: object) -> tuple[Outbox, Recovered]:
+    """Open an outbox, and return it with what it recovered."""
+    outbox = await Outbox.open(path, **options)  # type: ignore[arg-type]
+    return outbox, await outbox.recover(when_failed=_never)
 
 
 async def accepted(outbox: Outbox, number: int = 1, **options: object) -> int:
