@@ -1,4 +1,4 @@
-"""What runs there are, and which of them can be thrown away.
+"""What runs there are, which one is meant, and which of them can be thrown away.
 
 Units: ``_at`` is an aware datetime, from the run's name; ``days`` are of 24 hours.
 """
@@ -6,6 +6,7 @@ Units: ``_at`` is an aware datetime, from the run's name; ``days`` are of 24 hou
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
@@ -13,7 +14,7 @@ from msgspec import Struct
 from sendengine.campaign import manifest as manifests
 from sendengine.campaign.exits import FINISHED
 from sendengine.campaign.report import parse
-from sendengine.campaign.rundir import MANIFEST, REPORT, STATUS, RunDir
+from sendengine.campaign.rundir import MANIFEST, REPORT, STATUS, RunDir, find_runs
 from sendengine.campaign.status import read_status
 from sendengine.errors import InputError, StorageError
 
@@ -62,6 +63,27 @@ def describe(run_dir: RunDir) -> RunInfo:
     return RunInfo(run_dir.run, state, is_resumable, _made_at(run_dir), name, done, total, exit_code)
 
 
+def find_run(name: str, runs_dir: Path) -> RunDir:
+    """Find a run by its directory, its name, the start of it, or what it sends where only one sends that.
+
+    Raises InputError, and StorageError where the directory cannot be read.
+    """
+    place = Path(name)
+    if any(RunDir(place).has(file) for file in (REPORT, MANIFEST)):
+        return RunDir(place.resolve() if place.name in {"", ".."} else place)  # "." has no name that a run could have
+    runs = find_runs(runs_dir)
+    if name == "latest" and runs:
+        return runs[-1]
+    found = [run for run in runs if run.run == name] or [run for run in runs if name and run.run.startswith(name)]
+    how = "begin with" if found else "send"
+    found = found or [run for run in runs if _sends(run) == name]
+    if len(found) == 1:
+        return found[0]
+    what = f"{len(found)} runs {how} {name!r}" if found else f"there is no run {name!r}"
+    known = ", ".join(run.run for run in (found or runs)[-5:])
+    raise InputError(f"{runs_dir}: {what}; " + (f"the last are: {known}" if known else "it holds no runs"))
+
+
 def to_prune(runs: Sequence[RunInfo], *, now: datetime, days: float, keep: int, is_forced: bool) -> Sequence[RunInfo]:
     """Choose the runs that are older than ``days``, the newest ``keep`` apart.
 
@@ -76,6 +98,14 @@ def to_prune(runs: Sequence[RunInfo], *, now: datetime, days: float, keep: int, 
         and info.state != "going on"
         and (is_forced or not info.is_resumable)
     ]
+
+
+def _sends(run: RunDir) -> str | None:
+    """The name of the campaign, or of the jobs, that a run sends; None where it does not say."""
+    try:
+        return manifests.load(run).name if run.has(MANIFEST) else None
+    except (InputError, StorageError):
+        return None
 
 
 def _made_at(run_dir: RunDir) -> datetime:

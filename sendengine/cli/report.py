@@ -4,10 +4,9 @@ from pathlib import Path
 
 import click
 
-from sendengine.campaign import manifest as manifests
-from sendengine.campaign.inventory import describe
+from sendengine.campaign.inventory import describe, find_run
 from sendengine.campaign.report import DamagedReportError, parse
-from sendengine.campaign.rundir import MANIFEST, REPORT, RunDir, find_runs
+from sendengine.campaign.rundir import REPORT, RunDir
 from sendengine.cli.carrying import command_line, resume_line
 from sendengine.cli.options import json_option, runs_dir_option
 from sendengine.cli.output import note, say, show_json
@@ -48,32 +47,3 @@ def _without_report(found: RunDir) -> str:
         return f"{found.path}: has no {REPORT} yet: it is going on; {command_line('status', found)} shows how far it is"
     more = f"; to go on with it: {resume_line(found)}" if info.is_resumable else ""
     return f"{found.path}: has no {REPORT}; the run has not finished, or was killed{more}"
-
-
-def find_run(name: str, runs_dir: Path) -> RunDir:
-    """Find a run by its directory, its name, the start of it, or what it sends where only one sends that.
-
-    Raises InputError, and StorageError where the directory cannot be read.
-    """
-    place = Path(name)
-    if any(RunDir(place).has(file) for file in (REPORT, MANIFEST)):
-        return RunDir(place.resolve() if place.name in {"", ".."} else place)  # "." has no name that a run could have
-    runs = find_runs(runs_dir)
-    if name == "latest" and runs:
-        return runs[-1]
-    found = [run for run in runs if run.run == name] or [run for run in runs if name and run.run.startswith(name)]
-    how = "begin with" if found else "send"
-    found = found or [run for run in runs if _sends(run) == name]
-    if len(found) == 1:
-        return found[0]
-    what = f"{len(found)} runs {how} {name!r}" if found else f"there is no run {name!r}"
-    known = ", ".join(run.run for run in (found or runs)[-5:])
-    raise InputError(f"{runs_dir}: {what}; " + (f"the last are: {known}" if known else "it holds no runs"))
-
-
-def _sends(run: RunDir) -> str | None:
-    """The name of the campaign, or of the jobs, that a run sends; None where it does not say."""
-    try:
-        return manifests.load(run).name if run.has(MANIFEST) else None
-    except (InputError, StorageError):
-        return None

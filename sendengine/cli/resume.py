@@ -7,6 +7,7 @@ import click
 
 from sendengine.campaign import manifest as manifests
 from sendengine.campaign.exits import FINISHED, Exit
+from sendengine.campaign.inventory import find_run
 from sendengine.campaign.manifest import Manifest
 from sendengine.campaign.report import DamagedReportError, parse
 from sendengine.campaign.run import RunOptions
@@ -27,7 +28,6 @@ from sendengine.cli.options import (
     yes_option,
 )
 from sendengine.cli.output import note
-from sendengine.cli.report import find_run
 from sendengine.cli.session import Session
 from sendengine.cli.slower import slowed
 from sendengine.errors import InputError

@@ -11,7 +11,7 @@ import click
 from sendengine.campaign import manifest as manifests
 from sendengine.campaign.begun import RETRIES, Begun, Registry, retry_identity
 from sendengine.campaign.exits import Exit
-from sendengine.campaign.inventory import describe
+from sendengine.campaign.inventory import describe, find_run
 from sendengine.campaign.manifest import Manifest
 from sendengine.campaign.retrying import RETRIED, Retry, plan_retry
 from sendengine.campaign.retryrun import fill_journal, kept_of, save_manifest, write_jobs
@@ -32,7 +32,6 @@ from sendengine.cli.options import (
     yes_option,
 )
 from sendengine.cli.output import counted, note
-from sendengine.cli.report import find_run
 from sendengine.cli.resume import session_of
 from sendengine.cli.slower import slowed
 from sendengine.core.jobs import Job

@@ -15,13 +15,12 @@ from msgspec import to_builtins
 
 from sendengine.campaign.control import give_order
 from sendengine.campaign.exits import CUT_SHORT, Exit
-from sendengine.campaign.inventory import describe
+from sendengine.campaign.inventory import describe, find_run
 from sendengine.campaign.rundir import STATUS, RunDir
 from sendengine.campaign.status import LaneStatus, Status, read_status
 from sendengine.cli.carrying import resume_line
 from sendengine.cli.options import json_option, requests_per_s, runs_dir_option
 from sendengine.cli.output import ceiling, duration, note, say, show_json, show_json_line
-from sendengine.cli.report import find_run
 from sendengine.errors import InputError
 
 _WATCH_S: Final = 1.0
