@@ -17,7 +17,8 @@ from sendengine.core.bucket import Bucket
 from sendengine.core.stalls import StallWatch
 
 SLOWEST_RATE: Final = 1 / 60
-NORMAL_EVERY: Final = 10  # while high ones wait too, each tenth permit is a normal one's
+NORMAL_EVERY: Final = 10
+"""While high ones wait too, each tenth permit is a normal one's, and each tenth request that is taken."""
 
 
 class GateClosedError(Exception):

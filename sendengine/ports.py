@@ -318,7 +318,7 @@ class RequestRecord(Struct, frozen=True):
     """A request that has settled, for reports. Instants are seconds since the epoch; None where it never left.
 
     ``parts`` pairs each job that rode in it with what came of its recipients; ``outcome`` is the request's own
-    (`sendengine.core.outcomes.OUTCOME_NAMES`, or ``"split"`` where smaller requests take its place).
+    (`sendengine.core.outcomes.OUTCOME_NAMES`, or `SPLIT` where smaller requests take its place).
     ``status`` is 0 where there never was a reply. ``cf_ray`` is Cloudflare's handle for support.
     """
 

@@ -13,13 +13,11 @@ from typing import Final
 from sendengine.campaign.errorbudget import LEAST, ErrorBudget
 from sendengine.campaign.work import Item, Work
 from sendengine.core.jobs import CreateNotification
-from sendengine.core.outcomes import Abandoned, Accepted, Expired, Outcome, Unreachable
+from sendengine.core.outcomes import SPLIT, Abandoned, Accepted, Expired, Outcome, Unreachable
 from sendengine.ports import RequestRecord
 
 ALONE: Final = 5
 """Single recipients that are tried, one after another, before a campaign of a request a row is taken for faulty."""
-
-_SPLIT: Final = "split"  # the outcome of a request whose place smaller ones take
 
 
 class Judge:
@@ -56,7 +54,7 @@ class Judge:
 
     def request_settled(self, record: RequestRecord) -> None:
         """Count a request of a jobs file: several of its jobs may share one, and are one error then."""
-        if self._work.is_campaign or self._budget is None or record.outcome == _SPLIT:
+        if self._work.is_campaign or self._budget is None or record.outcome == SPLIT:
             return
         outcomes = [part.outcome for _, part in record.parts]
         if not all(map(_says_nothing, outcomes)):

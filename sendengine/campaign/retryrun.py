@@ -15,7 +15,7 @@ from sendengine.campaign.books import BOOKS, parse_books
 from sendengine.campaign.manifest import Manifest, input_file
 from sendengine.campaign.retrying import Kept, Replay, Retry, seal_of
 from sendengine.campaign.rowsets import Selection
-from sendengine.campaign.rundir import FAILURES, JOURNAL, RunDir
+from sendengine.campaign.rundir import FAILURES, INPUT, JOURNAL, RunDir
 from sendengine.core.joblines import job_fields
 from sendengine.core.jobs import Job
 from sendengine.journal.campaign_ledger import CampaignLedger
@@ -24,7 +24,6 @@ from sendengine.journal.records import JobEntry, RequestEntry
 from sendengine.journal.store import Store
 from sendengine.settings import JournalSettings
 
-JOBS: Final = "input.jsonl"
 _BATCH: Final = 50  # requests in one group of the journal
 
 
@@ -49,7 +48,7 @@ async def kept_of(run_dir: RunDir, manifest: Manifest) -> Kept:
 def write_jobs(run_dir: RunDir, retry: Retry) -> None:
     """Write the new jobs as the run's input; raises StorageError."""
     lines = b"".join(orjson.dumps(job_fields(job), option=orjson.OPT_APPEND_NEWLINE) for job in retry.new)
-    run_dir.write(JOBS, lines)
+    run_dir.write(INPUT, lines)
 
 
 async def fill_journal(
@@ -93,7 +92,7 @@ def save_manifest(
     run_dir: RunDir, before: Manifest, retry: Retry, *, begun_at_s: float, durability: str, identity: str = ""
 ) -> Manifest:
     """Write the manifest of a retry of the run ``before``, and return it; raises StorageError."""
-    path = run_dir.path / JOBS
+    path = run_dir.path / INPUT
     manifest = Manifest(
         run=run_dir.run,
         name=before.name,

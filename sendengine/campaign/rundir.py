@@ -31,12 +31,12 @@ JOURNAL: Final = "journal.db"
 STATUS: Final = "status.json"
 CONTROL: Final = "control.json"
 REQUESTS: Final = "requests.jsonl"
+INPUT: Final = "input.jsonl"  # what came on standard input; of a retry, its new jobs
 FAILURES: Final = "failures.jsonl"
 FAILURE_SUMS: Final = "failures.sums"
 UNREACHABLE: Final = "unreachable.jsonl"
 INVALID: Final = "invalid.jsonl"
 _LOCK: Final = "lock"
-_SPOOLED: Final = "input.jsonl"
 _LONGEST_NAME: Final = 60
 _NAME: Final = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[a-z0-9-]+")
 _LOCK_TRIES: Final = 10
@@ -128,7 +128,7 @@ class RunDir:
 
     def spool(self, source: BinaryIO) -> Path:
         """Copy a stream, such as standard input, into the directory, and return where; raises StorageError."""
-        path = self.path / _SPOOLED
+        path = self.path / INPUT
         with as_storage_error(path), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as copy:
             shutil.copyfileobj(source, copy)
             copy.flush()

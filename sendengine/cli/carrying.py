@@ -12,13 +12,13 @@ from sendengine.campaign.run import RunResult
 from sendengine.campaign.rundir import FAILURES, MANIFEST, REQUESTS, RunDir
 from sendengine.cli import summary
 from sendengine.cli.loop import run
+from sendengine.cli.options import DEFAULT_RUNS
 from sendengine.cli.output import note, say, show_json
 from sendengine.cli.session import Session, perform
 from sendengine.errors import StorageError
 from sendengine.settings import DEFAULT_FILE
 
 _WITH_SETTINGS: Final = frozenset({"resume", "retry"})
-DEFAULT_RUNS: Final = Path("runs")
 
 
 def carry_out(session: Session, *, is_json: bool) -> int:

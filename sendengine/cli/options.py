@@ -21,11 +21,12 @@ config_option: Final = click.option(
     metavar="FILE",
     help="The settings file.",
 )
+DEFAULT_RUNS: Final = Path("runs")
 runs_dir_option: Final = click.option(
     "--runs-dir",
     "runs_dir",
     type=click.Path(path_type=Path, file_okay=False),
-    default="runs",
+    default=DEFAULT_RUNS,
     show_default=True,
     metavar="DIR",
     help="Where each run leaves its report.",

@@ -86,6 +86,9 @@ OUTCOME_NAMES: dict[type, str] = {
 }
 """What reports and files call each outcome."""
 
+SPLIT = "split"
+"""What they call the end of a request whose place smaller ones take."""
+
 
 _FROM_BEST_TO_WORST = (Accepted, Unreachable, Expired, Rejected, Abandoned, GaveUp, Ambiguous)
 

@@ -6,7 +6,7 @@ Units: seconds on the running loop's clock; records carry seconds since the epoc
 import time
 from collections.abc import Callable, Sequence
 
-from sendengine.core.outcomes import OUTCOME_NAMES, Outcome
+from sendengine.core.outcomes import OUTCOME_NAMES, SPLIT, Outcome
 from sendengine.core.verdicts import Took
 from sendengine.engine.custody import Custody
 from sendengine.engine.intake import Intake
@@ -74,7 +74,7 @@ class Books:
                 message_id="" if took is None else took.message_id,
                 recipients=sealed.recipients,
                 parts=tuple((receipt.job, part) for receipt, part in parts),
-                outcome="split" if outcome is None else OUTCOME_NAMES[type(outcome)],
+                outcome=SPLIT if outcome is None else OUTCOME_NAMES[type(outcome)],
                 status=sealed.status,
                 attempts=sealed.attempts,
                 replayed=took is not None and took.replayed,

@@ -36,12 +36,11 @@ from sendengine.engine.returns import Returns
 from sendengine.engine.sealed import Sealed
 from sendengine.engine.source import AT_ONCE, Resolution, Source
 from sendengine.engine.worker import StaleRequestError, Worker
-from sendengine.limiter import GateClosedError
+from sendengine.limiter import NORMAL_EVERY, GateClosedError
 from sendengine.telemetry.counters import LaneCounters
 
 _LIMIT_REACHED: Final = "the application limit has no room, and its policy is to reject"
 _PASSED: Final = 64  # requests that are not sent, in one turn of the loop: about a millisecond of work
-_NORMAL_TURN: Final = 10  # of ten pulls while both urgencies wait, one is for a normal job
 
 
 class Lane:
@@ -351,7 +350,7 @@ class Lane:
     def _next(self, *, now_s: float) -> Sealed | None:
         returns = self.returns
         self._pulls += 1
-        prefer_normal = self._pulls % _NORMAL_TURN == 0
+        prefer_normal = self._pulls % NORMAL_EVERY == 0
         if returns.count:
             returns.ripen(now_s=now_s)
             has_high = self.source.has_high and not prefer_normal and not returns.is_high
