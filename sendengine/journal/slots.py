@@ -18,7 +18,7 @@ from typing import Final, TypeAlias
 from weakref import WeakSet
 
 from sendengine.errors import StorageError
-from sendengine.journal.connection import OURS_ALONE, Connect, connect_sqlite, errors_of
+from sendengine.journal.connection import OURS_ALONE, errors_of
 from sendengine.journal.outbox import Outbox
 from sendengine.settings import JournalSettings
 
@@ -133,12 +133,12 @@ def _forget_all() -> None:
 os.register_at_fork(after_in_child=_forget_all)
 
 
-async def open_slots(state_dir: Path, settings: JournalSettings, *, connect: Connect = connect_sqlite) -> Slots:
+async def open_slots(state_dir: Path, settings: JournalSettings) -> Slots:
     """Take a slot of ``state_dir``, and adopt what dead engines left in others.
 
     Raises StorageError where none can be had; one that cannot be locked or adopted is left alone, with a warning.
     """
-    open_outbox: _Open = partial(Outbox.open, settings=settings, connect=connect)
+    open_outbox: _Open = partial(Outbox.open, settings=settings)
     path, lock = _first_free(state_dir)
     try:
         slots = Slots(await open_outbox(path), lock=lock, open_outbox=open_outbox)

@@ -41,7 +41,7 @@ class _Content(Struct, frozen=True, forbid_unknown_fields=True):
     schema: Literal[1] = 1
 
 
-def open_volume_ledger(state_dir: Path, *, app_id: str, window: WindowKind, now_s: WallClock = time) -> VolumeLedger:
+def open_volume_ledger(state_dir: Path, *, app_id: str, window: WindowKind) -> VolumeLedger:
     """Return the app's ledger in ``state_dir``, or, with a warning, one in memory where that cannot be written.
 
     It blocks for as long as a small file takes to write; call it while starting up.
@@ -52,8 +52,8 @@ def open_volume_ledger(state_dir: Path, *, app_id: str, window: WindowKind, now_
             pass
     except StorageError as error:
         _log.warning("the application limit is counted for this process alone: %s", error)
-        return MemoryVolumeLedger(window=window, now_s=now_s)
-    return FileVolumeLedger(path, window=window, now_s=now_s)
+        return MemoryVolumeLedger(window=window, now_s=time)
+    return FileVolumeLedger(path, window=window, now_s=time)
 
 
 class MemoryVolumeLedger:
