@@ -140,11 +140,6 @@ class Store:
         return self._flusher.flush_s
 
     @property
-    def is_empty(self) -> bool:
-        """Whether it holds no record, and none is on its way."""
-        return self._flusher.holds_at_most(0)
-
-    @property
     def has_values_alone(self) -> bool:
         """Whether it holds nothing but named values, and nothing is on its way."""
         return self._flusher.holds_at_most(len(self._value_ids))
@@ -276,12 +271,6 @@ class Store:
         """Keep something by its name, in the place of what was kept there."""
         if self._flusher.failure is None:
             self._flusher.lazy.archived[kind, name] = Archived(round(self._now_s()), payload)
-            self._flusher.stir()
-
-    def forget(self, kind: int, name: str) -> None:
-        """Keep something no longer."""
-        if self._flusher.failure is None:
-            self._flusher.lazy.forget((kind, name))
             self._flusher.stir()
 
     async def find(self, kind: int, name: str) -> bytes | None:

@@ -64,9 +64,9 @@ def test_what_nobody_waits_for_goes_within_a_quarter_second_and_alone_if_need_be
         store = await Store.open(tmp_path / "a.db", connect=disk.connect)
         record = await put(store, b"x")
         store.remove(record)
-        assert not store.is_empty
+        assert not store.has_values_alone
         await asyncio.sleep(0.25)
-        assert store.is_empty
+        assert store.has_values_alone
         assert len(disk.groups) == 2
         await store.aclose()
 
@@ -265,7 +265,6 @@ async def test_closing_writes_what_waits_and_turns_away_what_comes_later(tmp_pat
     store.put(1, b"y", done=late)
     store.remove(1)
     store.archive(1, "a", b"x")
-    store.forget(1, "a")
     store.stir()
     with pytest.raises(StorageError, match="is closed"):
         await late.wait()
@@ -339,8 +338,7 @@ async def test_what_is_archived_is_found_before_and_after_it_is_on_disk(tmp_path
     found = await asyncio.gather(*(store.find(1, name) for name in ("a", "b", "a", "c")))
     assert found == [b"second", None, b"second", None]
     assert len(disk.statements) == 2  # the first at once, those that came meanwhile together
-    store.forget(1, "a")
-    await store.flush()
+    await store.put_as_one((), forgotten=[(1, "a")])
     assert await store.find(1, "a") is None
     await store.aclose()
     store = await Store.open(tmp_path / "a.db")
