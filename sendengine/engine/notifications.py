@@ -133,9 +133,8 @@ class NotificationSource:
             return None
         ids = left.to.ids if left.to.is_listed else ()
         group = _group_of(left, content, receipt.deadline_s)
-        share = PackShare(receipt, ids)
-        pack = Pack(group, (share,), ids, receipt.deadline_s, receipt.is_high)
-        sealed = self._seal(pack, _plain((share,)), now_s=now_s)
+        pack = Pack(group, (PackShare(receipt, ids),), ids, receipt.deadline_s, receipt.is_high)
+        sealed = self._seal(pack, [(receipt, ids)], now_s=now_s)
         sealed.is_counted = True
         sealed.maybe_received_at_s = sealed.sent_at_s = now_s
         return sealed
