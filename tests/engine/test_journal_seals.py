@@ -196,8 +196,8 @@ def test_the_journal_and_the_observer_learn_of_a_settlement_in_one_step(tmp_path
     async def main() -> None:
         small = BatchingSettings(max_recipients_per_request=2)
         async with durable(tmp_path, transport, journal, observer=log, batching=small) as engine:
-            engine.submit_nowait(note("a"))
-            engine.submit_nowait(note("b", "c"))
+            for receipt in (engine.submit_nowait(note("a")), engine.submit_nowait(note("b", "c"))):
+                await settled(receipt)
         assert_nothing_left(engine, transport, disk)
 
     run_virtually(main())
