@@ -392,9 +392,9 @@ class SendEngine:
         for lane in self._lanes.values():
             await lane.aclose()
         self._monitor.stop()
-        for app in self._apps.values():
-            await app.aclose()
         await self._journals.aclose()
         await on_a_thread(partial(memorise, self._settings.state_dir, list(self._lanes.values())))
+        for app in self._apps.values():  # last: a transport may be of another's making, and raise
+            await app.aclose()
         self._is_open = False
         announce("stopped", "the engine has stopped")

@@ -45,16 +45,17 @@ SLOW = {"ceilings": CeilingSettings(create_notification=10)}
 
 
 class SlowJournal(FakeJournal):
-    """One that is never open, and not closed at once."""
+    """One that is not opened while it is slow, and not closed before it may be."""
 
     def __init__(self, disk: Disk) -> None:
         super().__init__(disk)
         self.is_opening, self.may_close = asyncio.Event(), asyncio.Event()
-        self.is_closed = False
+        self.is_slow, self.is_closed = True, False
 
     async def recover(self, *, when_failed: Callable[[StorageError], None]) -> Recovered:
         self.is_opening.set()
-        await asyncio.Event().wait()
+        if self.is_slow:
+            await asyncio.Event().wait()
         return await super().recover(when_failed=when_failed)
 
     async def aclose(self) -> None:
@@ -365,6 +366,26 @@ def test_an_entering_that_is_cancelled_twice_closes_all_the_same(tmp_path: Path)
     run_virtually(main())
     assert journal.is_closed
     assert transport.is_closed
+
+
+def test_a_transport_that_raises_when_it_is_closed_keeps_no_journal_open(tmp_path: Path) -> None:
+    class Raising(FakeTransport):
+        async def aclose(self) -> None:
+            await super().aclose()
+            raise ConnectionError("it was closed before")
+
+    journal = SlowJournal(Disk())
+    journal.is_slow = False
+    journal.may_close.set()
+
+    async def main() -> None:
+        with pytest.raises(ConnectionError):
+            async with durable(tmp_path, Raising(), journal) as engine:
+                assert isinstance(await settled(await engine.submit(note("a"))), Accepted)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run_virtually(main())
+    assert journal.is_closed
 
 
 def test_a_key_that_cannot_be_read_is_found_when_the_engine_is_entered(tmp_path: Path) -> None:
