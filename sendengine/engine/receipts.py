@@ -45,7 +45,10 @@ class Receipt(Struct, eq=False):
         if self._outcome is None:
             waiter: asyncio.Future[None] = (self.loop or asyncio.get_running_loop()).create_future()
             self._follow(waiter)
-            yield from waiter
+            try:
+                yield from waiter
+            finally:
+                self._unfollow(waiter)
         if self._outcome is None:
             raise AssertionError("a receipt's waiters are woken by its outcome")
         self.is_awaited = True
@@ -144,6 +147,14 @@ class Receipt(Struct, eq=False):
             held.append(follower)
         else:
             self._followers = [held, follower]
+
+    def _unfollow(self, waiter: asyncio.Future[None]) -> None:
+        """Somebody waits no more: who looks in every second may do so for as long as the job is held."""
+        held = self._followers
+        if held is waiter:
+            self._followers = None
+        elif isinstance(held, list):
+            held.remove(waiter)
 
 
 _Follower = Callable[[Receipt], None] | asyncio.Future[None]

@@ -60,6 +60,24 @@ async def test_a_waiter_that_is_cancelled_disturbs_no_other() -> None:
     assert one.cancelled()
 
 
+async def test_nothing_is_kept_of_those_who_waited_for_a_while() -> None:
+    receipt = receipt_of(note("a"))
+    told: list[Receipt] = []
+    for _ in range(2):
+        for _ in range(10):
+            waiting = [asyncio.ensure_future(within(receipt)) for _ in range(3)]
+            await pass_turns(2)
+            for waiter in waiting:
+                waiter.cancel()
+            await asyncio.wait(waiting)
+        assert receipt._followers in (None, [], [told.append])  # looks inside: what is kept shows nowhere else
+        receipt.add_done_callback(told.append)
+    receipt.book(Part(("a",), Accepted()))
+    receipt.settle()
+    await pass_turns()
+    assert told == [receipt, receipt]
+
+
 async def test_callbacks_are_called_once_each_and_at_once_where_it_has_settled() -> None:
     receipt = receipt_of(note("a"))
     called: list[str] = []
