@@ -18,7 +18,8 @@ class RetryBudget:
     """Starts with a minute's worth of quiet seconds: 600 retries.
 
     It binds only while the lane answers fewer than half of its attempts
-    (`sendengine.core.answers.AnswerWindow.is_answering`): until then a retry costs nothing.
+    (`sendengine.core.answers.AnswerWindow.is_answering`): until then a retry costs nothing. What a server refused
+    before it looked at it is repeated without it.
     """
 
     __slots__ = ("_balance", "_requests", "_second", "_settled_at_s")

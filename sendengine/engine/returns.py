@@ -75,13 +75,14 @@ class Returns:
     def ripen(self, *, now_s: float) -> None:
         """Let those go at once that are due, as far as the retry budget pays for them.
 
+        What a server has refused unread it need not pay for: that has cost the server nothing, and us a permit.
         In an outage one that may safely go is a probe at hand, for where there is nothing fresh to probe with: a
         request that is itself at fault must not be the probe for ever.
         """
         while self._due_s() <= now_s:
             if self._retries.is_outage and self.has_ready:
                 return
-            wait_s = self._retries.may_repeat(now_s=now_s)
+            wait_s = 0.0 if self._later[0][3].was_refused else self._retries.may_repeat(now_s=now_s)
             if wait_s:
                 self._paid_at_s = now_s + wait_s
                 return

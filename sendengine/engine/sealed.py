@@ -70,6 +70,11 @@ class Sealed(Struct, eq=False):
         return self.maybe_received_at_s is not None
 
     @property
+    def was_refused(self) -> bool:
+        """Whether it had a permit before, and no attempt can have taken effect."""
+        return self.first_sent_at_s is not None and not self.maybe_sent
+
+    @property
     def cf_ray(self) -> str:
         """Cloudflare's handle for support, of the last reply."""
         return self.headers.get("cf-ray", "")

@@ -15,6 +15,7 @@ def make_retries() -> Retries:
 
 
 def make_sealed(number: int) -> Sealed:
+    """Make a request whose connection could not be opened."""
     request = NotificationRequest("app", f"key {number}", b"{}", external_id(f"u{number}"), "push")
     sealed = Sealed.of(request, shares=(), origin=None, is_high=False, deadline_s=None, now_s=NOW_S)
     sealed.sequence = number
@@ -47,6 +48,20 @@ def test_repeats_that_are_due_together_wait_until_the_budget_has_earned_the_next
         sequence += [] if (sealed := returns.pop()) is None else [sealed.sequence]
         assert now_s < NOW_S + 1
     assert sequence == [0, 1, 2]
+
+
+def test_what_was_refused_unread_goes_again_whatever_the_budget_says() -> None:
+    """It cost the server nothing, and a permit bounds its repeats; else a server that refuses six of ten is slow."""
+    retries = make_retries()
+    returns = Returns(retries)
+    spend(retries)
+    for number, may_have_effect in enumerate((False, False, True)):
+        refused = make_sealed(number)
+        refused.launch(now_s=NOW_S - 1)
+        refused.maybe_received_at_s = NOW_S - 1 if may_have_effect else None
+        returns.push_later(refused, at_s=NOW_S, not_before_s=NOW_S)
+    returns.ripen(now_s=NOW_S)
+    assert [returns.pop() is not None for _ in range(3)] == [True, True, False]
 
 
 def test_a_budget_that_had_nothing_keeps_nobody_once_requests_are_answered() -> None:
