@@ -3,7 +3,7 @@
 Units: rows are counted from 0, lines from 1.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -113,6 +113,17 @@ def read_jobs(
                 yield number, error
 
 
+def app_named(name: str | None, apps: Collection[str]) -> str:
+    """Which of the configured apps is meant, None being the only one there is. Raises InvalidJobError."""
+    if name is None:
+        if len(apps) == 1:
+            return next(iter(apps))
+        raise InvalidJobError("app", f"is missing; the settings have {', '.join(apps)}")
+    if name not in apps:
+        raise InvalidJobError("app", f"{name!r} is not configured; {mend(name, apps, what='the settings have')}")
+    return name
+
+
 class _Judge:
     """Decides whether a job can be sent with these settings, and adds up whom the jobs go to."""
 
@@ -126,7 +137,7 @@ class _Judge:
         """Take a job into account; raises InvalidJobError where it cannot be sent."""
         if isinstance(job, InvalidJobError):
             raise job
-        app = self._app_of(job)
+        app = app_named(job.app, self._fences)
         target, field = (job.to, "to") if isinstance(job, CreateNotification) else (job.user, "user")
         if target.is_listed:
             faults = self._check(app, target.name).faults(target.ids)
@@ -137,17 +148,6 @@ class _Judge:
                 f"{field}.{target.kind}", f"reach whom they like, and app {app!r} has only_to; name the recipients"
             )
         self._count(app, job)
-
-    def _app_of(self, job: Job) -> str:
-        if job.app is None:
-            if len(self._fences) == 1:
-                return next(iter(self._fences))
-            raise InvalidJobError("app", f"is missing; the settings have {', '.join(self._fences)}")
-        if job.app not in self._fences:
-            raise InvalidJobError(
-                "app", f"{job.app!r} is not configured; {mend(job.app, self._fences, what='the settings have')}"
-            )
-        return job.app
 
     def _check(self, app: str, target: str) -> IdCheck:
         check = self._checks.get((app, target))

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from sendengine.campaign.blocks import Stamp
 from sendengine.campaign.definition import Campaign, load_campaign
-from sendengine.campaign.jobsfile import Audience, AudienceSize, JobsSurvey, read_jobs, survey_jobs
+from sendengine.campaign.jobsfile import Audience, AudienceSize, JobsSurvey, app_named, read_jobs, survey_jobs
 from sendengine.campaign.packs import Pack, can_begin_anew, make_packs
 from sendengine.campaign.plan import Plan, make_plan
 from sendengine.campaign.rehearsal import make_test_packs
@@ -21,7 +21,6 @@ from sendengine.campaign.rowsets import Selection
 from sendengine.campaign.survey import Survey, survey_campaign
 from sendengine.campaign.tables import START, Mark
 from sendengine.core.jobs import CreateNotification, Job
-from sendengine.core.spelling import mend
 from sendengine.core.targets import IMPLIED_CHANNEL
 from sendengine.errors import InputError, InvalidJobError
 from sendengine.settings import Settings
@@ -243,13 +242,7 @@ def _named(job: Job) -> int:
 
 
 def _app_of(path: Path, campaign: Campaign, settings: Settings) -> str:
-    if campaign.app is None:
-        if len(settings.apps) == 1:
-            return next(iter(settings.apps))
-        raise InputError(f"{path}: campaign.app: is missing; the settings have {', '.join(settings.apps)}")
-    if campaign.app not in settings.apps:
-        raise InputError(
-            f"{path}: campaign.app: {campaign.app!r} is not configured; "
-            f"{mend(campaign.app, settings.apps, what='the settings have')}"
-        )
-    return campaign.app
+    try:
+        return app_named(campaign.app, settings.apps)
+    except InvalidJobError as error:
+        raise InputError(f"{path}: campaign.app: {error.problem}") from None
