@@ -32,7 +32,7 @@ class Expectation(Struct, frozen=True):
             )
 
 
-def is_terminal() -> bool:
+def can_ask() -> bool:
     """Whether a person can be asked and can see the question."""
     return output.is_terminal(sys.stdin) and output.is_terminal(sys.stderr)
 
@@ -45,7 +45,7 @@ def confirm(*, name: str, recipients: int | None, is_sure: bool) -> bool:
     is_many = recipients is None or recipients > CAREFUL_ABOVE
     if is_sure:
         return True
-    if not is_terminal():
+    if not can_ask():
         if not is_many:
             return True
         many = "an unknown number of recipients may be" if recipients is None else f"{recipients:,} recipients are"

@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from sendengine.campaign.exits import Exit
-from sendengine.cli.asking import is_terminal
+from sendengine.cli.asking import can_ask
 from sendengine.cli.options import config_option, json_option, yes_option
 from sendengine.cli.output import note, say, show_json
 from sendengine.errors import SettingsError
@@ -77,7 +77,7 @@ def init_command(*, config: Path, app_id: str, plan: str, is_sure: bool, is_json
 
 
 def _may_overwrite(path: Path) -> bool:
-    if not is_terminal():
+    if not can_ask():
         note(f"sendengine: {path} is there already, and nothing was written; overwrite it with --yes")
         raise click.exceptions.Exit(Exit.USAGE)
     return click.confirm(f"{path} is there already. Overwrite it?", default=False, err=True)

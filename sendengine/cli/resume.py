@@ -13,7 +13,7 @@ from sendengine.campaign.report import DamagedReportError, parse
 from sendengine.campaign.run import RunOptions
 from sendengine.campaign.rundir import JOURNAL, REPORT, REQUESTS, RunDir
 from sendengine.campaign.saved import check_age, saved_work, settings_for
-from sendengine.cli.asking import is_terminal
+from sendengine.cli.asking import can_ask
 from sendengine.cli.beginning import claim, with_limits
 from sendengine.cli.carrying import carry_out
 from sendengine.cli.options import (
@@ -79,7 +79,7 @@ def resume_command(  # noqa: PLR0913 - the options of a command line
         claim(run_dir, manifest, settings)
         note(f"Run {run_dir.run}")
         note(f"{manifest.name}: going on with {manifest.total:,} {session.work.noun}, less what is done")
-        if is_terminal() and not is_sure and not click.confirm("Go on?", default=False, err=True):
+        if can_ask() and not is_sure and not click.confirm("Go on?", default=False, err=True):
             note("Nothing was sent.")
             raise click.exceptions.Exit(Exit.USAGE)
         code = carry_out(session, is_json=is_json)

@@ -16,7 +16,7 @@ from sendengine.campaign.recorder import write_invalid
 from sendengine.campaign.run import RunOptions
 from sendengine.campaign.rundir import RunDir
 from sendengine.cli import overview
-from sendengine.cli.asking import Expectation, confirm, is_terminal
+from sendengine.cli.asking import Expectation, can_ask, confirm
 from sendengine.cli.beginning import Beginning, ending_of, with_limits
 from sendengine.cli.carrying import carry_out
 from sendengine.cli.forecast import reached
@@ -143,7 +143,7 @@ def _send(choices: Choices, place: RunPlace, options: RunOptions, *, is_sure: bo
     """Send, and return the exit code; a run's directory stays only where something was begun."""
     beginning = None
     try:
-        shown = prepare(choices, place, is_exact=False, is_asked=is_terminal())
+        shown = prepare(choices, place, is_exact=False, is_asked=can_ask())
         if not choices.test and shown.work.total:  # nothing to send begins nothing: the file may be empty by mistake
             beginning = Beginning(shown, edition=choices.edition)
             beginning.check()

@@ -20,7 +20,7 @@ def asked(
     monkeypatch: pytest.MonkeyPatch, recipients: int | None, *, typed: str | None, is_sure: bool = False
 ) -> tuple[str, str]:
     """Return what came of it, and what was asked; ``typed`` None where nobody can be asked."""
-    monkeypatch.setattr(asking, "is_terminal", lambda: typed is not None)
+    monkeypatch.setattr(asking, "can_ask", lambda: typed is not None)
 
     @click.command()
     def ask() -> None:

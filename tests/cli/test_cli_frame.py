@@ -188,7 +188,7 @@ def test_init_overwrites_nothing_where_nobody_can_be_asked() -> None:
 
 @pytest.mark.parametrize(("answer", "is_kept"), [("n\n", True), ("\n", True), ("y\n", False)])
 def test_init_asks_before_it_overwrites(monkeypatch: pytest.MonkeyPatch, answer: str, is_kept: bool) -> None:
-    monkeypatch.setattr("sendengine.cli.init.is_terminal", lambda: True)
+    monkeypatch.setattr("sendengine.cli.init.can_ask", lambda: True)
     Path("campaign.toml").write_text("mine")
     result = run("init", typed=answer)
     assert result.exit_code == 0
@@ -198,7 +198,7 @@ def test_init_asks_before_it_overwrites(monkeypatch: pytest.MonkeyPatch, answer:
 
 
 def test_an_interrupted_question_ends_in_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sendengine.cli.init.is_terminal", lambda: True)
+    monkeypatch.setattr("sendengine.cli.init.can_ask", lambda: True)
     Path("campaign.toml").write_text("mine")
     result = run("init", typed="")
     assert result.exit_code == 130

@@ -68,7 +68,7 @@ def test_on_a_terminal_the_campaigns_name_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, sending_mock: str, typed: str, code: int, requests: int
 ) -> None:
     for module in ("asking", "send"):
-        monkeypatch.setattr(f"sendengine.cli.{module}.is_terminal", lambda: True)
+        monkeypatch.setattr(f"sendengine.cli.{module}.can_ask", lambda: True)
     campaign(*(f"u-{n}" for n in range(1001)))
     result = run("send", "campaign.toml", typed=typed)
     assert result.exit_code == code
