@@ -16,7 +16,7 @@ from typing import Final, Literal, get_args
 from msgspec import Struct, ValidationError, convert, field
 from msgspec.structs import fields, replace
 
-from sendengine.core.jobs import CreateNotification, Json, UpdateUser, Urgency
+from sendengine.core.jobs import CreateNotification, Json, OnAmbiguous, OnMissing, UpdateUser, Urgency
 from sendengine.core.onesignal import ALIAS_CAP, CHANNELS
 from sendengine.core.spelling import TARGET_SLIPS, mend
 from sendengine.core.targets import Target, TargetKind
@@ -24,7 +24,6 @@ from sendengine.errors import InputError, InvalidJobError
 from sendengine.settings.kinds import NO_HOME
 
 Kind = Literal["create_notification", "update_user"]
-_KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 LISTED_KINDS: Final[tuple[TargetKind, ...]] = ("subscription_id", "email", "phone_number")
 
 NUMBER_PROPERTIES: Final[Mapping[str, type[int] | type[float]]] = {
@@ -83,8 +82,8 @@ class Campaign(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     urgency: Urgency = "normal"
     expires_at: datetime | None = None
     expires_in_s: float | None = None
-    on_ambiguous: Literal["report", "retry"] = "report"
-    on_missing: Literal["fail", "retry"] = "fail"
+    on_ambiguous: OnAmbiguous = "report"
+    on_missing: OnMissing = "fail"
 
     @property
     def is_notification(self) -> bool:
@@ -110,28 +109,13 @@ class Campaign(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return Target("alias", ids, kind, are_distinct=True)
 
 
-class _Table(Struct, frozen=True):
-    """``[campaign]`` as it stands in the file, before its parts are compared with one another."""
-
-    name: str
-    recipients: RecipientsFile
-    kind: str = "create_notification"
-    app: str | None = None
-    channel: str | None = None
-    message: dict[str, object] = field(default_factory=dict)
-    exclude: ExcludeFile | None = None
-    custom_data: dict[str, str] = field(default_factory=dict)
-    pack_custom_data: bool = False
-    tags: dict[str, str] = field(default_factory=dict)
-    properties: dict[str, str] = field(default_factory=dict)
-    dedupe: bool = True
-    urgency: str = "normal"
-    expires_at: datetime | None = None
-    expires_in_s: float | None = None
-    on_ambiguous: str = "report"
-    on_missing: str = "fail"
-
-
+_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "kind": get_args(Kind),
+    "channel": CHANNELS,
+    "urgency": get_args(Urgency),
+    "on_ambiguous": get_args(OnAmbiguous),
+    "on_missing": get_args(OnMissing),
+}
 _SUBTABLES: Final[Mapping[str, type[Struct]]] = {"recipients": RecipientsFile, "exclude": ExcludeFile}
 _EXAMPLE_IDS: Final = {
     "subscription_id": "8250eaf6-1a58-489e-b136-7c74a864b434",
@@ -145,8 +129,8 @@ def load_campaign(path: Path) -> Campaign:
     table = _read_table(path)
     try:
         _check_names(table)
-        raw = _converted(table)
-        campaign = _checked(raw, given=frozenset(table))
+        _check_choices(table)
+        campaign = _checked(_converted(table), given=frozenset(table))
     except _KeyError as error:
         raise InputError(f"{path}: {error}") from None
     return replace(
@@ -188,7 +172,7 @@ def _read_table(path: Path) -> Mapping[str, object]:
 
 def _check_names(table: Mapping[str, object]) -> None:
     """Refuse keys that do not exist, naming the nearest that does."""
-    _check_keys(table, _Table, prefix="")
+    _check_keys(table, Campaign, prefix="")
     for name, kind in _SUBTABLES.items():
         if isinstance(entries := table.get(name), dict):
             _check_keys(entries, kind, prefix=f"{name}.")
@@ -201,9 +185,17 @@ def _check_keys(entries: Mapping[str, object], kind: type[Struct], *, prefix: st
             raise _KeyError(f"{prefix}{name}", f"there is no such key; {mend(name, known)}")
 
 
-def _converted(table: Mapping[str, object]) -> _Table:
+def _check_choices(table: Mapping[str, object]) -> None:
+    """Refuse texts that are none of those that a key may have, naming the nearest that is."""
+    for key, known in _CHOICES.items():
+        value = table.get(key)
+        if isinstance(value, str) and value not in known:
+            raise _KeyError(key, f"got {value!r}; {mend(value, known, what='it is one of')}")
+
+
+def _converted(table: Mapping[str, object]) -> Campaign:
     try:
-        return convert(table, _Table, dec_hook=_as_path)
+        return convert(table, Campaign, dec_hook=_as_path)
     except ValidationError as error:
         what, _, where = str(error).partition(" - at `$")
         key = where.rstrip("`").lstrip(".")
@@ -213,10 +205,8 @@ def _converted(table: Mapping[str, object]) -> _Table:
         raise _KeyError(key, _TIME if what.startswith("Invalid RFC3339") else f"{what[0].lower()}{what[1:]}") from None
 
 
-def _as_path(kind: type, value: object) -> object:
-    """Convert what msgspec leaves to us: paths; and values of the message, which are looked at later."""
-    if kind is object:
-        return value
+def _as_path(_kind: type, value: object) -> object:
+    """Convert what msgspec leaves to us: paths."""
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("expected a file's path")
     try:
@@ -229,33 +219,21 @@ def _beside(path: Path, named: Path) -> Path:
     return path.parent / named
 
 
-def _checked(raw: _Table, *, given: frozenset[str]) -> Campaign:
-    if not raw.name or raw.name.isspace() or not raw.name.isprintable():
-        raise _KeyError("name", f"a printable text that is not empty, got {raw.name!r}")
-    kind = _one_of("kind", raw.kind, _KINDS)
-    campaign = Campaign(
-        name=raw.name,
-        recipients=_checked_recipients(raw.recipients),
-        kind="update_user" if kind == "update_user" else "create_notification",
-        app=raw.app,
-        channel=None if raw.channel is None else _one_of("channel", raw.channel, CHANNELS),
-        message={name: _as_json(value, f"message.{name}") for name, value in raw.message.items()},
-        exclude=raw.exclude,
-        custom_data=raw.custom_data,
-        pack_custom_data=raw.pack_custom_data,
-        tags=raw.tags,
-        properties=raw.properties,
-        dedupe=raw.dedupe and kind != "update_user",
-        urgency="high" if _one_of("urgency", raw.urgency, ("normal", "high")) == "high" else "normal",
-        expires_at=raw.expires_at,
-        expires_in_s=raw.expires_in_s,
-        on_ambiguous="retry" if _one_of("on_ambiguous", raw.on_ambiguous, ("report", "retry")) == "retry" else "report",
-        on_missing="retry" if _one_of("on_missing", raw.on_missing, ("fail", "retry")) == "retry" else "fail",
+def _checked(campaign: Campaign, *, given: frozenset[str]) -> Campaign:
+    if not campaign.name or campaign.name.isspace() or not campaign.name.isprintable():
+        raise _KeyError("name", f"a printable text that is not empty, got {campaign.name!r}")
+    _check_recipients(campaign.recipients)
+    campaign = replace(
+        campaign,
+        message={name: _as_json(value, f"message.{name}") for name, value in campaign.message.items()},
+        dedupe=campaign.dedupe and campaign.is_notification,
     )
     _check_expiry(campaign)
     for unfit in _FOR_UPDATES if campaign.is_notification else _FOR_NOTIFICATIONS:
         if unfit in given:
-            raise _KeyError(unfit, f'does not belong to a campaign of kind = "{kind}"; take it out, or change kind')
+            raise _KeyError(
+                unfit, f'does not belong to a campaign of kind = "{campaign.kind}"; take it out, or change kind'
+            )
     if campaign.is_notification:
         _check_notification(campaign)
     else:
@@ -263,13 +241,7 @@ def _checked(raw: _Table, *, given: frozenset[str]) -> Campaign:
     return campaign
 
 
-def _one_of(key: str, value: str, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise _KeyError(key, f"got {value!r}; {mend(value, known, what='it is one of')}")
-    return value
-
-
-def _checked_recipients(recipients: RecipientsFile) -> RecipientsFile:
+def _check_recipients(recipients: RecipientsFile) -> None:
     target = recipients.target
     if target in {"segments", "filters"}:
         raise _KeyError("recipients.target", f"{target} have no file of recipients; send them from a jobs file")
@@ -285,7 +257,6 @@ def _checked_recipients(recipients: RecipientsFile) -> RecipientsFile:
             f'is missing: OneSignal creates a subscription for each unknown recipient of target = "{target}"; '
             "say with create_subscriptions = true that this is meant, or use external_id or subscription_id",
         )
-    return recipients
 
 
 def _check_expiry(campaign: Campaign) -> None:

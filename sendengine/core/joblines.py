@@ -7,13 +7,13 @@ Units: ``expires_at`` is a time as ISO 8601 has it, ``expires_in_s`` seconds fro
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 from msgspec import Struct, field
 from msgspec.structs import fields
 
-from sendengine.core.jobs import CreateNotification, Job, Json, TagValue, UpdateUser
+from sendengine.core.jobs import CreateNotification, Job, Json, OnAmbiguous, OnMissing, TagValue, UpdateUser, Urgency
 from sendengine.core.spelling import TARGET_SLIPS, mend
 from sendengine.core.targets import Target, alias, email, filters, phone_number, segments, subscription_id
 from sendengine.errors import InvalidJobError
@@ -26,11 +26,11 @@ else:
 
 class _Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     app: str | None = None
-    urgency: Literal["high", "normal"] = "normal"
+    urgency: Urgency = "normal"
     expires_at: datetime | None = None
     expires_in_s: float | None = None
     idempotency_key: str | None = None
-    on_ambiguous: Literal["report", "retry"] = "report"
+    on_ambiguous: OnAmbiguous = "report"
 
 
 class _Notification(_Options, frozen=True, kw_only=True, tag_field="kind", tag="create_notification"):
@@ -47,7 +47,7 @@ class _Change(_Options, frozen=True, kw_only=True, tag_field="kind", tag="update
     properties: dict[str, Json] = field(default_factory=dict)
     deltas: dict[str, Json] = field(default_factory=dict)
     coalesce: bool = True
-    on_missing: Literal["fail", "retry"] = "fail"
+    on_missing: OnMissing = "fail"
 
 
 class _Failure(Struct, frozen=True):

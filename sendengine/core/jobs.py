@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 else:
     Json = Any  # msgspec cannot read an alias that names itself
 Urgency = Literal["high", "normal"]
+OnAmbiguous = Literal["report", "retry"]
+OnMissing = Literal["fail", "retry"]
 TagValue = str | int | float | bool | None
 
 _TARGETING: Final = frozenset(
@@ -77,7 +79,7 @@ class CreateNotification(Struct, frozen=True, kw_only=True, gc=False):
     expires_at: datetime | None = None
     expires_in_s: float | None = None
     idempotency_key: str | None = None
-    on_ambiguous: Literal["report", "retry"] = "report"
+    on_ambiguous: OnAmbiguous = "report"
     expected_recipients: int | None = None
 
     def __post_init__(self) -> None:
@@ -110,13 +112,13 @@ class UpdateUser(Struct, frozen=True, gc=False):
     properties: Mapping[str, Json] = {}
     deltas: Mapping[str, Json] = {}
     coalesce: bool = True
-    on_missing: Literal["fail", "retry"] = "fail"
+    on_missing: OnMissing = "fail"
     app: str | None = None
     urgency: Urgency = "normal"
     expires_at: datetime | None = None
     expires_in_s: float | None = None
     idempotency_key: str | None = None
-    on_ambiguous: Literal["report", "retry"] = "report"
+    on_ambiguous: OnAmbiguous = "report"
 
     def __post_init__(self) -> None:
         user = self.user

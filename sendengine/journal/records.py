@@ -10,14 +10,14 @@ Format: a JSON list a record; a request is such a list, a line feed, and its bod
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import msgspec
 import orjson
 from msgspec import Struct
 from msgspec.structs import astuple
 
-from sendengine.core.jobs import CreateNotification, Job, Json, TagValue, UpdateUser
+from sendengine.core.jobs import CreateNotification, Job, Json, OnAmbiguous, OnMissing, TagValue, UpdateUser, Urgency
 from sendengine.core.outcomes import OUTCOME_NAMES, Outcome
 from sendengine.core.targets import Rule, Target, TargetKind
 from sendengine.core.wire import WireRequest
@@ -173,11 +173,11 @@ class _TargetRow(Struct, array_like=True):
 
 class _OptionsRow(Struct, array_like=True):
     app: str | None
-    urgency: Literal["high", "normal"]
+    urgency: Urgency
     expires_at: datetime | None
     expires_in_s: float | None
     idempotency_key: str | None
-    on_ambiguous: Literal["report", "retry"]
+    on_ambiguous: OnAmbiguous
 
 
 class _NotificationRow(Struct, array_like=True, tag="n"):
@@ -192,7 +192,7 @@ class _ChangeRow(Struct, array_like=True, tag="u"):
     properties: dict[str, Json]
     deltas: dict[str, Json]
     coalesce: bool
-    on_missing: Literal["fail", "retry"]
+    on_missing: OnMissing
 
 
 class _JobRow(Struct, array_like=True):
