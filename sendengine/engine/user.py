@@ -42,7 +42,8 @@ class User(PendingChanges[Receipt], eq=False, kw_only=True):
 
     def seal(self) -> tuple[ChangeSet[Receipt], bool]:
         """Take the next request's changes; returns whether they are high, too: for those in it, or behind it."""
-        self._sweep()
+        if self.gone:
+            self._sweep()
         changes = self.take()
         if changes is None:
             raise AssertionError("a ready user has changes pending")
@@ -67,7 +68,8 @@ class User(PendingChanges[Receipt], eq=False, kw_only=True):
 
     def withdraw(self) -> list[Receipt]:
         """Remove everything, and return the jobs that waited, wholly or in part."""
-        self._sweep()
+        if self.gone:
+            self._sweep()
         self.jobs = self.high = 0
         return self.withdraw_all()
 
@@ -87,9 +89,8 @@ class User(PendingChanges[Receipt], eq=False, kw_only=True):
         return len(last)
 
     def _sweep(self) -> None:
-        if self.gone:
-            self.leave_out(self.gone.__contains__)
-            self.gone = None
+        gone, self.gone = self.gone or (), None
+        self.leave_out(gone.__contains__)
 
 
 def _high(changes: Iterable[Change[Receipt]]) -> int:

@@ -286,7 +286,9 @@ class UserSource:
         return any(_update(receipt.job).on_missing == "retry" for receipt, _ in sealed.shares)
 
     def _seal(self, user: User, *, now_s: float) -> Sealed:
+        before = user.jobs
         changes, is_high = user.seal()
+        self.waiting -= before - user.jobs
         user.is_busy = True
         user.since_s = now_s
         ids, members = user.ids, changes.members
@@ -297,7 +299,6 @@ class UserSource:
             shares.append((receipt, ids))
             if receipt.deadline_s is not None and not receipt.parts:
                 deadline_s = receipt.deadline_s if deadline_s is None else min(deadline_s, receipt.deadline_s)
-        self.waiting -= len(members) - len(changes.going_on)
         sealed = Sealed.of(
             _request(self._app_id, user, changes),
             shares=shares,
