@@ -10,13 +10,13 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
+from sendengine.core.spelling import mend
 from sendengine.errors import SettingsError
 from sendengine.settings.kinds import NO_HOME, FieldError, field_kinds, parse, table_in, table_of_each
 from sendengine.settings.model import KEY_SOURCES, STATE_DIR, Settings
@@ -208,15 +208,9 @@ def _no_table(key: Key, place: str) -> SettingsError:
 
 
 def _unknown(key: Key, known: Iterable[str], place: str) -> SettingsError:
-    name = key[-1].lower()
-    if home := _homes().get(name):
-        mend = home
-    elif near := get_close_matches(name, list(known), n=1, cutoff=0.6):
-        mend = f"did you mean {near[0]}?"
-    else:
-        where = f"[{spelled(key[:-1])}]" if len(key) > 1 else "the top of the settings"
-        mend = f"{where} has {', '.join(known)}"
-    return SettingsError(f"{spelled(key)} {place}: there is no such setting; {mend}")
+    where = f"[{spelled(key[:-1])}]" if len(key) > 1 else "the top of the settings"
+    way = _homes().get(key[-1].lower()) or mend(key[-1], known, what=f"{where} has")
+    return SettingsError(f"{spelled(key)} {place}: there is no such setting; {way}")
 
 
 @cache

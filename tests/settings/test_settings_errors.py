@@ -44,12 +44,12 @@ def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
     [
         (
             "[transport]\nmax_conections = 5",
-            "transport.max_conections in {}: there is no such setting; did you mean max_connections?",
+            "transport.max_conections in {}: there is no such setting; did you mean 'max_connections'?",
         ),
-        ("[transprot]\nkind = 'x'", "transprot in {}: there is no such setting; did you mean transport?"),
+        ("[transprot]\nkind = 'x'", "transprot in {}: there is no such setting; did you mean 'transport'?"),
         (
             "[telemetry]\nkind = 'x'",
-            "telemetry in {}: there is no such setting; the top of the settings has apps, state_dir, ",
+            "telemetry in {}: there is no such setting; the top of the settings has: apps, state_dir, ",
         ),
         ("base_url = 'x'", "base_url in {}: there is no such setting; it belongs under [apps.NAME]"),
         ("[transport]\nplan = 'paid'", "transport.plan in {}: there is no such setting; it belongs under [apps.NAME]"),
@@ -101,12 +101,15 @@ def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
         ("journal = true", "journal in {}: is a table and has no value of its own; it has durability, "),
         ("[journal]\ndurability = 'safe'", 'must be "durable" or "relaxed" or "memory", got \'safe\''),
         ("[journal]\nkeep_dead_s = -1", "must be a number of seconds from 0 to 31,622,400 (366 days), got -1"),
-        ("[transprot]", "transprot in {}: there is no such setting; did you mean transport?"),
-        ("[transport.tls]", "transport.tls in {}: there is no such setting; [transport] has kind, "),
+        ("[transprot]", "transprot in {}: there is no such setting; did you mean 'transport'?"),
+        ("[transport.tls]", "transport.tls in {}: there is no such setting; [transport] has: kind, "),
         ("[transport.kind]", "transport.kind in {}: is no table; give it a value"),
         ("[apps.other]", "apps.other.app_id in {}: missing; give apps.other its app_id"),
         ("[apps.other.ceilings]", "apps.other.app_id in {}: missing; give apps.other its app_id"),
-        ("[journal]\nmax_age_s = 5", "journal.max_age_s in {}: there is no such setting; did you mean max_age_high_s?"),
+        (
+            "[journal]\nmax_age_s = 5",
+            "journal.max_age_s in {}: there is no such setting; did you mean 'max_age_high_s'?",
+        ),
     ],
 )
 def test_an_error_names_key_file_fault_and_remedy(tmp_path: Path, text: str, error: str) -> None:
@@ -145,7 +148,7 @@ def test_an_error_names_key_file_fault_and_remedy(tmp_path: Path, text: str, err
         ('api_key_file = "a\\u0000b"', "apps.shop.api_key_file in {}: must be the path of a file, got "),
         ('api_key_command = " "', "apps.shop.api_key_command in {}: must be a command such as "),
         ('api_key_command = "a\\u0000b"', "apps.shop.api_key_command in {}: must be a command such as "),
-        ('plann = "paid"', "apps.shop.plann in {}: there is no such setting; did you mean plan?"),
+        ('plann = "paid"', "apps.shop.plann in {}: there is no such setting; did you mean 'plan'?"),
     ],
 )
 def test_an_error_in_an_app_names_the_app(tmp_path: Path, line: str, error: str) -> None:
@@ -179,11 +182,11 @@ def test_an_apps_name_is_plain(tmp_path: Path, name: str) -> None:
         (
             "SENDENGINE_TRANSPORT__MAXCONNECTIONS",
             "5",
-            "(SENDENGINE_TRANSPORT__MAXCONNECTIONS): there is no such setting; did you mean max_connections?",
+            "(SENDENGINE_TRANSPORT__MAXCONNECTIONS): there is no such setting; did you mean 'max_connections'?",
         ),
         ("SENDENGINE_TRANSPORT__MAX_CONNECTIONS", "many", "must be a whole number from 1 to 1,000,000, got 'many'"),
         ("SENDENGINE_TRANSPORT__MAX_CONNECTIONS", "0", "must be a whole number from 1 to 1,000,000, got '0'"),
-        ("SENDENGINE_STATEDIR", "x", "there is no such setting; did you mean state_dir?"),
+        ("SENDENGINE_STATEDIR", "x", "there is no such setting; did you mean 'state_dir'?"),
         ("SENDENGINE_APPS__SHOP", "x", "apps.shop in the environment (SENDENGINE_APPS__SHOP): is a table"),
         ("SENDENGINE_APPS", "x", "(SENDENGINE_APPS): holds a table for each name, such as [apps.NAME]"),
         ("SENDENGINE_STATE_DIR", "", "state_dir in the environment (SENDENGINE_STATE_DIR): must be a path, got ''"),
@@ -198,4 +201,4 @@ def test_an_error_in_a_flag_names_the_key(file: Path) -> None:
     assert error_of(file, overrides={"apps.shop.share": 2}) == (
         "apps.shop.share from the command line or the caller: must be a number above 0 and at most 1, got 2"
     )
-    assert "did you mean share?" in error_of(file, overrides={"apps.shop.shre": 0.5})
+    assert "did you mean 'share'?" in error_of(file, overrides={"apps.shop.shre": 0.5})
