@@ -21,7 +21,7 @@ _NOT_FOUND: Final = 404
 _THROTTLED: Final = 429
 
 
-async def view_app(app: AppSettings, transport: TransportSettings) -> Reply:
+async def ask_for_app(app: AppSettings, transport: TransportSettings) -> Reply:
     """Ask once. Raises SettingsError where the key cannot be read, TransportError where no answer came."""
     key = await to_thread.run_sync(read_key, app)
     opened = open_transport(app, key, transport)

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from sendengine.campaign.exits import Exit
-from sendengine.cli.appcheck import check_app, view_app
+from sendengine.cli.appcheck import ask_for_app, check_app
 from sendengine.cli.checks import Check, check_connection, check_descriptors, check_disk, check_dns
 from sendengine.cli.loop import run
 from sendengine.cli.options import config_option, json_option, runs_dir_option
@@ -73,7 +73,7 @@ def _check_settings(config: Path, settings: Settings, name: str | None) -> Check
 
 async def _ask(name: str, app: AppSettings, transport: TransportSettings) -> Check:
     try:
-        return check_app(name, app, await view_app(app, transport))
+        return check_app(name, app, await ask_for_app(app, transport))
     except SettingsError as error:
         return Check(f"app {name}", "fail", str(error))
     except TransportError as error:

@@ -10,7 +10,7 @@ from typing import Final
 from msgspec import Struct
 
 from sendengine.campaign.work import LoadedInput, Work
-from sendengine.cli.appcheck import view_app
+from sendengine.cli.appcheck import ask_for_app
 from sendengine.cli.forecast import Forecast, Limit, ceiling_of, deliveries, forecast, held_s
 from sendengine.cli.output import ceiling, counted, duration
 from sendengine.cli.validate import described, lines_of
@@ -98,7 +98,7 @@ async def _most(app: AppSettings, transport: TransportSettings) -> int | None:
         return _known(app)
     try:
         async with asyncio.timeout(_LOOK_UP_S):
-            users = subscribed_users(await view_app(app, transport))
+            users = subscribed_users(await ask_for_app(app, transport))
     except (SettingsError, TransportError, TimeoutError):
         return None  # a look goes on without it, and a run finds out what is wrong
     return None if users is None else app.delivery_limit(users=users)
