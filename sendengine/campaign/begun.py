@@ -17,8 +17,9 @@ import orjson
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sendengine.campaign.disk import as_storage_error, is_there, make_new, replace_whole, set_aside
+from sendengine.campaign.disk import as_storage_error, is_there, make_new
 from sendengine.errors import StorageError
+from sendengine.journal.whole_file import replace_whole, set_aside
 
 FOLDER: Final = "begun"
 """Where in the state directory."""
@@ -88,7 +89,7 @@ class Registry:
 
     def set_aside(self, identity: str) -> Path:
         """Keep a note that is damaged under another name, and return that; raises StorageError."""
-        return set_aside(self._path(identity))
+        return set_aside(self._path(identity))[0]
 
     def withdraw(self, identity: str) -> None:
         """Forget a run that was entered and then sent nothing; raises StorageError."""

@@ -15,8 +15,8 @@ from zlib import crc32
 
 import orjson
 
-from sendengine.campaign.disk import as_storage_error, write_all
-from sendengine.journal.whole_file import sync_directory
+from sendengine.campaign.disk import as_storage_error
+from sendengine.journal.whole_file import sync_directory, write_all
 
 _CLOSED: Final = -1  # what is written after that fails, and lands in no other file that has the number since
 _log = getLogger(__name__)

@@ -20,10 +20,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
-from sendengine.campaign.disk import as_storage_error, is_there, replace_whole, set_aside
+from sendengine.campaign.disk import as_storage_error, is_there
 from sendengine.campaign.linefiles import LineFile
 from sendengine.errors import InputError, StorageError
-from sendengine.journal.whole_file import sync_directory
+from sendengine.journal.whole_file import replace_whole, set_aside, sync_directory
 
 REPORT: Final = "report.json"
 MANIFEST: Final = "manifest.json"
@@ -124,7 +124,7 @@ class RunDir:
 
     def set_aside(self, file: str) -> Path:
         """Keep a file that is damaged under another name, and return that; raises StorageError."""
-        return set_aside(self.path / file)
+        return set_aside(self.path / file)[0]
 
     def spool(self, source: BinaryIO) -> Path:
         """Copy a stream, such as standard input, into the directory, and return where; raises StorageError."""

@@ -44,4 +44,4 @@ def save(path: Path, lanes: Mapping[str, Numbers]) -> None:
     with whole_file.locked(path):
         merged: dict[str, Numbers] = {**load(path), **lanes}
         kept = {lane: numbers for lane, numbers in merged.items() if numbers}
-        whole_file.replace(path, msgspec.json.encode(kept, order="sorted"))
+        whole_file.replace_whole(path, msgspec.json.encode(kept, order="sorted"))

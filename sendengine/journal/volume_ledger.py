@@ -163,7 +163,7 @@ class FileVolumeLedger:
         return content
 
     def _write(self, content: _Content) -> None:
-        whole_file.replace(self._path, msgspec.json.encode(content))
+        whole_file.replace_whole(self._path, msgspec.json.encode(content))
 
 
 class _Grants:

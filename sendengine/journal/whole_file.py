@@ -1,8 +1,8 @@
-"""A small file that several processes share and that is whole at every instant.
+"""A small file that is whole at every instant, also where several processes share it.
 
-A change is made under a lock in a file beside it (``NAME.lock``), to a copy that then takes its place. A process
-that dies in between leaves the old file or the new one, and its lock goes with it. Only the user may read what is
-written (0600). Everything here blocks, and belongs on a thread.
+A change is made to a copy that then takes its place; of a file that is shared, under a lock in a file beside it
+(``NAME.lock``). A process that dies in between leaves the old file or the new one, and its lock goes with it. Only the
+user may read what is written (0600). Everything here blocks, and belongs on a thread.
 
 Units: ``_s`` is seconds.
 """
@@ -49,20 +49,50 @@ def read(path: Path) -> bytes | None:
         raise _cannot("read", path, error) from error
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Make ``data`` what ``path`` holds, durably; the caller has its lock. Raises StorageError."""
-    copy = path.with_name(f"{path.name}.new")
+def replace_whole(path: Path, data: bytes, *, is_durable: bool = True) -> None:
+    """Make ``data`` what ``path`` holds, or leave it as it was. Raises StorageError.
+
+    Where several processes write it, the caller has its lock.
+    """
     try:
-        # Whatever a crash left of an earlier copy goes first, so that its mode and owner do not matter.
-        copy.unlink(missing_ok=True)
-        with open(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OURS_ALONE), "wb") as file:  # noqa: PTH123 - pathlib cannot open with a mode
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        copy.replace(path)
-        sync_directory(path.parent)
+        with drafted(path.with_name(f"{path.name}.new"), data, is_durable=is_durable) as draft:
+            draft.replace(path)
+        if is_durable:
+            sync_directory(path.parent)
     except OSError as error:
         raise _cannot("write", path, error) from error
+
+
+@contextmanager
+def drafted(path: Path, data: bytes, *, is_durable: bool) -> Iterator[Path]:
+    """Write a file that is about to become another; nothing of it stays where that fails, as on a full disk.
+
+    Raises OSError.
+    """
+    path.unlink(missing_ok=True)  # what a crash left of an earlier one, so that its mode and owner do not matter
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OURS_ALONE)
+    try:
+        try:
+            write_all(descriptor, data)
+            if is_durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        yield path
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def write_all(descriptor: int, content: bytes, *, place: int | None = None) -> None:
+    """Write all of it, at ``place`` or where the file stands; raises OSError."""
+    rest = memoryview(content)
+    while rest:
+        if place is None:
+            rest = rest[os.write(descriptor, rest) :]
+        else:
+            done = os.pwrite(descriptor, rest, place)
+            rest, place = rest[done:], place + done
 
 
 def set_aside(path: Path) -> tuple[Path, float]:

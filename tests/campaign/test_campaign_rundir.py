@@ -125,7 +125,7 @@ def test_a_full_disk_is_a_storage_error_that_names_the_file(tmp_path: Path, monk
             run_dir.write("report.json", b"{}")
         with pytest.raises(StorageError, match="No space left on device"):
             Registry(tmp_path).enter("who", Begun("r", "runs/r", "spring", 0.0))
-    assert list(tmp_path.rglob("*.tmp")) == []
+    assert list(tmp_path.rglob("*.new")) == []
     assert list((tmp_path / "begun").iterdir()) == []
     lines.close()
     assert not (run_dir.path / "report.json").exists()

@@ -208,7 +208,8 @@ async def test_a_crash_before_the_copy_takes_its_place_leaves_the_old_count(
         broken.setattr(Path, "replace", die)
         with pytest.raises(StorageError, match=r"cannot write .*volume-app\.json: Input/output error"):
             await ledger.reserve(10, limit=100)
-    assert path.with_name(f"{NAME}.new").exists(), "what the crash left"
+    assert not path.with_name(f"{NAME}.new").exists()
+    path.with_name(f"{NAME}.new").write_bytes(b"what a crash left")
     assert await file_ledger(path, wall).reserve(100, limit=100) == Admission(39)
     assert not path.with_name(f"{NAME}.new").exists()
 

@@ -18,7 +18,7 @@ def test_a_file_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
 def test_what_was_put_in_place_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     for data in (b"first", b"second, longer", b""):
-        whole_file.replace(path, data)
+        whole_file.replace_whole(path, data)
         assert whole_file.read(path) == data
     assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
 
@@ -27,7 +27,7 @@ def test_a_copy_that_a_crash_left_is_no_obstacle_whatever_its_mode(tmp_path: Pat
     left = tmp_path / "a.json.new"
     left.write_bytes(b"torn")
     left.chmod(0o444)
-    whole_file.replace(tmp_path / "a.json", b"whole")
+    whole_file.replace_whole(tmp_path / "a.json", b"whole")
     assert (tmp_path / "a.json").read_bytes() == b"whole"
     assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o600
 
@@ -36,7 +36,7 @@ def test_a_copy_is_never_written_through_a_link(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_bytes(b"precious")
     (tmp_path / "a.json.new").symlink_to(elsewhere)
-    whole_file.replace(tmp_path / "a.json", b"whole")
+    whole_file.replace_whole(tmp_path / "a.json", b"whole")
     assert elsewhere.read_bytes() == b"precious"
 
 
@@ -98,7 +98,7 @@ def test_what_the_file_system_refuses_is_an_error_that_names_the_file(tmp_path: 
     with pytest.raises(StorageError, match=r"cannot write .*a\.json"), whole_file.locked(inside_a_file):
         pass
     with pytest.raises(StorageError, match=r"cannot write .*a\.json"):
-        whole_file.replace(inside_a_file, b"")
+        whole_file.replace_whole(inside_a_file, b"")
     with pytest.raises(StorageError, match=r"cannot read .*directory"):
         whole_file.read(tmp_path / "directory")
     with pytest.raises(StorageError, match=r"cannot rename .*gone"):
