@@ -264,7 +264,7 @@ class SendEngine:
         grace_s = self._settings.stopping.grace_s if grace_s is None else grace_s
         try:
             async with asyncio.timeout(grace_s):
-                await self._until(self._is_settled)
+                await self._until(lambda: self._is_settled(or_stuck=True))
         except TimeoutError:
             announce("grace_over", "what is still on the wire is abandoned", level=logging.WARNING)
         if self._ending is None:

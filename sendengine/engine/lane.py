@@ -187,9 +187,9 @@ class Lane:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether what waits cannot go until a person does something."""
-        is_held = self.app.is_held or (len(self._parked) == self.waiting and bool(self._parked))
-        return is_held and not self.in_flight and not self.approaching
+        """Whether what waits cannot go until a person does something, or, once it is stopped, ever."""
+        is_held = self._is_stopped or self.app.is_held or (len(self._parked) == self.waiting and bool(self._parked))
+        return is_held and not self.in_flight and not (self.keeping if self._is_stopped else self.approaching)
 
     # What workers ask of it
 

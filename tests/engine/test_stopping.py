@@ -18,7 +18,7 @@ from sendengine import (
     SettingsError,
     StorageError,
 )
-from sendengine.ports import Recovered
+from sendengine.ports import Permit, Recovered, Reply, WireRequest
 from sendengine.settings import BatchingSettings, CeilingSettings, StoppingSettings
 from tests.support.engines import (
     APP_ID,
@@ -148,6 +148,28 @@ def test_a_drain_that_takes_too_long_abandons_the_rest(tmp_path: Path) -> None:
     with listening() as events:
         run_virtually(main())
     assert "drain_timeout" in events.names
+
+
+def test_an_abort_waits_for_nothing_that_waits_for_a_connection(tmp_path: Path) -> None:
+    """It is not on the wire, and never will be: the lane has stopped."""
+
+    class Unreachable(FakeTransport):
+        async def exchange(self, request: WireRequest, permit: Permit) -> Reply:
+            await asyncio.Event().wait()
+            return await super().exchange(request, permit)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, Unreachable()) as engine:
+            receipt = await engine.submit(note("a"))
+            await until(lambda: lane_of(engine).approaching == 1)
+            begin_s = now_s()
+            await engine.abort(grace_s=50)
+            assert now_s() == begin_s
+        assert receipt.outcome == Abandoned(maybe_sent=False, not_sent=("a",))
+
+    with listening() as events:
+        run_virtually(main())
+    assert "grace_over" not in events.names
 
 
 def test_an_abort_gives_what_is_on_the_wire_its_grace_and_no_more(tmp_path: Path) -> None:
