@@ -343,7 +343,7 @@ class Lane:
                 self.returns.push(sealed)
                 self._deadlines.watch(sealed)
                 return None
-        if passed == _PASSED:
+        if passed == _PASSED or self.source.is_cut_short:
             self.loop.call_soon(self.kick)
         return None
 

@@ -23,7 +23,7 @@ from sendengine.engine.keys import chance_of, portion_key, wire_key
 from sendengine.engine.messages import Messages, subject_of, subject_of_group
 from sendengine.engine.receipts import Receipt
 from sendengine.engine.sealed import Sealed, Share
-from sendengine.engine.source import Resolution, Settled
+from sendengine.engine.source import AT_ONCE, Resolution, Settled
 
 _CERTAIN: Final = 100  # recipients of a pack whose trial failed: with fewer, the bad ones may just have come together
 
@@ -59,6 +59,7 @@ class NotificationSource:
         self._book = book
         self._trials: set[Trial[Receipt]] = set()
         self._messages = Messages()
+        self.is_cut_short = False
 
     @property
     def has_high(self) -> bool:
@@ -148,19 +149,20 @@ class NotificationSource:
         self._packer.stop_lingering()
 
     def pull(self, *, now_s: float, prefer_normal: bool) -> Sealed | None:
-        """Seal the next pack that may go now; what cannot be taken is refused unsent."""
-        while (pack := self._packer.take(now_s=now_s, prefer_normal=prefer_normal)) is not None:
+        """Seal the next pack that may go now; what cannot be taken is refused unsent, a part each time."""
+        messages, refused = self._messages, 0
+        while refused < AT_ONCE and (pack := self._packer.take(now_s=now_s, prefer_normal=prefer_normal)):
             shares = _plain(pack.shares)
-            if self._messages.has_faulty:
-                fault = self._messages.fault(subject_of_group(pack.group), now_s=now_s)
-                if fault is not None:
-                    self._book([_rejected(share, fault, attempts=0) for share in shares])
-                    continue
-            sealed = self._seal(pack, shares, now_s=now_s)
-            limit = self._guard.limit
-            if limit is None or not sealed.weight or sealed.weight <= limit:
-                return sealed
-            self._book([_rejected(share, _NEVER_FITS, attempts=0) for share in shares])
+            fault = messages.fault(subject_of_group(pack.group), now_s=now_s) if messages.has_faulty else None
+            if fault is None:
+                sealed = self._seal(pack, shares, now_s=now_s)
+                limit = self._guard.limit
+                if limit is None or not sealed.weight or sealed.weight <= limit:
+                    self.is_cut_short = False
+                    return sealed
+            self._book([_rejected(share, fault or _NEVER_FITS, attempts=0) for share in shares])
+            refused += len(shares)
+        self.is_cut_short = refused >= AT_ONCE
         return None
 
     def next_due_s(self, *, now_s: float) -> float | None:  # noqa: ARG002 - the port's; packs need no clock

@@ -12,7 +12,10 @@ from sendengine.engine.receipts import Receipt
 from sendengine.engine.sealed import Sealed, Share
 
 AT_ONCE: Final = 64
-"""So many jobs expire in one turn of the loop: about a millisecond of work, with what their waiters do."""
+"""So many jobs expire, or are refused unsent, in one turn of the loop.
+
+About a millisecond of work, with what their waiters do.
+"""
 
 OVERDUE: Final = "its deadline passed before it could be repeated"
 
@@ -54,6 +57,11 @@ class Source(Protocol):
     @property
     def spread(self) -> int:
         """How many more requests than jobs that may come to, since large jobs are cut over several."""
+        ...
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether the last `pull` gave nothing because it had refused enough unsent for one turn of the loop."""
         ...
 
     @property

@@ -48,6 +48,7 @@ class UserSource:
     is_guarded = False
     pause_s = PAUSE_S
     spread = 0
+    is_cut_short = False
 
     def __init__(self, *, app_id: str, max_modifications: int) -> None:
         self._app_id = app_id

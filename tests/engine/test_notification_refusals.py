@@ -16,11 +16,13 @@ from sendengine import (
     SendEngine,
     Unreachable,
 )
-from sendengine.settings import BatchingSettings
+from sendengine.engine.source import AT_ONCE
+from sendengine.settings import BatchingSettings, CeilingSettings
 from tests.support.engines import (
     CREATE,
     SOON,
     assert_nothing_leaked,
+    lane_of,
     make_engine,
     make_settings,
     note,
@@ -97,6 +99,35 @@ def test_a_message_at_fault_is_said_once_for_all_and_tried_again_after_a_minute(
             assert isinstance(await engine.send(note("more")), Accepted)
 
     run_virtually(main())
+
+
+def test_what_waits_with_a_message_at_fault_is_refused_a_part_in_each_turn(tmp_path: Path) -> None:
+    transport = FakeTransport(lambda arrival: refuse("contents: bad") if arrival.text == "bad" else accept(arrival))
+    slow = {"ceilings": CeilingSettings(create_notification=20)}
+    refused: list[int] = []  # by each look for what may go
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport, app=slow) as engine:
+            lane = lane_of(engine)
+            pull = lane.source.pull
+
+            def counted(*, now_s: float, prefer_normal: bool) -> Any:
+                before = lane.books.unsettled
+                sealed = pull(now_s=now_s, prefer_normal=prefer_normal)
+                refused.append(before - lane.books.unsettled)
+                return sealed
+
+            lane.source.pull = counted  # type: ignore[method-assign]
+            jobs = [note(f"u{number}", text="bad", pack=False) for number in range(2000)]
+            receipts = [engine.submit_nowait(job) for job in jobs]
+            good = engine.submit_nowait(note("after them", text="good", pack=False))
+            assert {type(await settled(receipt)) for receipt in receipts} == {Rejected}
+            assert isinstance(await settled(good), Accepted)
+            assert_nothing_leaked(engine, transport)
+
+    run_virtually(main())
+    assert max(refused) == AT_ONCE
+    assert len(transport.arrivals) + sum(refused) == 2001
 
 
 def test_other_messages_go_while_one_is_at_fault(tmp_path: Path) -> None:
