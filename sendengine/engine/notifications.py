@@ -329,6 +329,9 @@ class NotificationSource:
         rejected = [
             _rejected((share.member, share.ids), verdict, attempts=sealed.attempts) for share in dissection.rejected
         ]
+        if trial is not None:  # its request carried one of them; the others are given up with it
+            self._book(rejected[1:])
+            del rejected[1:]
         self._trials.update(piece.trial for piece in dissection.pieces if piece.trial is not None)
         again = [self._reseal(sealed, _plain(piece.shares), now_s=now_s, origin=piece) for piece in dissection.pieces]
         return Resolution([*settled, *rejected], again, is_replaced=bool(again) and trial is None)

@@ -168,6 +168,27 @@ def test_a_trial_that_ends_with_a_refusal_shows_that_and_no_split(tmp_path: Path
     assert list(part.recipients) == transport.arrivals[1].ids
 
 
+def test_those_who_are_given_up_with_a_trial_are_not_said_to_have_been_in_its_request(tmp_path: Path) -> None:
+    watcher = Watcher()
+    transport = FakeTransport(lambda _: refuse())
+
+    async def main() -> None:
+        settings = make_settings(tmp_path)
+        async with SendEngine(settings, observer=watcher, open_transport=lambda *_: transport) as engine:
+            receipt = await engine.submit(note(*[f"u{number}" for number in range(100)]))
+            outcome = await settled(receipt)
+            assert isinstance(outcome, Rejected)
+            assert len(outcome.not_sent) == 100
+            assert_nothing_leaked(engine, transport)
+
+    run_virtually(main())
+    assert [record.recipients for record in watcher.records] == [100, 1, 1, 1, 1]
+    for record in watcher.records[1:]:
+        ((_, part),) = record.parts
+        assert len(part.recipients) == 1
+    assert sum(len(part.recipients) for part in watcher.parts[0]) == 100
+
+
 def test_nothing_of_a_trial_is_lost_when_the_engine_stops(tmp_path: Path) -> None:
     transport = FakeTransport(lambda _: refuse(), latency_s=1.0)
 
