@@ -12,7 +12,7 @@ from sendengine.core.drafts import Pack, PackKey
 from sendengine.core.drafts import Share as PackShare
 from sendengine.core.jobs import CreateNotification, Job
 from sendengine.core.onesignal import TTL_MAX_S
-from sendengine.core.outcomes import Accepted, Expired, Rejected, Unreachable
+from sendengine.core.outcomes import Accepted, Expired
 from sendengine.core.packing import Packer
 from sendengine.core.requests import NotificationRequest
 from sendengine.core.splitting import Dissection, Piece, Trial, dissect
@@ -23,6 +23,7 @@ from sendengine.engine.keys import chance_of, portion_key, wire_key
 from sendengine.engine.messages import Messages, subject_of, subject_of_group
 from sendengine.engine.receipts import Receipt
 from sendengine.engine.sealed import Sealed, Share
+from sendengine.engine.settling import accepted, rejected, unreachable
 from sendengine.engine.source import AT_ONCE, Resolution, Settled
 
 _CERTAIN: Final = 100  # recipients of a pack whose trial failed: with fewer, the bad ones may just have come together
@@ -160,7 +161,7 @@ class NotificationSource:
                 if limit is None or not sealed.weight or sealed.weight <= limit:
                     self.is_cut_short = False
                     return sealed
-            self._book([_rejected(share, fault or _NEVER_FITS, attempts=0) for share in shares])
+            self._book([rejected(share, fault or _NEVER_FITS, attempts=0) for share in shares])
             refused += len(shares)
         self.is_cut_short = refused >= AT_ONCE
         return None
@@ -203,11 +204,9 @@ class NotificationSource:
         """Book the reply on each job: those of its own recipients that it names, and how many others there were."""
         if isinstance(verdict, Took):
             self._messages.accept(subject_of(sealed.request))
-            settled = _accepted(sealed, verdict)
+            settled = accepted(sealed, verdict)
         else:
-            settled = [
-                (receipt, ids, Unreachable(verdict.errors, sealed.attempts, ids)) for receipt, ids in sealed.shares
-            ]
+            settled = unreachable(sealed, verdict)
         if sealed.origin is None:
             return Resolution(settled)
         return self._resolution(sealed, settled, self._settle_trial(sealed, was_refused=False), now_s=now_s)
@@ -326,15 +325,15 @@ class NotificationSource:
         if trial is not None and trial.is_decided:
             self._trials.discard(trial)
         verdict = refused or Refused(sealed.status)
-        rejected = [
-            _rejected((share.member, share.ids), verdict, attempts=sealed.attempts) for share in dissection.rejected
+        refusals = [
+            rejected((share.member, share.ids), verdict, attempts=sealed.attempts) for share in dissection.rejected
         ]
         if trial is not None:  # its request carried one of them; the others are given up with it
-            self._book(rejected[1:])
-            del rejected[1:]
+            self._book(refusals[1:])
+            del refusals[1:]
         self._trials.update(piece.trial for piece in dissection.pieces if piece.trial is not None)
         again = [self._reseal(sealed, _plain(piece.shares), now_s=now_s, origin=piece) for piece in dissection.pieces]
-        return Resolution([*settled, *rejected], again, is_replaced=bool(again) and trial is None)
+        return Resolution([*settled, *refusals], again, is_replaced=bool(again) and trial is None)
 
 
 _NEVER_FITS: Final = Refused(
@@ -365,34 +364,6 @@ def _request(sealed: Sealed) -> NotificationRequest:
 def _ttl_s(deadline_s: float, *, now_s: float) -> int:
     """How long OneSignal may still deliver, in whole seconds."""
     return min(TTL_MAX_S, max(1, int(deadline_s - now_s)))
-
-
-def _accepted(sealed: Sealed, verdict: Took) -> list[Settled]:
-    message_ids = (verdict.message_id,)
-    if len(sealed.shares) == 1 and not verdict.unsubscribed:
-        receipt, ids = sealed.shares[0]
-        return [(receipt, ids, Accepted(message_ids, 0, (), verdict.replayed, sealed.attempts))]
-    total = sealed.recipients
-    named = frozenset(verdict.unsubscribed)
-    return [
-        (
-            receipt,
-            ids,
-            Accepted(
-                message_ids,
-                shared_with=total - len(ids) if ids else 0,
-                unsubscribed=tuple([item for item in ids if item in named]) if named else (),
-                replayed=verdict.replayed,
-                attempts=sealed.attempts,
-            ),
-        )
-        for receipt, ids in sealed.shares
-    ]
-
-
-def _rejected(share: Share, refused: Refused, *, attempts: int) -> Settled:
-    receipt, ids = share
-    return receipt, ids, Rejected(refused.status, refused.errors, attempts, ids)
 
 
 def _plain(shares: Sequence[PackShare[Receipt]]) -> list[Share]:
