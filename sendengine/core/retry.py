@@ -149,6 +149,15 @@ class RetryPolicy(Struct, frozen=True, gc=False):
                 assert_never(attempt.failure)
 
 
+def apart_s(throttled: int, *, chance: float) -> float:
+    """What is added to the wait of a user who was throttled so often in a row; nothing the first time.
+
+    Somebody else may be changing the same user, under another alias or from another process. Where refused requests
+    count, two who wait for the same time would throttle each other for ever.
+    """
+    return chance * min(_LONGEST_S, 2.0 ** min(throttled - 1, 60) - 1)
+
+
 def _counts(tries: Tries, attempt: Attempt, *, lane: AnswerWindow) -> bool:
     if isinstance(attempt.failure, NotSent):
         before_s = tries.last_attempt_at_s

@@ -154,7 +154,7 @@ def _throttled(lane: "Lane", sealed: Sealed, verdict: Throttled, *, now_s: float
     sealed.attempts -= 1
     if verdict.user_only and lane.group is EndpointGroup.UPDATE_USER:
         wait_s = lane.missing_retry_after_s if verdict.retry_after_s is None else verdict.retry_after_s
-        sealed.held_until_s = now_s + wait_s
+        sealed.held_until_s = now_s + wait_s + lane.retries.apart_s(sealed)
         lane.again(sealed, at_s=sealed.held_until_s)
         return
     lane.pace.throttled(sent_at_s=sealed.sent_at_s, retry_after_s=verdict.retry_after_s)

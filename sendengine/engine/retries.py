@@ -10,7 +10,7 @@ from typing import Final
 from sendengine.core.answers import AnswerWindow
 from sendengine.core.breaker import OPENS_AFTER, Breaker
 from sendengine.core.budget import RetryBudget
-from sendengine.core.retry import LOST_HIGH_S, Again, Attempt, Failure, NotSent, RetryPolicy, Tries
+from sendengine.core.retry import LOST_HIGH_S, Again, Attempt, Failure, NotSent, RetryPolicy, Tries, apart_s
 from sendengine.engine.events import announce
 from sendengine.engine.sealed import Sealed
 
@@ -100,6 +100,11 @@ class Retries:
             self._failing_since_s = now_s
         had_connection = isinstance(failure, NotSent) and failure.had_connection
         return had_connection and now_s - self._failing_since_s < _GOODBYE_S
+
+    def apart_s(self, sealed: Sealed) -> float:
+        """What a user's wait is lengthened by, after one more request was throttled for that user alone."""
+        sealed.throttled += 1
+        return apart_s(sealed.throttled, chance=self._chance())
 
     def wait_after_restart_s(self, *, high: bool) -> float:
         """How long what was on the wire when a process died may still be at work: as after a lost reply."""

@@ -42,6 +42,7 @@ class Sealed(Struct, eq=False):
     tries: Tries | None = None
     sequence: int = 0
     attempts: int = 0
+    throttled: int = 0  # how often for its user alone
     first_sent_at_s: float | None = None
     held_until_s: float = 0.0  # its user was throttled: nothing of that user goes before
     sent_at_s: float = 0.0

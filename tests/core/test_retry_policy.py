@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sendengine.core.answers import AnswerWindow
-from sendengine.core.retry import Again, Attempt, Failure, NotSent, ReplyLost, RetryPolicy, ServerFaulted, Tries
+from sendengine.core.retry import (
+    Again,
+    Attempt,
+    Failure,
+    NotSent,
+    ReplyLost,
+    RetryPolicy,
+    ServerFaulted,
+    Tries,
+    apart_s,
+)
 
 POLICY = RetryPolicy(lost_reply_wait_s=100)
 IMPATIENT = RetryPolicy(lost_reply_wait_s=1)
@@ -222,3 +232,7 @@ def test_the_next_attempt_is_never_in_the_past_and_never_before_what_was_asked(
             assert due.at_s <= now_s + max(60, retry_after_s or 0)
         case NotSent():
             assert due.at_s <= now_s + (60 if high else 2)
+
+
+def test_who_is_throttled_again_and_again_waits_at_random_for_longer_and_longer() -> None:
+    assert [apart_s(throttled, chance=0.5) for throttled in (1, 2, 3, 4, 7, 10_000)] == [0, 0.5, 1.5, 3.5, 30, 30]

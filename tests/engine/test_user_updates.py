@@ -18,6 +18,7 @@ from sendengine import (
     Rejected,
     ReplyLostError,
     UpdateUser,
+    alias,
     external_id,
 )
 from sendengine.engine.users import UserSource
@@ -387,6 +388,34 @@ def test_a_429_for_the_lane_does_not_bring_a_users_requests_closer_together(tmp_
     run_virtually(main())
     one, other = transport.arrivals
     assert other.at_s - one.at_s >= 1.0 - MOMENT_S
+
+
+def test_two_who_change_one_user_do_not_throttle_each_other_for_ever(tmp_path: Path) -> None:
+    asked_s, accepted = [0.0], 0
+
+    def behave(arrival: Arrival) -> Answer:
+        nonlocal accepted
+        asked_s.append(arrival.at_s)  # refused requests count
+        if asked_s[-1] - asked_s[-2] < 1:
+            return throttle("1", limit=PER_USER)
+        accepted += 1
+        return accept(arrival)
+
+    transport = FakeTransport(behave)
+
+    async def main() -> None:
+        async with make_engine(tmp_path, transport) as engine:
+            first = await engine.submit(change("u", a=1))
+            await asyncio.sleep(0.5)
+            other = await engine.submit(UpdateUser(alias("crm", "the same"), tags={"b": 1}))
+            second = await engine.submit(change("u", a=2))
+            for receipt in (first, other, second):
+                assert isinstance(await settled(receipt), Accepted)
+            assert now_s() < START_S + 300
+
+    run_virtually(main())
+    assert accepted == 3
+    assert len(transport.arrivals) < 50
 
 
 def test_alias_ids_go_into_the_path_whole(tmp_path: Path) -> None:
