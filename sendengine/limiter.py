@@ -13,10 +13,9 @@ from math import inf
 from typing import Final
 
 from sendengine.core.bound import COOLED_S, WARM_UP_S, Allowance, Audit, safe_rate, warm_share
-from sendengine.core.bucket import Bucket
+from sendengine.core.bucket import SLOWEST_RATE, Bucket
 from sendengine.core.stalls import StallWatch
 
-SLOWEST_RATE: Final = 1 / 60
 NORMAL_EVERY: Final = 10
 """While high ones wait too, each tenth permit is a normal one's, and each tenth request that is taken."""
 

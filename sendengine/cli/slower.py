@@ -8,17 +8,23 @@ from collections.abc import Collection
 from msgspec.structs import replace
 
 from sendengine.core.onesignal import EndpointGroup
+from sendengine.errors import SettingsError
 from sendengine.settings import AppSettings, CeilingSettings, Settings
+from sendengine.settings.kinds import FieldError
 
 
 def slowed(settings: Settings, *, apps: Collection[str], share: float | None, rate: float | None) -> Settings:
     """Return the settings with the named apps no faster than ``share`` and ``rate`` allow.
 
-    Each lane of an app sends at most ``rate`` requests a second. Raises SettingsError where ``share`` is none.
+    Each lane of an app sends at most ``rate`` requests a second. Raises SettingsError where ``share`` is none,
+    or less than a request a minute would be left.
     """
-    changed = {
-        name: _slowed(app, share=share, rate=rate) if name in apps else app for name, app in settings.apps.items()
-    }
+    try:
+        changed = {
+            name: _slowed(app, share=share, rate=rate) if name in apps else app for name, app in settings.apps.items()
+        }
+    except FieldError as error:
+        raise SettingsError(f"{'--share' if error.field == 'share' else '--rate'}: {error.problem}") from None
     return replace(settings, apps=changed)
 
 

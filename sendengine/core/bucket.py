@@ -11,6 +11,7 @@ from math import ceil
 from typing import Final
 
 TICK_S: Final = 0.002
+SLOWEST_RATE: Final = 1 / 60  # permits a second
 _ROUNDING: Final = 1e-6  # permits, or ms: instants are floats, and what is due may come a hair short
 
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct, field
 from msgspec.structs import force_setattr
 
+from sendengine.core.bucket import SLOWEST_RATE
 from sendengine.core.onesignal import (
     BASE_URL,
     CREATE_CEILING,
@@ -97,6 +98,7 @@ class AppSettings(Struct, frozen=True, forbid_unknown_fields=True):
         check_fields(self)
         force_setattr(self, "app_id", self.app_id.lower())  # keys, ledgers and what was begun go by its text
         _check_key_source(self)
+        _check_ceilings(self)
         force_setattr(self, "base_url", checked_base_url(self.base_url, is_insecure_allowed=self.allow_insecure))
 
     def granted(self, group: EndpointGroup) -> float:
@@ -294,6 +296,15 @@ def _masked_fields(table: Struct) -> list[tuple[str, object]]:
 def _masked_repr(table: Struct) -> str:
     fields = ", ".join(f"{name}={value!r}" for name, value in _masked_fields(table))
     return f"{type(table).__name__}({fields})"
+
+
+def _check_ceilings(app: AppSettings) -> None:
+    """Refuse what would wait for hours with nothing to show for it: no rate is below that of the limiter."""
+    for group in EndpointGroup:
+        if app.ceiling(group) < SLOWEST_RATE:
+            culprit = "ceilings" if app.granted(group) < SLOWEST_RATE else "share"
+            rate = f"{app.ceiling(group):.2g} requests a second"
+            raise FieldError("AppSettings", culprit, f"leaves {group.value} {rate}; let it have one a minute at least")
 
 
 def _check_key_source(app: AppSettings) -> None:

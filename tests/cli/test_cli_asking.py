@@ -146,7 +146,7 @@ def test_share_and_rate_go_below_the_settings(
 
 
 @given(
-    st.floats(0.01, 1), st.none() | st.floats(0.01, 1), st.none() | st.floats(0.1, 1e6), st.none() | st.floats(1, 1e5)
+    st.floats(0.01, 1), st.none() | st.floats(0.01, 1), st.none() | st.floats(0.1, 1e6), st.none() | st.floats(2, 1e5)
 )
 def test_no_lane_is_ever_faster_than_the_settings_or_the_flags(
     of_settings: float, share: float | None, rate: float | None, create: float | None

@@ -102,6 +102,9 @@ def test_another_count_than_expected_stops_before_the_first_request(
         ["--share", "0"],
         ["--share", "1.5"],
         ["--share", "nan"],
+        ["--share", "1e-320"],  # it would divide by nothing
+        ["--rate", "1e-320"],
+        ["--rate", "0.01"],
         ["--rate", "0"],
         ["--rate", "nan"],
         ["--rate", "inf"],

@@ -124,6 +124,11 @@ def test_an_error_names_key_file_fault_and_remedy(tmp_path: Path, text: str, err
         ("share = 1.5", "apps.shop.share in {}: must be a number above 0 and at most 1, got 1.5"),
         ("share = nan", "apps.shop.share in {}: must be a number above 0 and at most 1, got nan"),
         ("share = true", "apps.shop.share in {}: must be a number above 0 and at most 1, got True"),
+        (
+            "share = 0.0001",
+            "apps.shop.share in {}: leaves create_notification 0.015 requests a second; let it have one a minute at",
+        ),
+        ("ceilings.update_user = 1e-320", "apps.shop.ceilings in {}: leaves update_user 1e-320 requests a second"),
         ('plan = "gold"', 'apps.shop.plan in {}: must be "free" or "paid", got \'gold\''),
         ("subscribed_users = 0", 'must be a whole number from 1 up or "auto", got 0'),
         ('only_to = ["qa-1"]', 'must be a list of "kind:id" such as "external_id:qa-1", got [\'qa-1\']'),

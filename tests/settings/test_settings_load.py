@@ -178,8 +178,8 @@ def test_lists_and_paths_made_in_code_are_brought_into_their_kinds() -> None:
 
 
 @given(st.floats())
-def test_a_share_is_taken_exactly_where_it_is_above_0_and_at_most_1(share: float) -> None:
-    is_right = 0 < share <= 1
+def test_a_share_is_taken_exactly_where_it_leaves_a_request_a_minute_and_is_at_most_1(share: float) -> None:
+    is_right = 150 * share >= 1 / 60 and share <= 1
     try:
         app = AppSettings(app_id=APP_ID, api_key="k", share=share)
     except SettingsError:
