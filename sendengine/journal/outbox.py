@@ -10,9 +10,10 @@ from pathlib import Path
 from time import time
 from typing import Final, Self
 
+import orjson
 from msgspec.structs import replace
 
-from sendengine.core.jobs import Job
+from sendengine.core.jobs import CreateNotification, Job
 from sendengine.core.onesignal import KEY_KEPT_DAYS
 from sendengine.core.outcomes import Accepted, Outcome, Unreachable
 from sendengine.errors import StorageError
@@ -179,7 +180,8 @@ class Outbox:
 
         With ``request_key`` it goes whole and alone, under that key, and nothing else is written before it is sent.
         """
-        entry = JobEntry(job, app, self._now_s(), row, key, fingerprint, 0, False, request_key)  # noqa: FBT003 - a record
+        message = orjson.dumps(job.message) if isinstance(job, CreateNotification) else b""
+        entry = JobEntry(job, app, self._now_s(), row, key, fingerprint, 0, False, request_key, message)  # noqa: FBT003 - a record
         if key is None:
             record = self._store.take(JOB, write_job(entry), done)
         else:

@@ -49,6 +49,7 @@ class JobEntry(Struct, frozen=True, gc=False):
     ``key`` is the wire form of its caller's key, ``fingerprint`` what that was used for. ``deaths`` counts processes
     that died while a request of it without a key was on the wire; ``is_begun`` says that one may have been received.
     A job with a ``request_key`` goes alone, under that key, and ``is_begun`` says that it may have been received so.
+    ``message`` is a notification's as it was then, since its caller may change that afterwards; empty where nobody may.
     """
 
     job: Job
@@ -60,6 +61,7 @@ class JobEntry(Struct, frozen=True, gc=False):
     deaths: int = 0
     is_begun: bool = False
     request_key: str | None = None
+    message: bytes = b""
 
 
 class RequestEntry(Struct, frozen=True, gc=False):
@@ -82,7 +84,8 @@ def write_job(entry: JobEntry) -> bytes:
     job = entry.job
     own: tuple[object, ...]
     if isinstance(job, CreateNotification):
-        target, own = job.to, ("n", job.message, job.channel, job.pack, job.expected_recipients)
+        message = orjson.Fragment(entry.message) if entry.message else job.message
+        target, own = job.to, ("n", message, job.channel, job.pack, job.expected_recipients)
     else:
         target, own = job.user, ("u", job.tags, job.properties, job.deltas, job.coalesce, job.on_missing)
     until = None if job.expires_at is None else job.expires_at.isoformat()

@@ -2,10 +2,11 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sendengine import StorageError
+from sendengine import CreateNotification, StorageError, external_id
 from sendengine.core.outcomes import (
     Accepted,
     Ambiguous,
@@ -56,6 +57,30 @@ async def test_an_accepted_job_comes_back_until_it_has_settled(tmp_path: Path) -
     outbox.settle([over(ids[0]), over(ids[2], Rejected(400))], request=None)
     await outbox.flush()
     assert outbox.is_empty
+    await outbox.aclose()
+
+
+async def test_what_is_written_of_a_job_again_has_the_message_that_was_accepted(tmp_path: Path) -> None:
+    outbox, _ = await opened(tmp_path / "a.db")
+    message: dict[str, Any] = {"contents": {"en": "for u1"}}
+    job = CreateNotification(to=external_id("u1"), channel="push", message=message)
+    ids = []
+    for key in (KEY, None):
+        told = Told()
+        ids.append(outbox.accept(job, app="shop", done=told, request_key=key))
+        await told.wait()
+    out, refused = ids
+    if not outbox.may_go(out):
+        await outbox.until_it_may_go(out)
+    message["contents"]["en"] = "for u2"  # as a caller does who has one for all
+    outbox.settle([over(refused, Rejected(400))], request=None)
+    await outbox.aclose()
+    outbox, found = await opened(tmp_path / "a.db")
+    (left,), (letter,) = found.jobs, await outbox.dead_letters()
+    assert left.was_begun
+    for each in (left.job, letter.entry.job):
+        assert isinstance(each, CreateNotification)
+        assert each.message == {"contents": {"en": "for u1"}}
     await outbox.aclose()
 
 
