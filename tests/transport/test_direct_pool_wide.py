@@ -296,7 +296,7 @@ async def test_when_limits_are_cut_few_others_are_opened_at_a_time_and_more_as_t
 
 
 @on_asyncio
-async def test_how_much_the_next_will_carry_is_the_most_that_an_open_one_does() -> None:
+async def test_how_much_one_carries_is_the_most_that_an_open_one_does() -> None:
     host = WideHost(room=100)
     pool = host.pool
     await claimed(host, 190)
@@ -310,6 +310,26 @@ async def test_how_much_the_next_will_carry_is_the_most_that_an_open_one_does() 
         opened.cut()
     await turns()
     assert (len(pool), pool.width) == (0, 60), "what was known last"
+
+
+@on_asyncio
+async def test_where_servers_go_over_to_http1_an_old_one_over_http2_holds_up_nobody() -> None:
+    """One that is open carries a hundred, and each that is opened by now one: a hundredth of them would be dialed."""
+    host = WideHost(room=100, width=100, max_connections=1000)
+    await claimed(host, 50)
+    (old,) = host.opened
+    host.room = 1
+    host.answers.clear()
+    tasks = [asyncio.create_task(host.pool.obtain()) for _ in range(350)]
+    rounds = 0
+    while not all(task.done() for task in tasks):
+        await turns()
+        host.answers.set()
+        await asyncio.sleep(0)
+        host.answers.clear()
+        rounds += 1
+    assert rounds <= 12, "as many are dialed as wait, few at first, and more as they come"
+    assert (old.room, host.pool.width, host.pool.capacity) == (100, 100, 400)
 
 
 @on_asyncio

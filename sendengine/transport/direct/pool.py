@@ -8,12 +8,12 @@ How many are being opened at once, and when none, is said by `sendengine.transpo
 told to whoever has waited for longest, and to all who waited when it began if there is no connection left that could
 come free.
 
-How many exchanges the next connection will carry (`width`) is the most that an open one does; until one is open it may
-not be known, and then only `SCOUTS` are opened. Where it falls to less than half, because servers have cut their
-limits, few are opened at once: the limits may rise again, and what is open by then is too many. Where a connection
-carries several, another is opened ahead of need, as soon as the room that is left is less than a quarter of one and 2 %
-of all. What is sent in one turn of the loop goes over one connection, in one write; the next turn's goes over another
-(`rotate`), so that all have their part.
+How many exchanges the next connection will carry is what the newest one does that carries any: servers that are being
+replaced may speak another protocol. Until one is open it may not be known, and then only `SCOUTS` are opened. Where it
+falls to less than half, because servers have cut their limits, few are opened at once: the limits may rise again, and
+what is open by then is too many. Where a connection carries several, another is opened ahead of need, as soon as the
+room that is left is less than a quarter of one and 2 % of all. What is sent in one turn of the loop goes over one
+connection, in one write; the next turn's goes over another (`rotate`), so that all have their part.
 
 A connection is whatever does `sendengine.transport.direct.contract.Connection`: nothing here knows a protocol.
 """
@@ -79,7 +79,7 @@ class Pool:
 
         ``width`` is how many exchanges one will carry, None where that is not known; ``bound`` several pools share.
         """
-        self.width = width
+        self.width = width  # from then on the most that an open one carries, or did when there were any
         self.capacity = 0  # how many exchanges the open connections carry at once
         self.busy = 0  # exchanges that have claimed their room, on connections that count them here
         self._dial = dial
@@ -89,7 +89,7 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._open: dict[Connection, int] = {}  # with the room that is counted in ``capacity``
         self._rooms: dict[int, int] = {}  # how many of them have so much, where they have any
-        self._seen = 0  # the most of those, when there were any last
+        self._seen = 0  # how much the newest of those has, or had when there were any last
         self._free: OrderedDict[Connection, None] = OrderedDict()  # that have room, the next one last
         self._waiting: OrderedDict[asyncio.Future[Connection], int] = OrderedDict()  # with the number of the call
         self._calls = 0
@@ -237,8 +237,8 @@ class Pool:
     async def warm(self, count: int) -> None:
         """Open connections until they carry ``count`` exchanges at once, or no more can be opened for now."""
         while not self._is_closed and self.capacity < count and not self._pacing.is_resting:
-            before, capacity = len(self._open), self.capacity
-            missing = min(SCOUTS, count) if self.width is None else ceil((count - capacity) / self.width)
+            before, capacity, width = len(self._open), self.capacity, self._seen or self.width
+            missing = min(SCOUTS, count) if width is None else ceil((count - capacity) / width)
             missing = min(missing, self._pacing.at_once) if self._pacing.is_slow else missing
             await self._warming.reach(min(before + missing, self._max))
             if self.capacity <= capacity:
@@ -293,15 +293,16 @@ class Pool:
         if room:
             rooms[room] = rooms.get(room, 0) + 1
         if rooms:
-            width = max(rooms)
-            if 2 * width < self._seen:
+            self.width = max(rooms)
+            newest = next((each for each in reversed(self._open.values()) if each), self.width)
+            if 2 * newest < self._seen:
                 self._pacing.slow_down()
-            self.width = self._seen = width
+            self._seen = newest
         self._reckon()
 
     def _reckon(self) -> None:
         """See from how many exchanges on there is too little room left, with what is being opened."""
-        width = self.width
+        width = self._seen or self.width
         if width is None or width == 1 or not self._has_room:
             self._ahead = inf
         else:
@@ -310,7 +311,7 @@ class Pool:
 
     def _wanted(self) -> int:
         """How many are to be in the opening for those who wait, and ahead of need."""
-        waiting, width = len(self._waiting), self.width
+        waiting, width = len(self._waiting), self._seen or self.width
         if width is None:
             return min(waiting, SCOUTS)
         if width == 1 or not self.busy or self._loop.time() < self._no_ahead_s:
