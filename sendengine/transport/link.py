@@ -22,11 +22,8 @@ from sendengine.ports import Reply, WireRequest
 from sendengine.transport.bodies import bounded_body
 from sendengine.transport.encodings import decoded
 from sendengine.transport.lifetimes import IDLE_S, idle_s
+from sendengine.transport.statuses import FINAL, INTERIM, SWITCHING
 from sendengine.transport.writing import JOINED_BYTES, may_be_unsent
-
-_INTERIM: Final = 100  # and above
-_SWITCHING: Final = 101
-_FINAL: Final = 200  # and above
 
 
 class Link:
@@ -85,8 +82,8 @@ class Link:
         Interim replies are passed over. Raises what aiohttp raises where it does not come whole.
         """
         message, payload = await self.protocol.read()
-        while message.code < _FINAL and message.code != _SWITCHING:
-            if message.code < _INTERIM:
+        while message.code < FINAL and message.code != SWITCHING:
+            if message.code < INTERIM:
                 raise ValueError("the reply's status is below 100")
             message, payload = await self.protocol.read()
         headers = {name.lower(): value for name, value in message.headers.items()}

@@ -19,13 +19,11 @@ from sendengine.ports import Reply
 from sendengine.transport.direct.http1.fields import Fields
 from sendengine.transport.encodings import decoded
 from sendengine.transport.failures import words
+from sendengine.transport.statuses import FINAL, INTERIM, SWITCHING
 
 MAX_HEAD_BYTES: Final = 65_536
 _END: Final = b"\r\n\r\n"
 _FIRST: Final = ord("H")  # llhttp has seen to the rest of "HTTP/", and passes over line ends before it
-_INTERIM: Final = 100  # and above
-_SWITCHING: Final = 101
-_FINAL: Final = 200  # and above
 _NO_STATUS: Final = 1  # for 000, as 0 says that the reply is not whole
 
 
@@ -133,9 +131,9 @@ class ReplyReader:
         if self._status:
             return
         status = self._parser.get_status_code()
-        if status < _FINAL and status != _SWITCHING:
+        if status < FINAL and status != SWITCHING:
             self._is_odd = True
-            if status >= _INTERIM:
+            if status >= INTERIM:
                 self._interim += 1
                 return
         self._status = status or _NO_STATUS
@@ -148,7 +146,7 @@ class ReplyReader:
         start, end = 0, len(raw) - self._size - len(_END)
         if self._is_odd or not raw.startswith(_END, end):  # a look costs half of a search
             start, end = self._find_head()
-            if self._status < _INTERIM:
+            if self._status < INTERIM:
                 raise UnreadableError("the reply's status is below 100")
             body = b"".join((body, *self._more))[: self._max_bytes]
             self._more.clear()

@@ -32,14 +32,13 @@ from sendengine.transport.direct.http2.faults import (
 from sendengine.transport.direct.http2.outlines import Head, HeadReader
 from sendengine.transport.direct.http2.sending import Sender
 from sendengine.transport.direct.http2.streams import Stream
+from sendengine.transport.statuses import FINAL, SWITCHING
 
 CONNECTION_WINDOW: Final = 2**24  # how much may be under way to us, over all streams
 MAX_HEAD_BYTES: Final = 65_536
 MOST_REPLY_BYTES: Final = 2**30  # a stream's window has room for it at once
 _TOP_UP: Final = CONNECTION_WINDOW // 2
 _MOST_CONTINUATIONS: Final = 64
-_SWITCHING: Final = 101
-_FINAL: Final = 200  # and above
 _HEAD_BYTES: Final = frames.HEAD.size
 _unpack: Final = frames.HEAD.unpack_from
 _DATA: Final = frames.DATA  # names of the module are found sooner than another's
@@ -169,12 +168,12 @@ class Receiver:
         except StreamFaultError as fault:
             self._lose(stream, fault)
             return None
-        if head[0] >= _FINAL:
+        if head[0] >= FINAL:
             stream.head = head
             stream.block = self._heads.block
             self._has_replied = True
             return head
-        if head[0] == _SWITCHING:
+        if head[0] == SWITCHING:
             self._lose(stream, StreamFaultError("the reply is a 101, which HTTP/2 does not have"))
         else:
             self._control.count_nothing()
