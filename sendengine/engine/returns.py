@@ -4,14 +4,22 @@ Units: seconds on the running loop's clock.
 """
 
 from heapq import heapify, heappop, heappush
+from itertools import chain
 from math import inf
+from typing import TypeAlias
 
 from sendengine.engine.retries import Retries
 from sendengine.engine.sealed import Sealed
 
+_Later: TypeAlias = tuple[float, int, float, Sealed]
+"""When it is due, its sequence, when it may go at the earliest, and the request."""
+
 
 class Returns:
-    """One lane's. What goes again at once goes high first, and in the order of its first pull."""
+    """One lane's. What goes again at once goes high first, and in the order of its first pull.
+
+    Of those that are due and wait for the retry budget, the high ones go first, too.
+    """
 
     __slots__ = ("_back", "_later", "_paid_at_s", "_retries", "count")
 
@@ -19,7 +27,7 @@ class Returns:
         self._retries = retries
         self.count = 0  # how many wait; one that is over stays in its heap until it comes to the front, uncounted
         self._back: list[Sealed] = []
-        self._later: list[tuple[float, int, float, Sealed]] = []  # due at, sequence, not before, request
+        self._later: tuple[list[_Later], list[_Later]] = [], []  # high ones, normal ones
         self._paid_at_s = -inf  # none of those goes before the retry budget has earned it
 
     @property
@@ -37,7 +45,7 @@ class Returns:
     @property
     def oldest_s(self) -> float | None:
         """When the one that is under way longest was sealed; None where none waits."""
-        waiting = (*self._back, *(entry[3] for entry in self._later))
+        waiting = (*self._back, *(entry[3] for entry in chain(*self._later)))
         return min((sealed.sealed_at_s for sealed in waiting if not sealed.is_over), default=None)
 
     def push(self, sealed: Sealed) -> None:
@@ -48,7 +56,7 @@ class Returns:
     def push_later(self, sealed: Sealed, *, at_s: float, not_before_s: float) -> None:
         """It goes again at ``at_s``, or from ``not_before_s`` on where an outage ends in between."""
         self.count += 1
-        heappush(self._later, (at_s, sealed.sequence, not_before_s, sealed))
+        heappush(self._later[not sealed.is_high], (at_s, sealed.sequence, not_before_s, sealed))
 
     def pop(self) -> Sealed | None:
         """The next one that may go at once."""
@@ -82,31 +90,36 @@ class Returns:
         while self._due_s() <= now_s:
             if self._retries.is_outage and self.has_ready:
                 return
-            wait_s = 0.0 if self._later[0][3].was_refused else self._retries.may_repeat(now_s=now_s)
+            due = [later for later in self._later if later and self._at_s(later[0]) <= now_s]
+            later = min(due) if self._retries.is_outage else due[0]  # or a high one would be the probe each time
+            wait_s = 0.0 if later[0][3].was_refused else self._retries.may_repeat(now_s=now_s)
             if wait_s:
                 self._paid_at_s = now_s + wait_s
                 return
-            heappush(self._back, heappop(self._later)[3])
+            heappush(self._back, heappop(later)[3])
 
     def expedite(self, *, now_s: float) -> None:
         """An outage is over: what waited only because nothing was answered may go as soon as that is safe."""
-        self._later = [
-            (min(at_s, max(now_s, not_before_s)), sequence, not_before_s, sealed)
-            for at_s, sequence, not_before_s, sealed in self._later
-        ]
-        heapify(self._later)
+        for later in self._later:
+            later[:] = [
+                (min(at_s, max(now_s, not_before_s)), sequence, not_before_s, sealed)
+                for at_s, sequence, not_before_s, sealed in later
+            ]
+            heapify(later)
 
     def drain_all(self) -> list[Sealed]:
         """Remove and return everything."""
-        drained = [one for one in (*self._back, *(entry[3] for entry in self._later)) if not one.is_over]
-        self._back, self._later, self.count = [], [], 0
+        drained = [one for one in (*self._back, *(entry[3] for entry in chain(*self._later))) if not one.is_over]
+        self._back, self._later, self.count = [], ([], []), 0
         return drained
 
     def _due_s(self) -> float:
         """When the first of those that wait for an instant is due; infinity where none does."""
-        while self._later and self._later[0][3].is_over:
-            heappop(self._later)
-        if not self._later:
-            return inf
-        at_s, _, not_before_s, _ = self._later[0]
-        return max(self._paid_at_s, not_before_s if self._retries.is_outage else at_s)
+        for later in self._later:
+            while later and later[0][3].is_over:
+                heappop(later)
+        return max(self._paid_at_s, min((self._at_s(later[0]) for later in self._later if later), default=inf))
+
+    def _at_s(self, entry: _Later) -> float:
+        at_s, _, not_before_s, _ = entry
+        return not_before_s if self._retries.is_outage else at_s

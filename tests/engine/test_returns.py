@@ -50,6 +50,28 @@ def test_repeats_that_are_due_together_wait_until_the_budget_has_earned_the_next
     assert sequence == [0, 1, 2]
 
 
+def test_a_high_repeat_does_not_wait_behind_normal_ones_for_what_the_budget_earns() -> None:
+    retries = make_retries()
+    returns = Returns(retries)
+    spend(retries)
+    for number in range(100):
+        returns.push_later(make_sealed(number), at_s=NOW_S, not_before_s=NOW_S)
+    for number, at_s in [(100, NOW_S + 2), (101, NOW_S + 1.99)]:
+        high = make_sealed(number)
+        high.is_high = True
+        returns.push_later(high, at_s=at_s, not_before_s=at_s)
+    sequence = []
+    while (now_s := returns.next_s()) is not None:
+        returns.ripen(now_s=now_s)
+        while (sealed := returns.pop()) is not None:
+            sequence.append(sealed.sequence)
+            if sealed.is_high:
+                assert now_s <= NOW_S + 2.2
+    assert [number for number in sequence if number < 100] == list(range(100))
+    assert abs(sequence.index(101) - sequence.index(100)) == 1
+    assert returns.count == 0
+
+
 def test_what_was_refused_unread_goes_again_whatever_the_budget_says() -> None:
     """It cost the server nothing, and a permit bounds its repeats; else a server that refuses six of ten is slow."""
     retries = make_retries()
