@@ -27,6 +27,7 @@ KEY_AGE_S: Final = (KEY_KEPT_DAYS - 1) * 86_400.0
 """Older keys are not trusted: a day is left for the repeat itself."""
 
 _EVIDENCE: Final = "a process died while it was on the wire"
+_PARTED: Final = "an earlier process sent a part of it, and which is not known"
 
 
 class Past(Struct, frozen=True):
@@ -155,7 +156,8 @@ def _rest_of_update(recovered: RecoveredJob, job: UpdateUser, *, is_over: bool) 
     is_left = not is_over
     if job.deltas and (has_parts or (recovered.was_begun and job.on_ambiguous == "report")):
         others = replace(job, deltas={}) if is_left and (job.tags or job.properties) else None
-        return Rest(others, (Part(ids, Ambiguous(_EVIDENCE, not_sent=ids)),), may_wait=recovered.was_begun)
+        evidence = _EVIDENCE if recovered.was_begun else _PARTED
+        return Rest(others, (Part(ids, Ambiguous(evidence, not_sent=ids)),), may_wait=recovered.was_begun)
     if is_left:
         return Rest(job, may_wait=recovered.was_begun)
     return Rest(None, (Part(ids, GaveUp(OVERDUE, maybe_sent=True, not_sent=ids)),))

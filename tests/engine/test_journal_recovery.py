@@ -194,6 +194,7 @@ def test_a_part_of_an_update_that_was_accepted_makes_its_deltas_uncertain(tmp_pa
     left(disk, DELTA, parts=(Part(("u",), Accepted()),))
     (outcome,), _ = recover(tmp_path, disk, transport)
     assert isinstance(outcome, Ambiguous)
+    assert outcome.evidence == "an earlier process sent a part of it, and which is not known"  # none need have died
     assert [set(arrival.body) for arrival in transport.arrivals] == [{"properties"}]
 
 
