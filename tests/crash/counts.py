@@ -18,6 +18,11 @@ class Kills(NamedTuple):
     batches: int
     of_a_batch: int
 
+    def check(self, killed: int) -> None:
+        """Raise AssertionError where too few of a batch were killed: some come to their end first, one at any rate."""
+        least = min(0.8 * self.of_a_batch, self.of_a_batch - 1)
+        assert killed >= least, f"only {killed} of {self.of_a_batch} processes were killed in time"
+
 
 def kills_of(kind: str) -> Kills:
     """Divide the kills of a kind into tests of about the same size."""
