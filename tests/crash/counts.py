@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 KILLS = int(os.environ.get("CRASH_KILLS", "28"))
 """How many processes are killed, about."""
-BYTES_CASES = int(os.environ.get("CRASH_BYTES", "80"))
+BYTES_CASES = int(os.environ.get("CRASH_BYTES", "40"))
 """How many times bytes of a journal's files are damaged."""
 
 _OF_A_BATCH = 24

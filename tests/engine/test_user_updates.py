@@ -137,7 +137,7 @@ def test_a_high_user_passes_those_who_wait(tmp_path: Path) -> None:
     run_virtually(main())
 
 
-@pytest.mark.parametrize("before", [1, 150])
+@pytest.mark.parametrize("before", [1, pytest.param(150, marks=pytest.mark.slow)])
 def test_a_normal_update_outlives_an_outage_that_the_high_one_it_was_merged_with_does_not(
     tmp_path: Path, before: int
 ) -> None:

@@ -27,6 +27,7 @@ MAKERS: Final[Mapping[str, TransportMaker]] = {
 }
 PROTOCOLS: Final[Mapping[str, dict[str, str]]] = {"aiohttp": {}, "direct": {}, "h2": {"protocol": "h2"}}
 _LATER: Final = ("[asyncio-h2", "[uvloop-aiohttp")
+_LONG: Final = "test_transport_outage.py"  # over a hundred connections each time
 HANG_S: Final = 30.0  # of real time; no test takes a tenth of it
 
 on_asyncio = pytest.mark.asyncio(loop_factories=["asyncio"])
@@ -62,7 +63,8 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave one of the loops for `make slow`, where HTTP/2 and aiohttp go through what all transports go through."""
     for item in items:
-        if item.path.name.startswith("test_transport_") and any(one in item.name for one in _LATER):
+        later = (*_LATER, "[uvloop-direct") if item.path.name == _LONG else _LATER
+        if item.path.name.startswith("test_transport_") and any(one in item.name for one in later):
             item.add_marker(pytest.mark.slow)
 
 
